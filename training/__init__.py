@@ -1,0 +1,1 @@
+"""Offline training: builds HydraNet-style models and writes the bundles that the vehicle reads."""

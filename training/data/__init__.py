@@ -1,0 +1,1 @@
+"""Data sets, transforms and batches; every sample says which tasks it labels."""

@@ -1,0 +1,77 @@
+"""What a data set yields and what a batch is.
+
+Nothing here is framework code but the final stacking: samples are numpy, batches are torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from training.tasks.detection import BoxTarget
+
+
+class DatasetError(Exception):
+    """A data set that cannot be read: what, where, expected, found, next step."""
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Truth boxes of one image: xyxy float32 [N, 4], class ids int64 [N], ignored bool [N]."""
+
+    xyxy: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    ignored: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image and the labels it has; a task that is absent is unlabelled, not empty.
+
+    image: uint8 [H, W, 3] RGB. boxes: task -> Boxes in pixels of this image. masks: task -> uint8
+    [H, W], coded as in `training.tasks.segmentation`. classes: task -> class id.
+    """
+
+    name: str
+    source: str
+    image: NDArray[np.uint8]
+    boxes: Mapping[str, Boxes] = field(default_factory=dict)
+    masks: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    classes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """image: uint8 [B, 3, H, W]; targets: task -> one target an image, None where unlabelled."""
+
+    image: Tensor
+    targets: Mapping[str, Sequence[Any]]
+
+
+def collate(samples: Sequence[Sample], tasks: Sequence[str]) -> Batch:
+    """Stack samples of equal size; targets become what the heads' losses take."""
+    image = np.stack([sample.image for sample in samples])
+    targets = {task: [_target(sample, task) for sample in samples] for task in tasks}
+    return Batch(torch.from_numpy(image).permute(0, 3, 1, 2), targets)
+
+
+def _target(sample: Sample, task: str) -> Any:
+    if task in sample.masks:
+        return torch.from_numpy(sample.masks[task])
+    if task in sample.classes:
+        return sample.classes[task]
+    if task in sample.boxes:
+        boxes = sample.boxes[task]
+        kept = ~boxes.ignored
+        return BoxTarget(
+            torch.from_numpy(boxes.xyxy[kept]),
+            torch.from_numpy(boxes.labels[kept]),
+            torch.from_numpy(boxes.xyxy[boxes.ignored]),
+        )
+    return None

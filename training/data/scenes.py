@@ -1,0 +1,106 @@
+"""Write generated scenes as a data set: `python -m training.data.scenes --output .cache/scenes`.
+
+The renderer is `mtl_perception.scenes`; here its frames become a folder in BDD100K layout, so that one
+loader serves real and generated data. Every frame is a world of its own; train and val use disjoint
+seeds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+from rich.progress import track
+
+from mtl_perception.scenes import SceneFrame, random_scene
+from mtl_perception.tasks import DETECTION
+
+SPLIT_SEEDS = {'train': 1_000_000, 'val': 2_000_000}
+JPEG_QUALITY = 92
+
+
+def write_split(
+    output: Path, split: str, count: int, width: int, height: int, workers: int
+) -> None:
+    """Render `count` frames of a split into `output`; the label file is written last."""
+    for folder in _folders(output, split):
+        folder.mkdir(parents=True, exist_ok=True)
+    render = partial(_write_frame, output, split, width, height)
+    with ProcessPoolExecutor(workers) as pool:
+        frames = list(
+            track(
+                pool.map(render, range(count), chunksize=8),
+                description=f'scenes {split}',
+                total=count,
+            )
+        )
+    path = output / 'labels' / 'det_20' / f'det_{split}.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(frames), 'utf-8')
+
+
+def scalabel_frame(name: str, frame: SceneFrame) -> dict[str, Any]:
+    """Boxes and attributes of a frame as a Scalabel frame."""
+    return {
+        'name': name,
+        'attributes': frame.attributes,
+        'labels': [
+            {
+                'id': str(int(track_id)),
+                'category': DETECTION.classes[int(label)],
+                'box2d': dict(zip(('x1', 'y1', 'x2', 'y2'), map(float, box), strict=True)),
+                'attributes': {},
+            }
+            for box, label, track_id in zip(
+                frame.boxes, frame.labels, frame.track_ids, strict=True
+            )
+        ],
+    }
+
+
+def _folders(output: Path, split: str) -> tuple[Path, Path, Path]:
+    return (
+        output / 'images' / '100k' / split,
+        output / 'labels' / 'drivable' / 'masks' / split,
+        output / 'labels' / 'sem_seg' / 'masks' / split,
+    )
+
+
+def _write_frame(
+    output: Path, split: str, width: int, height: int, index: int
+) -> dict[str, Any]:
+    cv2.setNumThreads(1)
+    frame = random_scene(SPLIT_SEEDS[split] + index, width, height)
+    images, drivable, semantic = _folders(output, split)
+    name = f'scene_{index:06d}'
+    bgr = frame.image[..., ::-1]
+    cv2.imwrite(str(images / f'{name}.jpg'), bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    cv2.imwrite(str(drivable / f'{name}.png'), frame.drivable)
+    cv2.imwrite(str(semantic / f'{name}.png'), frame.semantic)
+    return scalabel_frame(f'{name}.jpg', frame)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog='python -m training.data.scenes', description=__doc__)
+    parser.add_argument('--output', type=Path, default=Path('.cache/scenes'))
+    parser.add_argument('--train', type=int, default=2000, help='training frames')
+    parser.add_argument('--val', type=int, default=150, help='validation frames')
+    parser.add_argument('--width', type=int, default=640)
+    parser.add_argument('--height', type=int, default=360)
+    parser.add_argument('--workers', type=int, default=2)
+    args = parser.parse_args(argv)
+    for split, count in (('train', args.train), ('val', args.val)):
+        write_split(args.output, split, count, args.width, args.height, args.workers)
+    print(f'{args.train} + {args.val} generated scenes in {args.output}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,260 @@
+"""Export a run as a bundle: `python -m training.export runs/demo models/hydranet_b0_demo`.
+
+Weights of two and more axes are stored in half precision, in every file alike, so that the formats hold
+one network; the graph computes in single precision. Metrics come from the JSON of `training.evaluate`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import logging
+import shutil
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
+
+from mtl_perception.bundle import (
+    Bundle,
+    BundleError,
+    InputSpec,
+    Manifest,
+    Metric,
+    sha256_of,
+    write_manifest,
+)
+from training.checkpoint import CheckpointError, find_checkpoint, load_weights
+from training.config import ConfigError, RunConfig, load_config
+from training.networks.hydranet import DeployedHydraNet, HydraNet, output_specs
+from training.train import build_network
+
+WEIGHTS, ONNX, CARD = 'weights.safetensors', 'model.onnx', 'card.md'
+OPSET = 18
+HALF_FROM_AXES = 2
+
+
+def load_run(run: Path) -> tuple[HydraNet, RunConfig, dict[str, Any]]:
+    """The averaged network of a run folder in eval mode, its configuration and training state."""
+    found = find_checkpoint(run / 'checkpoint')
+    if found is None:
+        raise CheckpointError(
+            f'{run} holds no checkpoint; expected the output folder of `python -m training.train`'
+        )
+    config = load_config(run / 'config.yaml')
+    config.network.pretrained = False
+    network = build_network(config).eval()
+    load_weights(network, found / 'ema.safetensors')
+    return network, config, json.loads((found / 'state.json').read_text('utf-8'))
+
+
+def round_weights(network: torch.nn.Module) -> None:
+    """Round kernels and matrices to what half precision holds; norms and biases stay as they are."""
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if parameter.ndim >= HALF_FROM_AXES:
+                parameter.copy_(parameter.half().float())
+
+
+def save_weights(network: torch.nn.Module, path: Path) -> None:
+    """safetensors by state-dict name; kernels and matrices as float16."""
+    save_file(
+        {
+            name: (tensor.half() if _is_kernel(tensor) else tensor).contiguous()
+            for name, tensor in network.state_dict().items()
+        },
+        path,
+    )
+
+
+def restore_weights(network: torch.nn.Module, path: Path) -> None:
+    """Load what `save_weights` wrote, for further training."""
+    tensors = load_file(path)
+    network.load_state_dict(
+        {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, strict=True
+    )
+
+
+def save_onnx(network: HydraNet, spec: InputSpec, path: Path) -> None:
+    """The deployed graph with a dynamic batch; large float weights stored as float16 with a Cast."""
+    deployed = DeployedHydraNet(network).eval()
+    names = [output.name for output in output_specs(network, spec.height, spec.width)]
+    example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
+    logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    program = torch.onnx.export(
+        deployed,
+        (example,),
+        dynamo=True,
+        opset_version=OPSET,
+        input_names=[spec.name],
+        output_names=names,
+        dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=64)}},
+        verbose=False,
+    )
+    assert program is not None
+    model = program.model_proto
+    store_half(model.graph)
+    for node in model.graph.node:  # stack traces of the exporting machine: of no use, and large
+        del node.metadata_props[:]
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def store_half(graph: onnx.GraphProto) -> None:
+    """Store float32 initialisers that half precision holds exactly as float16, cast back on load."""
+    casts = []
+    for initializer in graph.initializer:
+        if initializer.data_type != onnx.TensorProto.FLOAT or len(initializer.dims) < 2:
+            continue
+        values = numpy_helper.to_array(initializer)
+        half = values.astype(np.float16)
+        if not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = initializer.name
+        initializer.CopyFrom(numpy_helper.from_array(half, f'{name}.half'))
+        casts.append(
+            onnx.helper.make_node(
+                'Cast', [f'{name}.half'], [name], name=f'{name}.cast', to=onnx.TensorProto.FLOAT
+            )
+        )
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def export(run: Path, output: Path, metrics_json: Sequence[Path], description: Path | None) -> Bundle:
+    """Write a bundle folder; an existing one is replaced only when the new one is whole."""
+    network, config, state = load_run(run)
+    round_weights(network)
+    aug = config.augment
+    spec = InputSpec(aug.input_height, aug.input_width, tuple(aug.letterbox_colour))
+    with tempfile.TemporaryDirectory(dir=_parent(output)) as scratch:
+        folder = Path(scratch) / output.name
+        folder.mkdir()
+        save_weights(network, folder / WEIGHTS)
+        save_onnx(network, spec, folder / ONNX)
+        metrics = [metric for path in metrics_json for metric in read_metrics(path)]
+        text = description.read_text('utf-8') if description else ''
+        (folder / CARD).write_text(card(output.name, network, config, state, metrics, text), 'utf-8')
+        manifest = Manifest(
+            name=output.name,
+            tasks=network.tasks,
+            input=spec,
+            outputs=output_specs(network, spec.height, spec.width),
+            files={name: sha256_of(folder / name) for name in (WEIGHTS, ONNX, CARD)},
+            licence='weights: Apache-2.0 as far as they are ours; see card.md for the data terms',
+            training_data=tuple(layout.name for layout in config.data),
+            built_with={
+                package: importlib.metadata.version(package)
+                for package in ('torch', 'timm', 'onnx', 'onnxscript')
+            },
+            metrics=tuple(metrics),
+            parent_run=f'{config.name} seed {config.seed} step {state["step"]}',
+        )
+        write_manifest(folder, manifest)
+        Bundle.open(folder)
+        if output.exists():
+            shutil.rmtree(output)
+        folder.rename(output)
+    return Bundle.open(output)
+
+
+def read_metrics(path: Path) -> list[Metric]:
+    """Scalar values of a `training.evaluate` JSON, one Metric a source."""
+    record = json.loads(path.read_text('utf-8'))
+    return [
+        Metric(
+            data=source,
+            split=record['split'],
+            values={
+                f'{task}/{key}': round(float(value), 4)
+                for task, values in sources.items()
+                if isinstance(values, dict)
+                for key, value in values.items()
+                if isinstance(value, float)
+            }
+            | {'images': float(sources['images'])},
+            command=record['command'],
+        )
+        for source, sources in record['results'].items()
+    ]
+
+
+def card(
+    name: str,
+    network: HydraNet,
+    config: RunConfig,
+    state: dict[str, Any],
+    metrics: Sequence[Metric],
+    description: str,
+) -> str:
+    """The model card (Mitchell et al., FAT* 2019) as Markdown."""
+    parameters = sum(p.numel() for p in network.parameters()) / 1e6
+    opt = config.optimizer
+    lines = [
+        f'# {name}',
+        '',
+        f'HydraNet({config.network.trunk}), {parameters:.2f} M parameters, input '
+        f'{config.augment.input_height}x{config.augment.input_width}, tasks: '
+        f'{", ".join(config.tasks)}.',
+        '',
+        description.strip(),
+        '',
+        '## Training',
+        '',
+        f'{state["step"]} steps of {opt.batch_size} images, AdamW lr {opt.lr}, '
+        f'{state["seconds"] / 60:.0f} minutes in all, precision {config.precision}, seed '
+        f'{config.seed}. Shares of the draws: '
+        + ', '.join(f'{layout.name} {layout.weight}' for layout in config.data)
+        + '.',
+        '',
+        '## Measured',
+        '',
+    ]
+    for metric in metrics:
+        lines += [f'`{metric.command}`: {metric.data}, {metric.split}', '', '| metric | value |',
+                  '|---|---|']  # fmt: skip
+        lines += [f'| {key} | {value:g} |' for key, value in metric.values.items()]
+        lines.append('')
+    return '\n'.join(lines).rstrip() + '\n'
+
+
+def _is_kernel(tensor: torch.Tensor) -> bool:
+    return tensor.is_floating_point() and tensor.ndim >= HALF_FROM_AXES
+
+
+def _parent(output: Path) -> Path:
+    output.parent.mkdir(parents=True, exist_ok=True)
+    return output.parent
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog='python -m training.export', description=__doc__)
+    parser.add_argument('run', type=Path, help='output folder of training.train')
+    parser.add_argument('bundle', type=Path, help='folder to write, e.g. models/NAME')
+    parser.add_argument(
+        '--metrics', type=Path, nargs='*', default=[], help='JSON of training.evaluate'
+    )
+    parser.add_argument('--description', type=Path, help='Markdown that opens the card')
+    args = parser.parse_args(argv)
+    try:
+        bundle = export(args.run, args.bundle, args.metrics, args.description)
+    except (ConfigError, CheckpointError, BundleError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    size = sum(path.stat().st_size for path in bundle.path.iterdir()) / 1e6
+    print(f'{bundle.path}: {size:.1f} MB. Next: mtl-perception compile {bundle.path}')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

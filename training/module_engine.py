@@ -1,0 +1,49 @@
+"""A torch network behind the engine contract, so that training is measured through deployed code."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mtl_perception.bundle import Bundle, InputSpec, Manifest
+from mtl_perception.engines.base import EngineInfo
+from training.networks.hydranet import DeployedHydraNet, HydraNet, output_specs
+
+
+class ModuleEngine:
+    """Runs a HydraNet in memory; see `mtl_perception.engines.base.Engine`."""
+
+    def __init__(self, network: HydraNet, outputs: Sequence[str]) -> None:
+        """The network must be in eval mode; `outputs` are the names it returns."""
+        self.module = DeployedHydraNet(network)
+        self.device = next(network.parameters()).device
+        self.info = EngineInfo(
+            'torch', torch.__version__, str(self.device), 'fp32', 1, tuple(outputs)
+        )
+
+    @torch.no_grad()
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """Uint8 [B, H, W, 3] RGB -> outputs by name."""
+        outputs = self.module(torch.from_numpy(batch).to(self.device))
+        return {name: value.cpu().numpy() for name, value in outputs.items()}
+
+    def close(self) -> None:
+        """Nothing to free."""
+
+
+def bundle_in_memory(network: HydraNet, spec: InputSpec) -> Bundle:
+    """What the network would be as a bundle, without files: for `Pipeline` in training."""
+    manifest = Manifest(
+        name='in memory',
+        tasks=network.tasks,
+        input=spec,
+        outputs=output_specs(network, spec.height, spec.width),
+        files={'in-memory': '0' * 64},
+        licence='not distributed',
+        training_data=(),
+    )
+    return Bundle(Path(), manifest)

@@ -1,0 +1,1 @@
+"""Networks: trunk, neck and the HydraNet that joins them to the task heads."""

@@ -1,0 +1,29 @@
+"""Task kinds: each file holds a kind's head, target, loss and deployed form together.
+
+A new kind is one file here, one entry in `HEADS`, one decode function and one message conversion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtl_perception.tasks import Task
+from training.tasks.base import Features, Head
+from training.tasks.classification import ClassificationHead
+from training.tasks.detection import DetectionHead
+from training.tasks.segmentation import SegmentationHead
+
+HEADS: dict[str, type[Head]] = {
+    'detection': DetectionHead,
+    'segmentation': SegmentationHead,
+    'classification': ClassificationHead,
+}
+
+__all__ = ['HEADS', 'Features', 'Head', 'make_head']
+
+
+def make_head(task: Task, trunk_channels: Sequence[int], neck_channels: int) -> Head:
+    """The head for a task's kind; raises ValueError for a kind without one."""
+    if task.kind not in HEADS:
+        raise ValueError(f'task {task.name!r}: no head for kind {task.kind!r}, only {list(HEADS)}')
+    return HEADS[task.kind](task, trunk_channels, neck_channels)

@@ -1,0 +1,42 @@
+"""Classification of the whole frame (weather, scene, time of day) from pooled trunk features.
+
+Target: class id (int). Loss: cross-entropy with label smoothing (Szegedy et al., CVPR 2016).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtl_perception.tasks import Task
+from training.tasks.base import Features, Head
+
+
+class ClassificationHead(Head):
+    """Stride-32 trunk features -> logits [B, C]."""
+
+    def __init__(self, task: Task, trunk_channels: Sequence[int], neck_channels: int) -> None:
+        """One linear layer on globally pooled features."""
+        super().__init__(task, trunk_channels, neck_channels)
+        self.dropout = nn.Dropout(0.1)
+        self.logits = nn.Linear(trunk_channels[-1], len(task.classes))
+
+    def forward(self, features: Features) -> Tensor:
+        """Pool, drop out, classify."""
+        return self.logits(self.dropout(features.trunk[-1].mean(dim=(2, 3))))
+
+    def loss(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+        """Mean over the labelled images."""
+        target = torch.tensor(list(targets), device=outputs.device)
+        return F.cross_entropy(outputs.float(), target, label_smoothing=0.1)
+
+    def deploy(self, outputs: Tensor) -> dict[str, Tensor]:
+        """Probabilities float32 [B, C]."""
+        return {self.task.name: outputs.float().softmax(dim=1)}
+
+    def deployed_names(self) -> dict[str, tuple[str, int]]:
+        """One probability vector, named as the task."""
+        return {self.task.name: ('probabilities', 1)}
