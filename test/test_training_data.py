@@ -9,11 +9,11 @@ import pytest
 
 pytest.importorskip('torch', reason='training extras are not installed')
 
-from mtl_perception.tasks import UNLABELLED  # noqa: E402
-from training.data.bdd100k import Bdd100kLayout, LayoutConfig, open_layouts  # noqa: E402
-from training.data.loader import Draws, StepSampler, train_loader  # noqa: E402
-from training.data.sample import Boxes, DatasetError, Sample, collate  # noqa: E402
-from training.data.transforms import AugmentConfig, augment  # noqa: E402
+from mtl_perception.tasks import UNLABELLED
+from training.data.bdd100k import Bdd100kLayout, LayoutConfig, open_layouts
+from training.data.loader import Draws, StepSampler, train_loader
+from training.data.sample import Boxes, DatasetError, Sample, collate
+from training.data.transforms import AugmentConfig, augment
 
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 WIDTH, HEIGHT = 64, 48

@@ -151,7 +151,5 @@ def test_box_loss_vanishes_for_perfect_boxes():
     outputs = type(outputs)(outputs.logits, sharp, outputs.points, outputs.strides)
     rows = torch.tensor([27])
     wanted = head.boxes(outputs)[0][rows]
-    assert torch.allclose(
-        head._dfl(outputs, 0, rows, wanted), torch.zeros(1), atol=1e-5
-    )
+    assert torch.allclose(head._dfl(outputs, 0, rows, wanted), torch.zeros(1), atol=1e-5)
     assert BINS == 16

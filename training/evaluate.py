@@ -1,4 +1,6 @@
-"""Evaluate a network or bundle: `python -m training.evaluate MODEL --config training/configs/demo.yaml`.
+"""Evaluate a network or bundle.
+
+    python -m training.evaluate models/hydranet_b0_demo --config training/configs/demo.yaml
 
 Every number goes through the deployed path (letterbox, graph, decode) and `replay/metrics.py`. Each
 source is scored by itself: their labels mean different things.
@@ -8,23 +10,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from rich.progress import track
 
+from mtl_perception import machine
 from mtl_perception.bundle import BundleError, InputSpec
 from mtl_perception.engines.base import EngineError
 from mtl_perception.pipeline import Frame, Pipeline
 from mtl_perception.replay.metrics import ClassificationMetric, DetectionMetric, SegmentationMetric
-from mtl_perception.tasks import DRIVABLE, SEMANTIC, TASKS
+from mtl_perception.tasks import DRIVABLE, SEMANTIC, TASKS, UNLABELLED, Task
 from training.config import ConfigError, RunConfig, load_config
-from training.data.bdd100k import Bdd100kLayout, open_layouts
+from training.data.bdd100k import Bdd100kLayout, LayoutConfig, open_layouts
 from training.data.sample import DatasetError, Sample
 from training.module_engine import ModuleEngine, bundle_in_memory
 from training.networks.hydranet import HydraNet
@@ -35,12 +37,29 @@ SCORE_THRESHOLD = 0.01
 
 HEADLINES = {
     'detection': ('AP50', 'AP'),
-    'drivable': ('two_class_miou', 'miou'),
-    'semantic': ('miou', 'coarse7_miou'),
+    'drivable': ('miou', 'two_class_miou'),
+    'semantic': ('miou',),
+    'coarse7': ('miou',),
     'weather': ('accuracy',),
     'scene': ('accuracy',),
     'timeofday': ('accuracy',),
 }
+
+
+COARSE = Task(
+    'coarse7',
+    'segmentation',
+    (
+        'drivable', 'non-drivable ground', 'living', 'vehicles', 'roadside objects',
+        'far objects', 'sky',
+    ),
+)  # fmt: skip
+COARSE_OF = np.full(256, UNLABELLED, np.uint8)
+"""Semantic id, or id of a class set as in `training.tasks.segmentation`, -> coarse id."""
+for _group, _members in enumerate(COARSE7):
+    COARSE_OF[[*_members, len(SEMANTIC.classes) + _group]] = _group
+
+M = TypeVar('M', DetectionMetric, SegmentationMetric, ClassificationMetric)
 
 
 def evaluate_network(
@@ -63,7 +82,7 @@ def evaluate_pipeline(
     pipeline.thresholds = type(pipeline.thresholds)(score=SCORE_THRESHOLD, max_detections=300)
     results: dict[str, Any] = {}
     for layout in open_layouts(config.data, split):
-        scores = Scores()
+        scores = Scores(layout.config)
         for sample in _samples(layout, limit, progress):
             scores.update(sample, pipeline)
         results[layout.config.name] = {'images': scores.images, **scores.result()}
@@ -71,69 +90,59 @@ def evaluate_pipeline(
 
 
 class Scores:
-    """Metrics of one source: fine labels by class, coarse labels by their class sets."""
+    """Metrics of one source, as fine as its labels are."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: LayoutConfig) -> None:
         """Empty; a metric begins with the first label of its task."""
+        self.source = source
         self.images = 0
-        self.detection: dict[str, DetectionMetric] = {}
-        self.segmentation: dict[str, SegmentationMetric] = {}
-        self.classification: dict[str, ClassificationMetric] = {}
-        self.coarse = np.zeros((len(COARSE7), len(COARSE7)), np.int64)
-        self.road = np.zeros((2, 2), np.int64)
+        self.metrics: dict[str, DetectionMetric | SegmentationMetric | ClassificationMetric] = {}
 
     def update(self, sample: Sample, pipeline: Pipeline) -> None:
         """Predict a sample for the tasks it labels and add what it says."""
-        known = {task.name for task in pipeline.bundle.manifest.tasks}
+        known = {task.name for task in pipeline.tasks}
         labelled = {*sample.boxes, *sample.masks, *sample.classes} & known
         result = pipeline(Frame(sample.image, 'rgb'), labelled)
         self.images += 1
         height, width = sample.image.shape[:2]
         for name in labelled & set(sample.boxes):
-            truth, found = sample.boxes[name], result.detections[name]
-            metric = self.detection.setdefault(name, DetectionMetric(TASKS[name]))
-            metric.update(
-                sample.name, found, truth.xyxy, truth.labels, truth.ignored, width, height
+            truth = sample.boxes[name]
+            self._metric(TASKS[name], DetectionMetric).update(
+                sample.name,
+                result.detections[name],
+                truth.xyxy,
+                truth.labels,
+                truth.ignored,
+                width=width,
+                height=height,
             )
         for name in labelled & set(sample.masks):
-            self._mask(name, result.masks[name], sample.masks[name])
+            self._add_mask(name, result.masks[name], sample.masks[name])
         for name in labelled & set(sample.classes):
-            self.classification.setdefault(name, ClassificationMetric(TASKS[name])).update(
+            self._metric(TASKS[name], ClassificationMetric).update(
                 int(result.probabilities[name].argmax()), sample.classes[name]
             )
 
-    def _mask(self, name: str, found: np.ndarray, truth: np.ndarray) -> None:
-        classes = len(TASKS[name].classes)
-        labelled = truth != 255
-        fine = labelled & (truth < classes)
+    def _add_mask(self, name: str, found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
         if name == SEMANTIC.name:
-            coarse_of = np.zeros(256, np.int64)
-            for group, members in enumerate(COARSE7):
-                coarse_of[list(members)] = group
-                coarse_of[classes + group] = group
-            _count(self.coarse, coarse_of[truth[labelled]], coarse_of[found[labelled]])
-        if name == DRIVABLE.name:
-            background = DRIVABLE.classes.index('background')
-            _count(
-                self.road,
-                (truth[labelled] != background).astype(np.int64),
-                (found[labelled] != background).astype(np.int64),
-            )
-        if fine.any() and not (labelled & ~fine).any():
-            self.segmentation.setdefault(name, SegmentationMetric(TASKS[name])).update(found, truth)
+            self._metric(COARSE, SegmentationMetric).update(COARSE_OF[found], COARSE_OF[truth])
+            if self.source.semantic_masks != 'sem_seg':
+                return
+        if name == DRIVABLE.name and not self.source.drivable_split:
+            truth = np.where(truth == len(DRIVABLE.classes), np.uint8(0), truth)
+        self._metric(TASKS[name], SegmentationMetric).update(found, truth)
+
+    def _metric(self, task: Task, kind: type[M]) -> M:
+        metric = self.metrics.setdefault(task.name, kind(task))
+        assert isinstance(metric, kind)
+        return metric
 
     def result(self) -> dict[str, dict[str, Any]]:
-        """Values by task."""
-        metrics: Mapping[str, Any] = {
-            **self.detection, **self.segmentation, **self.classification,
-        }  # fmt: skip
-        results = {name: dict(metric.result()) for name, metric in metrics.items()}
-        if self.coarse.any():
-            results.setdefault(SEMANTIC.name, {})['coarse7_miou'] = _miou(self.coarse)
-        if self.road.any():
-            values = results.setdefault(DRIVABLE.name, {})
-            values['two_class_miou'] = _miou(self.road)
-            values['drivable_iou'] = float(_iou(self.road)[1])
+        """Values by task; without a drivable split only the two-class figure has a meaning."""
+        results = {name: metric.result() for name, metric in self.metrics.items()}
+        if DRIVABLE.name in results and not self.source.drivable_split:
+            two_class = results[DRIVABLE.name]['two_class_miou']
+            results[DRIVABLE.name] = {'two_class_miou': two_class}
         return results
 
 
@@ -148,39 +157,12 @@ def headline(results: Mapping[str, Any]) -> dict[str, float]:
     }
 
 
-def environment() -> dict[str, str]:
-    """Machine and versions, kept with every number."""
-    return {
-        'machine': platform.processor() or platform.machine(),
-        'system': platform.platform(),
-        'python': platform.python_version(),
-        'torch': torch.__version__,
-        'numpy': np.__version__,
-    }
-
-
 def _samples(layout: Bdd100kLayout, limit: int | None, progress: bool) -> Iterator[Sample]:
     count = len(layout) if limit is None else min(limit, len(layout))
     indices = np.linspace(0, len(layout) - 1, count).round().astype(int)
     shown = track(indices, description=layout.config.name) if progress else indices
     for index in shown:
         yield layout.load(int(index))
-
-
-def _count(confusion: np.ndarray, truth: np.ndarray, found: np.ndarray) -> None:
-    size = len(confusion)
-    confusion += np.bincount(truth * size + found, minlength=size * size).reshape(size, size)
-
-
-def _iou(confusion: np.ndarray) -> np.ndarray:
-    hits = np.diag(confusion)
-    union = confusion.sum(0) + confusion.sum(1) - hits
-    return np.where(union > 0, hits / np.maximum(union, 1), np.nan)
-
-
-def _miou(confusion: np.ndarray) -> float:
-    """Mean over the classes that the truth has."""
-    return float(_iou(confusion)[confusion.sum(1) > 0].mean())
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -211,7 +193,7 @@ def main(argv: list[str] | None = None) -> int:
             'precision': pipeline.info.precision,
             'split': args.split,
             'seed': config.seed,
-            'environment': environment(),
+            'environment': machine.describe(),
             'results': results,
         }
         args.json.parent.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Export a run as a bundle: `python -m training.export runs/demo models/hydranet_b0_demo`.
 
-Weights of two and more axes are stored in half precision, in every file alike, so that the formats hold
-one network; the graph computes in single precision. Metrics come from the JSON of `training.evaluate`.
+Weights of two and more axes are stored in half precision, in every file alike, so that the formats
+hold one network; the graph computes in single precision. Metrics come from `training.evaluate`.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def load_run(run: Path) -> tuple[HydraNet, RunConfig, dict[str, Any]]:
 
 
 def round_weights(network: torch.nn.Module) -> None:
-    """Round kernels and matrices to what half precision holds; norms and biases stay as they are."""
+    """Round kernels and matrices to what half precision holds; norms and biases stay."""
     with torch.no_grad():
         for parameter in network.parameters():
             if parameter.ndim >= HALF_FROM_AXES:
@@ -84,7 +84,7 @@ def restore_weights(network: torch.nn.Module, path: Path) -> None:
 
 
 def save_onnx(network: HydraNet, spec: InputSpec, path: Path) -> None:
-    """The deployed graph with a dynamic batch; large float weights stored as float16 with a Cast."""
+    """The deployed graph with a dynamic batch; kernels stored as float16 with a Cast."""
     deployed = DeployedHydraNet(network).eval()
     names = [output.name for output in output_specs(network, spec.height, spec.width)]
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
@@ -109,7 +109,7 @@ def save_onnx(network: HydraNet, spec: InputSpec, path: Path) -> None:
 
 
 def store_half(graph: onnx.GraphProto) -> None:
-    """Store float32 initialisers that half precision holds exactly as float16, cast back on load."""
+    """Store what half precision holds exactly as float16, cast back when the graph is loaded."""
     casts = []
     for initializer in graph.initializer:
         if initializer.data_type != onnx.TensorProto.FLOAT or len(initializer.dims) < 2:
@@ -130,7 +130,9 @@ def store_half(graph: onnx.GraphProto) -> None:
     graph.node.extend(nodes)
 
 
-def export(run: Path, output: Path, metrics_json: Sequence[Path], description: Path | None) -> Bundle:
+def export(
+    run: Path, output: Path, metrics_json: Sequence[Path] = (), description: Path | None = None
+) -> Bundle:
     """Write a bundle folder; an existing one is replaced only when the new one is whole."""
     network, config, state = load_run(run)
     round_weights(network)
@@ -143,7 +145,9 @@ def export(run: Path, output: Path, metrics_json: Sequence[Path], description: P
         save_onnx(network, spec, folder / ONNX)
         metrics = [metric for path in metrics_json for metric in read_metrics(path)]
         text = description.read_text('utf-8') if description else ''
-        (folder / CARD).write_text(card(output.name, network, config, state, metrics, text), 'utf-8')
+        (folder / CARD).write_text(
+            card(output.name, network, config, state, metrics, text), 'utf-8'
+        )
         manifest = Manifest(
             name=output.name,
             tasks=network.tasks,

@@ -1,4 +1,4 @@
-"""A torch network behind the engine contract, so that training is measured through deployed code."""
+"""A torch network behind the engine contract: training is measured through deployed code."""
 
 from __future__ import annotations
 

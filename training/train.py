@@ -29,6 +29,7 @@ from training.config import ConfigError, OptimizerConfig, RunConfig, load_config
 from training.data.bdd100k import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
+from training.evaluate import evaluate_network, headline
 from training.networks.hydranet import HydraNet
 
 
@@ -45,7 +46,7 @@ class TaskLosses(nn.Module):
         self.network = network
 
     def forward(self, image: Tensor, targets: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
-        """One loss for each task that the batch labels; a head sees only the rows labelled for it."""
+        """One loss for each task that the batch labels; a head sees only its labelled rows."""
         features = self.network.features(image)
         losses = {}
         for task in self.network.tasks:
@@ -70,9 +71,7 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
 def update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Exponential moving average of weights and batch-norm statistics; the decay warms up."""
     decay = min(decay, (1 + step) / (10 + step))
-    for kept, fresh in zip(
-        ema.state_dict().values(), network.state_dict().values(), strict=True
-    ):
+    for kept, fresh in zip(ema.state_dict().values(), network.state_dict().values(), strict=True):
         if kept.is_floating_point():
             kept.lerp_(fresh, 1 - decay)
         else:
@@ -158,8 +157,6 @@ def train(config: RunConfig) -> Path:
             board.step(step, {name: loss.item() for name, loss in losses.items()})
             done = step + 1
             if done % config.validate_every == 0 and fabric.is_global_zero:
-                from training.evaluate import evaluate_network, headline
-
                 state['validation'] = headline(
                     evaluate_network(ema, config, 'val', config.validate_images)
                 )

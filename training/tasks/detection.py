@@ -1,10 +1,10 @@
 """Anchor-free detection on strides 8-32.
 
-Head: decoupled classification and box towers (YOLOX, Ge et al. 2021) of separable convolutions, one
-pair a level; boxes as distance distributions (DFL: Li et al., "Generalized Focal Loss", NeurIPS 2020,
-eq. 3-6). Labels are assigned by task alignment and the classification target is the normalised
-alignment (TOOD: Feng et al., ICCV 2021, eq. 4-6), trained with the varifocal weighting (Zhang et al.,
-CVPR 2021, eq. 2); boxes with GIoU (Rezatofighi et al., CVPR 2019).
+Head: decoupled classification and box towers (YOLOX, Ge et al. 2021) of separable convolutions,
+one pair a level; boxes as distance distributions (DFL: Li et al., "Generalized Focal Loss", NeurIPS
+2020, eq. 3-6). Labels are assigned by task alignment, the classification target is the normalised
+alignment (TOOD: Feng et al., ICCV 2021, eq. 4-6), trained with the varifocal weighting (Zhang et
+al., CVPR 2021, eq. 2); boxes with GIoU (Rezatofighi et al., CVPR 2019).
 
 Target: `BoxTarget`. Boxes are xyxy input pixels throughout.
 """
@@ -87,9 +87,7 @@ class DetectionHead(Head):
             height, width = level.shape[-2:]
             ys = (torch.arange(height, device=level.device) + 0.5) * stride
             xs = (torch.arange(width, device=level.device) + 0.5) * stride
-            grid = torch.stack(
-                (xs.repeat(height), ys.repeat_interleave(width)), dim=1
-            )
+            grid = torch.stack((xs.repeat(height), ys.repeat_interleave(width)), dim=1)
             points.append(grid)
             strides.append(torch.full((len(grid),), float(stride), device=level.device))
         return DetectionOutputs(
@@ -128,22 +126,22 @@ class DetectionHead(Head):
             weight = torch.where(label > 0, label, 0.75 * probabilities[i] ** 2)
             ignored = inside(outputs.points, target.ignored).any(1) & ~positive
             weight = weight.masked_fill(ignored[:, None], 0)
-            class_loss = class_loss + (
-                F.binary_cross_entropy_with_logits(logits[i], label, reduction='none') * weight
-            ).sum()
+            class_loss = (
+                class_loss
+                + (
+                    F.binary_cross_entropy_with_logits(logits[i], label, reduction='none') * weight
+                ).sum()
+            )
             total = total + quality.sum()
             if len(rows):
                 wanted = target.boxes[matched[rows]]
-                box_loss = box_loss + (
-                    generalized_box_iou_loss(boxes[i][rows], wanted) * quality[rows]
-                ).sum()
-                dfl_loss = dfl_loss + (
-                    self._dfl(outputs, i, rows, wanted) * quality[rows]
-                ).sum()
+                box_loss = (
+                    box_loss
+                    + (generalized_box_iou_loss(boxes[i][rows], wanted) * quality[rows]).sum()
+                )
+                dfl_loss = dfl_loss + (self._dfl(outputs, i, rows, wanted) * quality[rows]).sum()
         total = total.clamp(min=1)
-        return (
-            CLASS_WEIGHT * class_loss + BOX_WEIGHT * box_loss + DFL_WEIGHT * dfl_loss
-        ) / total
+        return (CLASS_WEIGHT * class_loss + BOX_WEIGHT * box_loss + DFL_WEIGHT * dfl_loss) / total
 
     def _dfl(self, outputs: DetectionOutputs, i: int, rows: Tensor, wanted: Tensor) -> Tensor:
         """Distribution focal loss [N]: cross-entropy with the two bins around the true distance."""

@@ -1,7 +1,7 @@
 """Semantic segmentation at stride 4 (drivable area, 19-class mask).
 
 Head: every neck level through a 1x1 convolution, upsampled to stride 4 and summed, after the
-panoptic FPN decoder (Kirillov et al., CVPR 2019) with SegFormer's all-MLP economy (Xie et al., 2021).
+panoptic FPN decoder (Kirillov et al., CVPR 2019) with SegFormer's economy (Xie et al., 2021).
 
 Target: uint8 [H, W] at input size. A value below the class count is a class, 255 is unlabelled, and
 `len(classes) + g` says only that the pixel is of one of the classes of `GROUPS[task][g]`: data sets
@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
 
 STRIDE = 4
 LOSS_STRIDE = 2
-"""The loss is taken at half resolution: a quarter of its time and memory, which is a quarter of a step."""
+"""The loss is taken at half resolution, for a quarter of its time and memory."""
 
 
 class SegmentationHead(Head):
@@ -64,7 +64,8 @@ class SegmentationHead(Head):
 
     def loss(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
         """Mean over labelled pixels of the batch; zero when there is none."""
-        target = torch.stack(list(targets))[:, ::LOSS_STRIDE, ::LOSS_STRIDE].to(outputs.device).long()
+        target = torch.stack(list(targets))[:, ::LOSS_STRIDE, ::LOSS_STRIDE]
+        target = target.to(outputs.device).long()
         logits = F.interpolate(
             outputs.float(), size=target.shape[-2:], mode='bilinear', align_corners=False
         )
