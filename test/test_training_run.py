@@ -13,8 +13,8 @@ from training.config import ConfigError, load_config
 from training.data import scenes
 from training.evaluate import evaluate_network, headline
 from training.evaluate import main as evaluate_main
-from training.export import card, export, load_run, read_metrics, restore_weights, round_weights
-from training.train import NonFiniteLossError, build_network, learning_rate, train
+from training.export import card, export, load_network, load_run, read_metrics, round_weights
+from training.train import NonFiniteLossError, learning_rate, train
 
 CONFIG = Path(__file__).parents[1] / 'training' / 'configs' / 'demo.yaml'
 
@@ -106,8 +106,7 @@ def test_export_writes_a_bundle_whose_formats_hold_the_same_weights(run, bundle)
 
     network, _, _ = load_run(run)
     round_weights(network)
-    restored = build_network(load_config(run / 'config.yaml')).eval()
-    restore_weights(restored, bundle.file('weights.safetensors'))
+    restored = load_network(bundle)
     for name, tensor in network.state_dict().items():
         assert torch.equal(restored.state_dict()[name], tensor), name
 

@@ -33,11 +33,11 @@ from mtl_perception.bundle import (
     write_manifest,
 )
 from training.checkpoint import CheckpointError, find_checkpoint, load_weights
-from training.config import ConfigError, RunConfig, load_config
+from training.config import ConfigError, RunConfig, load_config, save_config
 from training.networks.hydranet import DeployedHydraNet, HydraNet, output_specs
 from training.train import build_network
 
-WEIGHTS, ONNX, CARD = 'weights.safetensors', 'model.onnx', 'card.md'
+WEIGHTS, ONNX, CARD, CONFIG = 'weights.safetensors', 'model.onnx', 'card.md', 'training.yaml'
 OPSET = 18
 HALF_FROM_AXES = 2
 
@@ -75,12 +75,16 @@ def save_weights(network: torch.nn.Module, path: Path) -> None:
     )
 
 
-def restore_weights(network: torch.nn.Module, path: Path) -> None:
-    """Load what `save_weights` wrote, for further training."""
-    tensors = load_file(path)
+def load_network(bundle: Bundle) -> HydraNet:
+    """The network of a bundle in eval mode, from its weights: to train on, or to compare with."""
+    config = load_config(bundle.file(CONFIG))
+    config.network.pretrained = False
+    network = build_network(config).eval()
+    tensors = load_file(bundle.file(WEIGHTS))
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, strict=True
     )
+    return network
 
 
 def save_onnx(network: HydraNet, spec: InputSpec, path: Path) -> None:
@@ -143,6 +147,7 @@ def export(
         folder.mkdir()
         save_weights(network, folder / WEIGHTS)
         save_onnx(network, spec, folder / ONNX)
+        save_config(config, folder / CONFIG)
         metrics = [metric for path in metrics_json for metric in read_metrics(path)]
         text = description.read_text('utf-8') if description else ''
         (folder / CARD).write_text(
@@ -153,7 +158,7 @@ def export(
             tasks=network.tasks,
             input=spec,
             outputs=output_specs(network, spec.height, spec.width),
-            files={name: sha256_of(folder / name) for name in (WEIGHTS, ONNX, CARD)},
+            files={name: sha256_of(folder / name) for name in (WEIGHTS, ONNX, CONFIG, CARD)},
             licence='weights: Apache-2.0 as far as they are ours; see card.md for the data terms',
             training_data=tuple(layout.name for layout in config.data),
             built_with={
