@@ -8,6 +8,7 @@ bundle is as trustworthy as where it came from.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from mtl_perception.tasks import Task
 SCHEMA = 1
 MANIFEST = 'manifest.yaml'
 MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_DEPTH = 16
 
 Meaning = Literal[
     'boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth', 'normals'
@@ -148,15 +150,15 @@ class Bundle:
                 f'Export it again with that format, or choose another engine.'
             )
         path = self.path / name
-        if not path.is_file() or path.is_symlink():
+        if not path.is_file():
             raise BundleError(f'{path} is listed in the manifest but is not a regular file there')
         return path
 
     @property
     def hash(self) -> str:
-        """Identity of the bundle's content: sha256 over its sorted (file name, sha256) list."""
-        lines = [f'{name} {digest}' for name, digest in sorted(self.manifest.files.items())]
-        return hashlib.sha256('\n'.join(lines).encode()).hexdigest()
+        """Identity of the bundle: sha256 over the whole manifest, file hashes included."""
+        canonical = json.dumps(_plain(asdict(self.manifest)), sort_keys=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def model_folders() -> list[Path]:
@@ -263,15 +265,24 @@ def parse_manifest(data: Any, where: str) -> Manifest:
 
 
 def _read_yaml(path: Path) -> Any:
-    """Plain YAML data of an untrusted file: no object tags, no aliases (they can multiply)."""
+    """Plain YAML data of an untrusted file.
+
+    No object tags, no aliases (they multiply), no deep nesting (PyYAML takes minutes over it).
+    """
     if path.stat().st_size > MAX_MANIFEST_BYTES:
         raise BundleError(f'{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest')
     try:
         text = path.read_text('utf-8')
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise BundleError(f'{path}: YAML aliases are not allowed; write the values out')
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise BundleError(f'{path}: YAML aliases are not allowed; write the values out')
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_MANIFEST_DEPTH:
+                raise BundleError(f'{path} nests deeper than {MAX_MANIFEST_DEPTH}: not a manifest')
         return yaml.safe_load(text)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError, ValueError, OSError) as error:
+    except (yaml.YAMLError, ValueError, OSError) as error:
         raise BundleError(f'{path} is not readable YAML: {error}') from error
 
 

@@ -96,6 +96,25 @@ def check_graph(
             )
 
 
+def check_input(
+    bundle: Bundle, batch: int, name: str, shape: Sequence[int | None], dtype: str, where: str
+) -> None:
+    """Compare the graph's input, None for free sides, with the manifest; raises EngineError.
+
+    To be done before shapes are fixed: a runtime may reshape a graph to a size it is wrong for.
+    """
+    spec = bundle.manifest.input
+    expected = (batch, spec.height, spec.width, 3)
+    fits = len(shape) == len(expected) and all(
+        side is None or side == wanted for side, wanted in zip(shape, expected, strict=True)
+    )
+    if name != spec.name or dtype != 'uint8' or not fits:
+        raise EngineError(
+            f'{where}: input {name!r} is {dtype} {list(shape)}, the manifest of bundle '
+            f'{bundle.path} says {spec.name!r}, uint8 {list(expected)}. Export the bundle again.'
+        )
+
+
 def wanted_outputs(
     bundle: Bundle, outputs: Sequence[str] | None, known: Sequence[str], where: str
 ) -> tuple[str, ...]:

@@ -1,0 +1,100 @@
+"""`mtl-perception`: the commands. Each is a module with `add_arguments(parser)` and `run(args)`.
+
+Only the module of the command that was given is imported, so `--help` and errors come at once.
+Exit codes: 0 done, 1 a failure that one sentence on stderr explains, 2 wrong usage.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    'compile': ('mtl_perception.compile', 'build the engine of a model for this machine'),
+    'bench': ('mtl_perception.bench', 'time the engines of this machine against each other'),
+    'replay': ('mtl_perception.replay.offline', 'run a model over a bag and measure accuracy'),
+    'doctor': ('mtl_perception.doctor', 'say what this machine has and what is missing'),
+    'demo': ('mtl_perception.replay.demo', 'play a drive through the live node and report'),
+}
+"""Command: (module, one line of help)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parser(arguments).parse_args(arguments)
+        _start_logging(args.verbose)
+        return int(args.run(args) or 0)
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:  # `mtl-perception doctor | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except ModuleNotFoundError as error:
+        if (error.name or '').startswith('mtl_perception'):
+            raise
+        print(f'mtl-perception: {_missing(error)}', file=sys.stderr)
+        return 1
+    except Exception as error:
+        if not _is_ours(error):
+            raise
+        print(f'mtl-perception: {error}', file=sys.stderr)
+        return 1
+
+
+def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
+    """All commands, but only the one given with its own arguments."""
+    parser = argparse.ArgumentParser(
+        prog='mtl-perception',
+        description='Boxes, drivable area, masks and scene labels from one shared trunk.',
+    )
+    parser.add_argument('--version', action='version', version=_version())
+    parser.add_argument('-v', '--verbose', action='store_true', help='log more')
+    commands = parser.add_subparsers(title='commands', metavar='COMMAND', required=True)
+    given = next((word for word in arguments if not word.startswith('-')), None)
+    for name, (module, text) in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=text, description=text[0].upper() + text[1:] + '.',
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        )  # fmt: skip
+        if name == given:
+            implementation = import_module(module)
+            implementation.add_arguments(command)
+            command.set_defaults(run=implementation.run)
+    return parser
+
+
+def _is_ours(error: Exception) -> bool:
+    """Whether the error is of a class of this package: those are written to be read by people."""
+    return type(error).__module__.partition('.')[0] == 'mtl_perception'
+
+
+def _missing(error: ModuleNotFoundError) -> str:
+    return (
+        f'the package {error.name!r} is not installed in {sys.prefix}. Run `make setup` in the '
+        f'checkout, or install what requirements/runtime.txt lists'
+    )
+
+
+def _start_logging(verbose: bool) -> None:
+    logging.basicConfig(format='%(message)s', stream=sys.stderr)
+    logging.getLogger('mtl_perception').setLevel(logging.DEBUG if verbose else logging.INFO)
+
+
+def _version() -> str:
+    try:
+        return version('mtl_perception')
+    except PackageNotFoundError:
+        from mtl_perception import __version__
+
+        return f'{__version__} (not installed, from {os.path.dirname(__file__)})'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Engines built on this machine, kept so that the next start need not build.
+
+One folder an engine under `$XDG_CACHE_HOME/mtl_perception/engines` (default `~/.cache`): the built
+file and `key.json` (what it was built for, and its sha256, against truncation). Built under a
+temporary name and renamed, so a folder with a right name is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from mtl_perception.bundle import Bundle, sha256_of
+from mtl_perception.engines.base import EngineError
+
+KEY_FILE = 'key.json'
+BUILT_FILE = 'engine.bin'
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """What a built engine depends on; any difference is another engine.
+
+    `shape` is the input with its batch axis; `device` names the hardware, not only its kind;
+    `versions` are those of every library that wrote or will read the built file; `outputs` is the
+    subset computed, empty for all.
+    """
+
+    bundle: str
+    bundle_hash: str
+    engine: str
+    precision: str
+    shape: tuple[int, ...]
+    device: str
+    versions: Mapping[str, str]
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over all fields."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where the engine is, or would be."""
+        bundle = re.sub(r'[^A-Za-z0-9._-]', '_', self.bundle)[:40]
+        return cache_root() / f'{bundle}-{self.engine}-{self.precision}-{self.digest[:16]}'
+
+
+def cache_root() -> Path:
+    """The folder that holds all built engines; it need not exist."""
+    base = os.environ.get('XDG_CACHE_HOME') or '~/.cache'
+    return Path(base).expanduser() / 'mtl_perception' / 'engines'
+
+
+def compile_command(bundle: Bundle, engine: str, precision: str, force: bool = False) -> str:
+    """The command that builds this engine, to be shown in errors."""
+    again = ' --force' if force else ''
+    return f'mtl-perception compile {bundle.path} --engine {engine} --precision {precision}{again}'
+
+
+def is_built(key: CacheKey) -> bool:
+    """Whether the cache has this engine; it may still turn out damaged."""
+    return (key.folder / BUILT_FILE).is_file() and (key.folder / KEY_FILE).is_file()
+
+
+def built_file(key: CacheKey, bundle: Bundle) -> Path:
+    """The built file of a key, its sha256 compared; raises EngineError when missing or damaged."""
+    path = key.folder / BUILT_FILE
+    if not is_built(key):
+        raise EngineError(
+            f'no {key.engine} {key.precision} engine for bundle {key.bundle!r} on this machine '
+            f'(looked for {path}). Build it: {compile_command(bundle, key.engine, key.precision)}'
+        )
+    found = sha256_of(path)
+    expected = _read_key(key.folder).get('sha256')
+    if found != expected:
+        raise EngineError(
+            f'the built engine {path} is damaged: expected sha256 {expected}, found {found}. '
+            f'Build it again: {compile_command(bundle, key.engine, key.precision, force=True)}'
+        )
+    return path
+
+
+def build(key: CacheKey, write: Callable[[Path], None]) -> Path:
+    """Let `write(path)` make the built file, then put it in place; returns its final path.
+
+    An older one under the same key is replaced. Raises EngineError when it cannot be written.
+    """
+    root = cache_root()
+    try:
+        root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        work = Path(tempfile.mkdtemp(prefix='.building-', dir=root))
+    except OSError as error:
+        raise EngineError(
+            f'cannot write the engine cache {root}: {error}. Set XDG_CACHE_HOME to a folder that '
+            f'can be written, and run the command again.'
+        ) from error
+    try:
+        write(work / BUILT_FILE)
+        record = asdict(key) | {'sha256': sha256_of(work / BUILT_FILE)}
+        (work / KEY_FILE).write_text(json.dumps(record, indent=1), 'utf-8')
+        if key.folder.exists():
+            old = Path(tempfile.mkdtemp(prefix='.old-', dir=root))
+            key.folder.rename(old / 'engine')
+            shutil.rmtree(old, ignore_errors=True)
+        work.rename(key.folder)
+    except OSError as error:
+        raise EngineError(f'cannot write the built engine {key.folder}: {error}') from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return key.folder / BUILT_FILE
+
+
+def entries() -> list[dict[str, Any]]:
+    """What the cache holds: the fields of each key, with `path`, `bytes` and `damaged`."""
+    found = []
+    for folder in sorted(cache_root().glob('[!.]*')):
+        path = folder / BUILT_FILE
+        record: dict[str, Any] = {'path': str(path), 'bytes': 0, 'damaged': True}
+        if path.is_file():
+            record |= _read_key(folder)
+            record['bytes'] = path.stat().st_size
+            record['damaged'] = sha256_of(path) != record.get('sha256')
+        found.append(record)
+    return found
+
+
+@lru_cache(maxsize=1)
+def cpu_name() -> str:
+    """CPU model and a digest of its feature flags: virtual machines share names, not features."""
+    model, flags = platform.processor() or platform.machine(), ''
+    try:
+        for line in Path('/proc/cpuinfo').read_text('utf-8', 'replace').splitlines():
+            name, _, value = line.partition(':')
+            if name.strip() == 'model name':
+                model = value.strip()
+            elif name.strip() in ('flags', 'Features'):
+                flags = ' '.join(sorted(value.split()))
+                break
+    except OSError:
+        pass
+    return f'{model} #{hashlib.sha256(flags.encode()).hexdigest()[:8]}'
+
+
+def cpu_flags() -> frozenset[str]:
+    """Feature flags of the first CPU as Linux names them; empty where there is no /proc."""
+    try:
+        for line in Path('/proc/cpuinfo').read_text('utf-8', 'replace').splitlines():
+            if line.startswith(('flags', 'Features')):
+                return frozenset(line.partition(':')[2].split())
+    except OSError:
+        pass
+    return frozenset()
+
+
+def _read_key(folder: Path) -> dict[str, Any]:
+    try:
+        data = json.loads((folder / KEY_FILE).read_text('utf-8'))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

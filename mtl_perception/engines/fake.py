@@ -1,0 +1,79 @@
+"""An engine for fault tests only: scripted delays and errors, never an answer of a model.
+
+It computes nothing and reads no graph. `auto` never chooses it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.bundle import Bundle
+from mtl_perception.engines.base import EngineError, EngineInfo, check_batch
+
+
+@dataclass(frozen=True)
+class Step:
+    """One run: wait, then raise `error` or answer with zeros."""
+
+    latency_s: float = 0.0
+    error: Exception | None = None
+
+
+class FakeEngine:
+    """Plays a script of steps, the last one for ever; outputs are zeros in the shapes promised."""
+
+    name = 'fake'
+
+    def __init__(self, bundle: Bundle, script: Iterable[Step] = (), batch: int = 1) -> None:
+        """Take the shapes from the bundle's manifest."""
+        spec = bundle.manifest.input
+        self._bundle = bundle
+        self._script = list(script) or [Step()]
+        self._shape = (batch, spec.height, spec.width, 3)
+        self.runs = 0
+        self.closed = False
+        self.info = EngineInfo(
+            name=self.name,
+            version='0',
+            device='none',
+            precision='none',
+            batch=batch,
+            outputs=tuple(output.name for output in bundle.manifest.outputs),
+        )
+
+    @classmethod
+    def open(
+        cls,
+        bundle: Bundle,
+        outputs: Sequence[str] | None = None,
+        device: str = 'auto',
+        precision: str = 'auto',
+        batch: int = 1,
+        threads: int = 0,
+    ) -> FakeEngine:
+        """An engine that always answers zeros."""
+        return cls(bundle, batch=batch)
+
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        """Play the next step."""
+        check_batch(self.name, batch, self._shape)
+        if self.closed:
+            raise EngineError('engine fake: run after close')
+        step = self._script[min(self.runs, len(self._script) - 1)]
+        self.runs += 1
+        time.sleep(step.latency_s)
+        if step.error is not None:
+            raise step.error
+        return {
+            output.name: np.zeros((len(batch), *output.shape), output.dtype)
+            for output in self._bundle.manifest.outputs
+        }
+
+    def close(self) -> None:
+        """Refuse further runs."""
+        self.closed = True

@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+from tiny_bundle import write_tiny_bundle
+
+
+@pytest.fixture(scope='session')
+def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a small real bundle, 64x96 input; see `tiny_bundle.py` for what it computes."""
+    return write_tiny_bundle(tmp_path_factory.mktemp('bundle') / 'tiny')
+
+
+@pytest.fixture(scope='session', autouse=True)
+def engine_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Engines built by tests go to a cache of their own, for this process and its children."""
+    patch = pytest.MonkeyPatch()
+    folder = tmp_path_factory.mktemp('cache')
+    patch.setenv('XDG_CACHE_HOME', str(folder))
+    yield folder / 'mtl_perception' / 'engines'
+    patch.undo()
