@@ -1,0 +1,237 @@
+"""How the node is doing: stage timings, rates, ages, drops, stalls -> /diagnostics.
+
+All waiting is measured on the steady clock (`time.monotonic`), so that paused simulation time,
+clock jumps and bag loops neither hide a stalled camera nor invent one. The numbers are kept here;
+who reads them is the business of `node.py`.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+
+from mtl_perception.newest import SlotCounts
+
+OK: bytes = DiagnosticStatus.OK
+WARN: bytes = DiagnosticStatus.WARN
+ERROR: bytes = DiagnosticStatus.ERROR
+
+WINDOW = 300
+"""Samples a percentile is taken over: 10 s at 30 Hz."""
+RATE_WINDOW_S = 5.0
+LOG_PERIOD_S = 5.0
+STAGES = ('image', 'letterbox', 'engine', 'decode', 'publish')
+"""Stages in the order a frame passes them; `image` is bytes to pixels."""
+
+Clock = Callable[[], float]
+
+
+class Window:
+    """The last `WINDOW` samples of one quantity."""
+
+    def __init__(self) -> None:
+        self._samples: deque[float] = deque(maxlen=WINDOW)
+
+    def add(self, value: float) -> None:
+        """Take in one sample."""
+        self._samples.append(value)
+
+    def percentiles(self) -> tuple[float, float] | None:
+        """The 50th and 99th percentile; None without samples."""
+        if not self._samples:
+            return None
+        p50, p99 = np.percentile(self._samples, (50, 99))
+        return float(p50), float(p99)
+
+
+class Throttle:
+    """Lets a message through at most once in `period_s` a key, and counts what it held back."""
+
+    def __init__(self, period_s: float = LOG_PERIOD_S, clock: Clock = time.monotonic) -> None:
+        self._period_s = period_s
+        self._clock = clock
+        self._last: dict[str, float] = {}
+        self._held: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def __call__(self, key: str) -> int | None:
+        """None: hold this one back. A number: say it, so many have been held back since."""
+        now = self._clock()
+        with self._lock:
+            last = self._last.get(key)
+            if last is not None and now - last < self._period_s:
+                self._held[key] = self._held.get(key, 0) + 1
+                return None
+            self._last[key] = now
+            return self._held.pop(key, 0)
+
+
+class Watchdog:
+    """OK, WARN or ERROR by the steady-clock time since it was last fed (or started)."""
+
+    def __init__(self, warn_s: float, error_s: float, clock: Clock = time.monotonic) -> None:
+        self._warn_s = warn_s
+        self._error_s = error_s
+        self._clock = clock
+        self._fed_s = clock()
+
+    def feed(self) -> None:
+        """Something arrived: OK again."""
+        self._fed_s = self._clock()
+
+    @property
+    def silence_s(self) -> float:
+        """Seconds since it was last fed."""
+        return self._clock() - self._fed_s
+
+    @property
+    def level(self) -> bytes:
+        """The level of a DiagnosticStatus."""
+        silence_s = self.silence_s
+        if silence_s >= self._error_s:
+            return ERROR
+        return WARN if silence_s >= self._warn_s else OK
+
+
+class CameraHealth:
+    """Counters and timings of one camera. Fed by callback and worker, read by the timer."""
+
+    def __init__(self, warn_s: float, error_s: float, clock: Clock = time.monotonic) -> None:
+        self.watchdog = Watchdog(warn_s, error_s, clock)
+        self.processed = 0
+        self.rejected = 0
+        self.failed = 0
+        self.unwanted = 0
+        self.last_rejection = ''
+        self._clock = clock
+        self._age_ms = Window()
+        self._stages = {stage: Window() for stage in STAGES}
+        self._done_s: deque[float] = deque()
+        self._lock = threading.Lock()
+
+    def frame_done(self, stages_ms: Mapping[str, float], age_ms: float | None) -> None:
+        """One frame was published; `age_ms` from its stamp, None when the stamp says nothing."""
+        with self._lock:
+            self.processed += 1
+            for stage, value in stages_ms.items():
+                self._stages.setdefault(stage, Window()).add(value)
+            if age_ms is not None:
+                self._age_ms.add(age_ms)
+            now = self._clock()
+            self._done_s.append(now)
+            self._forget_before(now - RATE_WINDOW_S)
+
+    def frame_rejected(self, reason: str) -> None:
+        """One image was not usable."""
+        with self._lock:
+            self.rejected += 1
+            self.last_rejection = reason
+
+    def frame_failed(self) -> None:
+        """The engine failed on one frame."""
+        with self._lock:
+            self.failed += 1
+
+    def frame_unwanted(self) -> None:
+        """One frame came while nobody listened to anything that could be made of it."""
+        with self._lock:
+            self.unwanted += 1
+
+    def values(self, counts: SlotCounts) -> dict[str, str]:
+        """Everything about the camera as diagnostic key and value."""
+        with self._lock:
+            self._forget_before(self._clock() - RATE_WINDOW_S)
+            values = {
+                'rate_hz': f'{self._rate_hz():.2f}',
+                'received': str(counts.received),
+                'processed': str(self.processed),
+                'replaced': str(counts.dropped),
+                'rejected': str(self.rejected),
+                'failed': str(self.failed),
+                'unwanted': str(self.unwanted),
+                'pending': str(counts.pending),
+                'silence_s': f'{self.watchdog.silence_s:.3f}',
+            }
+            for name, window in {'age': self._age_ms, **self._stages}.items():
+                found = window.percentiles()
+                if found is not None:
+                    values[f'{name}_ms_p50'] = f'{found[0]:.2f}'
+                    values[f'{name}_ms_p99'] = f'{found[1]:.2f}'
+            if self.last_rejection:
+                values['last_rejection'] = self.last_rejection
+            return values
+
+    def _rate_hz(self) -> float:
+        """Published frames a second over `RATE_WINDOW_S`; falls when none come any more."""
+        if len(self._done_s) < 2:
+            return 0.0
+        span_s = self._clock() - self._done_s[0]
+        return (len(self._done_s) - 1) / span_s if span_s > 0 else 0.0
+
+    def _forget_before(self, limit_s: float) -> None:
+        while self._done_s and self._done_s[0] < limit_s:
+            self._done_s.popleft()
+
+
+@dataclass(frozen=True)
+class Status:
+    """One line of /diagnostics, without ROS types."""
+
+    name: str
+    level: bytes
+    message: str
+    values: Mapping[str, str] = field(default_factory=dict)
+
+
+def engine_level(state: str, fault: str) -> bytes:
+    """ERROR with a fault, else OK while the lifecycle state is one that works, else WARN."""
+    if fault:
+        return ERROR
+    return OK if state in ('active', 'configuring') else WARN
+
+
+def engine_status(name: str, state: str, fault: str, values: Mapping[str, str]) -> Status:
+    """Is there a working engine, and which."""
+    message = f'{state}: {fault}' if fault else state
+    return Status(name, engine_level(state, fault), message, {'state': state, **values})
+
+
+def camera_status(
+    name: str, topic: str, publishers: int, health: CameraHealth, counts: SlotCounts
+) -> Status:
+    """Is this camera's stream alive, and what became of its frames."""
+    level = health.watchdog.level
+    if level == OK:
+        message = 'images arrive' if counts.received else 'waiting for the first image'
+    else:
+        seen = 'no image' if counts.received else 'no image yet,'
+        message = (
+            f'{seen} for {health.watchdog.silence_s:.1f} s on {topic} ({publishers} publishers); '
+            f'see `ros2 topic info -v {topic}`'
+        )
+    return Status(name, level, message, {'topic': topic, **health.values(counts)})
+
+
+def diagnostics_message(
+    statuses: Sequence[Status], hardware_id: str, stamp: object
+) -> DiagnosticArray:
+    """All statuses in one array, stamped by the caller (`builtin_interfaces/Time`)."""
+    message = DiagnosticArray()
+    message.header.stamp = stamp
+    message.status = [
+        DiagnosticStatus(
+            level=status.level,
+            name=status.name,
+            message=status.message,
+            hardware_id=hardware_id,
+            values=[KeyValue(key=key, value=value) for key, value in status.values.items()],
+        )
+        for status in statuses
+    ]
+    return message

@@ -1,0 +1,99 @@
+"""Result of one frame -> ROS messages. The source header goes out exactly as it came in.
+
+`vision_msgs` 4.1 conventions: `class_id` of a hypothesis is the class name, so that a consumer
+needs no side table; mask pixels are numbers, and `LabelInfo`, latched beside the mask, names them.
+"""
+
+from __future__ import annotations
+
+from array import array
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import (
+    Classification,
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    VisionClass,
+)
+
+from mtl_perception.decode import Detections
+from mtl_perception.tasks import Task
+
+JPEG_QUALITY = 85
+
+
+def detections_message(header: Header, detections: Detections, task: Task) -> Detection2DArray:
+    """Boxes (xyxy, source pixels) as centre and size; `id` stays empty, nothing is tracked here."""
+    message = Detection2DArray(header=header)
+    boxes = detections.boxes.tolist()
+    scores = detections.scores.tolist()
+    labels = detections.labels.tolist()
+    for (left, top, right, bottom), score, label in zip(boxes, scores, labels, strict=True):
+        found = Detection2D(header=header)
+        box = found.bbox
+        box.center.position.x = (left + right) / 2
+        box.center.position.y = (top + bottom) / 2
+        box.size_x = right - left
+        box.size_y = bottom - top
+        hypothesis = ObjectHypothesisWithPose()
+        hypothesis.hypothesis.class_id = task.classes[label]
+        hypothesis.hypothesis.score = score
+        found.results = [hypothesis]
+        message.detections.append(found)
+    return message
+
+
+def mask_message(header: Header, mask: NDArray[np.uint8]) -> Image:
+    """Class map uint8 [H, W] as mono8 with `step` = width; 255 is unlabelled."""
+    return _image(header, mask, 'mono8', 1)
+
+
+def label_info_message(header: Header, task: Task) -> LabelInfo:
+    """Class number -> name of a mask's task; 255 (unlabelled) is no class and is not listed."""
+    classes = [
+        VisionClass(class_id=number, class_name=name) for number, name in enumerate(task.classes)
+    ]
+    return LabelInfo(header=header, class_map=classes)
+
+
+def classification_message(
+    header: Header, probabilities: NDArray[np.float32], task: Task
+) -> Classification:
+    """Every class of the task with its probability [C], the most probable first."""
+    order = np.argsort(-probabilities, kind='stable')
+    results = [
+        ObjectHypothesis(class_id=task.classes[index], score=float(probabilities[index]))
+        for index in order
+    ]
+    return Classification(header=header, results=results)
+
+
+def overlay_message(header: Header, rgb: NDArray[np.uint8]) -> Image:
+    """Overlay uint8 [H, W, 3] RGB as bgr8."""
+    bgr = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), np.uint8)
+    return _image(header, bgr, 'bgr8', 3)
+
+
+def compressed_overlay_message(header: Header, rgb: NDArray[np.uint8]) -> CompressedImage:
+    """Overlay uint8 [H, W, 3] RGB as JPEG; `format` as image_transport writes it."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    message = CompressedImage(header=header, format='bgr8; jpeg compressed bgr8')
+    message.data = array('B', jpeg.tobytes())
+    return message
+
+
+def _image(header: Header, pixels: NDArray[np.uint8], encoding: str, channels: int) -> Image:
+    height, width = pixels.shape[:2]
+    message = Image(header=header, height=height, width=width, encoding=encoding)
+    message.step = width * channels
+    # array.array is the one type that rclpy takes over without converting byte by byte.
+    message.data = array('B', pixels.tobytes())
+    return message

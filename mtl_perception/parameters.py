@@ -1,0 +1,355 @@
+"""The one table of ROS parameters: name, type, default, range, when it applies, description.
+
+The node declares from it, `config/perception.param.yaml` and the README's table are written from it
+(`python -m mtl_perception.parameters yaml|markdown`) and a test compares them. Nothing here needs
+ROS before `declare` is called, so that documents can be built without it.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, Literal
+
+from mtl_perception.tasks import Task
+
+if TYPE_CHECKING:
+    from rclpy.node import Node
+
+Value = bool | int | float | str | list[str]
+Applies = Literal['live', 'configure', 'start']
+
+MASK_AUTO = 'auto'
+MASK_NONE = 'none'
+
+
+class ParameterError(Exception):
+    """A parameter value that cannot be used: which, why, expected, found."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One ROS parameter.
+
+    applies: `live` from the next frame on, `configure` when the node is configured (and not to be
+    changed while it is), `start` read-only. low, high: inclusive. choices: the only strings.
+    """
+
+    name: str
+    default: Value
+    applies: Applies
+    description: str
+    low: float | None = None
+    high: float | None = None
+    choices: tuple[str, ...] = ()
+
+    @property
+    def type_name(self) -> str:
+        """The type as `ros2 param describe` names it."""
+        if isinstance(self.default, list):
+            return 'string array'
+        return {bool: 'boolean', int: 'integer', float: 'double', str: 'string'}[type(self.default)]
+
+    @property
+    def range(self) -> str:
+        """Allowed values in words; empty when any value of the type will do."""
+        if self.choices:
+            return ', '.join(f'`{choice}`' for choice in self.choices)
+        if self.low is None:
+            return ''
+        return f'{self.low:g} to {self.high:g}'
+
+    def refusal(self, value: Any) -> str:
+        """Why the value cannot be used, as a clause after the name; empty when it can."""
+        if type(value) is not type(self.default) or (
+            isinstance(value, list) and not all(isinstance(item, str) for item in value)
+        ):
+            hint = (
+                f' (write {value}.0)' if self.type_name == 'double' and type(value) is int else ''
+            )
+            return f'must be a {self.type_name}, found {value!r}{hint}'
+        if self.choices and value not in self.choices:
+            return f'must be one of {list(self.choices)}, found {value!r}'
+        if self.low is None or self.high is None or not isinstance(value, (int, float)):
+            return ''
+        within = self.low <= value <= self.high
+        return '' if within else f'must be {self.low:g} to {self.high:g}, found {value:g}'
+
+
+TABLE: tuple[Parameter, ...] = (
+    Parameter(
+        'model', 'hydranet_b0_demo', 'configure',
+        'Bundle: the name of one under models/, or the path of its folder.',
+    ),
+    Parameter(
+        'engine', 'auto', 'configure',
+        'What runs the network; `auto` takes the best that is there and says which. '
+        '`mtl-perception doctor` lists what this machine can run.',
+    ),
+    Parameter('device', 'auto', 'configure', 'Where the engine runs, as the engine names it.'),
+    Parameter(
+        'precision', 'auto', 'configure', 'Arithmetic of the engine.',
+        choices=('auto', 'fp32', 'fp16', 'bf16', 'int8'),
+    ),
+    Parameter(
+        'build', False, 'configure',
+        'Build a missing engine while configuring (can take minutes), not only name the command.',
+    ),
+    Parameter(
+        'autostart', False, 'start',
+        'Configure and activate without being asked, also after a respawn.',
+    ),
+    Parameter(
+        'cameras', [''], 'configure',
+        'Camera names; each gets topics of its own below ~/<name>/. The one empty name: one camera '
+        'directly below ~/.',
+    ),
+    Parameter(
+        'image_transport', 'raw', 'configure',
+        'What comes in on ~/image: sensor_msgs/Image or CompressedImage (then ~/image/compressed).',
+        choices=('raw', 'compressed'),
+    ),
+    Parameter(
+        'image_reliability', 'best_effort', 'configure',
+        'QoS of the image subscriptions; `reliable` connects to reliable drivers only.',
+        choices=('best_effort', 'reliable'),
+    ),
+    Parameter(
+        'score_threshold', 0.3, 'live', 'Detections below this score are not published.', 0.0, 1.0
+    ),
+    Parameter(
+        'nms_iou_threshold', 0.6, 'live',
+        'Of two boxes of a class that overlap by more than this IoU the weaker one is dropped.',
+        0.0, 1.0,
+    ),
+    Parameter('max_detections', 100, 'live', 'At most so many detections a frame.', 1, 1000),
+    Parameter(
+        'overlay_task', MASK_AUTO, 'configure',
+        'Segmentation task painted into ~/overlay; `auto`: drivable if the model has it, else its '
+        'first one; `none`: no mask.',
+    ),
+    Parameter(
+        'stall_warn_s', 1.0, 'configure',
+        'Seconds without an image until /diagnostics says WARN (steady clock).', 0.05, 3600.0,
+    ),
+    Parameter(
+        'stall_error_s', 2.0, 'configure',
+        'Seconds without an image until /diagnostics says ERROR; more than stall_warn_s.',
+        0.05, 3600.0,
+    ),
+    Parameter(
+        'diagnostics_period_s', 1.0, 'start', 'Seconds between messages on /diagnostics.',
+        0.05, 60.0,
+    ),
+)  # fmt: skip
+
+BY_NAME: Mapping[str, Parameter] = {parameter.name: parameter for parameter in TABLE}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Checked values, one field a parameter of the table."""
+
+    model: str
+    engine: str
+    device: str
+    precision: str
+    build: bool
+    autostart: bool
+    cameras: tuple[str, ...]
+    image_transport: str
+    image_reliability: str
+    score_threshold: float
+    nms_iou_threshold: float
+    max_detections: int
+    overlay_task: str
+    stall_warn_s: float
+    stall_error_s: float
+    diagnostics_period_s: float
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Parameters:
+        """Check values one by one and together; raises ParameterError with every reason found."""
+        checked = {name: parameter.default for name, parameter in BY_NAME.items()} | dict(values)
+        reasons = [
+            f'{name} {why}'
+            for name, parameter in BY_NAME.items()
+            if (why := parameter.refusal(checked[name]))
+        ]
+        if not reasons:
+            reasons = _cross_refusals(checked)
+        if reasons:
+            raise ParameterError('; '.join(reasons))
+        checked['cameras'] = tuple(checked['cameras'])
+        return cls(**{item.name: checked[item.name] for item in fields(cls)})
+
+
+def _cross_refusals(values: Mapping[str, Any]) -> list[str]:
+    """Rules between parameters, and the names of cameras."""
+    reasons = []
+    if values['stall_error_s'] <= values['stall_warn_s']:
+        reasons.append(
+            f'stall_error_s must be more than stall_warn_s, found {values["stall_error_s"]:g} and '
+            f'{values["stall_warn_s"]:g}'
+        )
+    cameras = values['cameras']
+    names = re.compile(r'[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*')
+    bad = [name for name in cameras if not names.fullmatch(name)]
+    if not cameras or (bad and cameras != ['']) or len(set(cameras)) != len(cameras):
+        reasons.append(
+            f"cameras must be distinct topic names (letters, digits, _), or [''] for one without a "
+            f'name, found {cameras}'
+        )
+    return reasons
+
+
+def unknown_refusal(name: str, known: Sequence[str] = ()) -> str:
+    """What is wrong with a parameter name that was given but is not declared; empty if known."""
+    if name in BY_NAME or name in known:
+        return ''
+    near = get_close_matches(name, BY_NAME, n=1, cutoff=0.75)
+    return f'unknown parameter {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
+
+
+def declare(node: Node) -> Parameters:
+    """Declare the whole table on the node, overrides applied; raises ParameterError on bad ones.
+
+    Names that were given and are nearly right are errors; names far from all of ours may belong to
+    another node that shares the file, and are only logged.
+    """
+    from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor
+    from rclpy.parameter import Parameter as RosParameter
+
+    # rclpy has no public way to ask for the overrides that nobody declared.
+    overrides: Mapping[str, RosParameter] = node._parameter_overrides
+    # Checked by our own table first: its sentences say more than rclpy's exceptions.
+    Parameters.of({name: overrides[name].value for name in BY_NAME if name in overrides})
+    for name in overrides:
+        refusal = '' if node.has_parameter(name) or '.' in name else unknown_refusal(name)
+        if 'did you mean' in refusal:
+            raise ParameterError(refusal)
+        if refusal:
+            node.get_logger().warning(f'{refusal}: ignored')
+    for parameter in TABLE:
+        descriptor = ParameterDescriptor(
+            name=parameter.name,
+            description=parameter.description,
+            additional_constraints=_constraints(parameter),
+            read_only=parameter.applies == 'start',
+        )
+        if isinstance(parameter.default, float):
+            descriptor.floating_point_range = [
+                FloatingPointRange(from_value=parameter.low, to_value=parameter.high)
+            ]
+        elif type(parameter.default) is int and parameter.low is not None:
+            descriptor.integer_range = [
+                IntegerRange(from_value=int(parameter.low), to_value=int(parameter.high or 0))
+            ]
+        node.declare_parameter(parameter.name, parameter.default, descriptor)
+    return read(node)
+
+
+def read(node: Node) -> Parameters:
+    """The node's present values, checked; raises ParameterError."""
+    return Parameters.of({name: node.get_parameter(name).value for name in BY_NAME})
+
+
+def refusal_of_change(
+    present: Mapping[str, Any], changes: Mapping[str, Any], configured: bool
+) -> str:
+    """Why a running node cannot take the changes; empty when it can.
+
+    What applies at configure cannot be changed while configured: the node would not be what its
+    parameters say.
+    """
+    changes = {name: value for name, value in changes.items() if name in BY_NAME}
+    try:
+        Parameters.of({**present, **changes})
+    except ParameterError as error:
+        return str(error)
+    late = [
+        name for name, value in changes.items()
+        if configured and BY_NAME[name].applies == 'configure' and value != present[name]
+    ]  # fmt: skip
+    if late:
+        return (
+            f'{", ".join(late)} is read when the node is configured; bring it back first: '
+            f'`ros2 lifecycle set <node> deactivate`, then `cleanup`'
+        )
+    return ''
+
+
+def overlay_task(value: str, tasks: Sequence[Task]) -> str | None:
+    """The mask that `overlay.draw` is to paint, None for none; raises ParameterError."""
+    masks = [task.name for task in tasks if task.kind == 'segmentation']
+    if value not in (MASK_AUTO, MASK_NONE, *masks):
+        raise ParameterError(
+            f'overlay_task must be {MASK_AUTO!r}, {MASK_NONE!r} or a segmentation task of the '
+            f'model ({masks}), found {value!r}'
+        )
+    return None if value == MASK_NONE else value
+
+
+def _constraints(parameter: Parameter) -> str:
+    choices = f'one of {list(parameter.choices)}. ' if parameter.choices else ''
+    when = {
+        'live': 'Applies from the next frame on.',
+        'configure': 'Read at configure.',
+        'start': 'Read at start.',
+    }
+    return choices + when[parameter.applies]
+
+
+def as_markdown() -> str:
+    """The README's table of parameters."""
+    lines = [
+        '| parameter | type | default | range | applies | what it does |',
+        '|---|---|---|---|---|---|',
+    ]
+    lines += [
+        f'| `{p.name}` | {p.type_name} | `{_yaml_value(p.default)}` | {p.range} | {p.applies} '
+        f'| {p.description} |'
+        for p in TABLE
+    ]
+    return '\n'.join(lines) + '\n'
+
+
+def as_yaml() -> str:
+    """`config/perception.param.yaml`: every parameter with its default, range and description."""
+    lines = [
+        '# Parameters of the perception node, with their defaults.',
+        '# Written by `python -m mtl_perception.parameters yaml`; a test compares.',
+        '/**:',
+        '  ros__parameters:',
+    ]
+    for p in TABLE:
+        allowed = f': {p.range.replace("`", "")}' if p.range else ''
+        text = f'{p.description} ({p.type_name}{allowed}; {p.applies})'
+        comment = textwrap.wrap(text, 100, initial_indent='    # ', subsequent_indent='    # ')
+        lines += [*comment, f'    {p.name}: {_yaml_value(p.default)}']
+    return '\n'.join(lines) + '\n'
+
+
+def _yaml_value(value: Value) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Print the table as `yaml` or `markdown`."""
+    writers = {'yaml': as_yaml, 'markdown': as_markdown}
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    if len(arguments) != 1 or arguments[0] not in writers:
+        print(f'usage: python -m mtl_perception.parameters {"|".join(writers)}', file=sys.stderr)
+        return 2
+    sys.stdout.write(writers[arguments[0]]())
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""The topics of one camera: their names, types and QoS, who listens, and what they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
+
+from mtl_perception import messages, overlay
+from mtl_perception.pipeline import Frame, Result
+from mtl_perception.tasks import Task
+
+# Loses nothing at 30 Hz (a depth of 1: 2.5 %); what keeps only the newest is `newest.py`.
+INPUT_DEPTH = 5
+SMALL_OUTPUT = QoSProfile(depth=5)
+IMAGE_OUTPUT = QoSProfile(depth=2)
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+"""Outputs are reliable, so that both reliable and best-effort subscribers connect."""
+
+TYPES: dict[str, type] = {
+    'detection': Detection2DArray,
+    'segmentation': Image,
+    'classification': Classification,
+}
+"""Message type by task kind."""
+
+
+def input_qos(reliability: str) -> QoSProfile:
+    """QoS of an image subscription: `best_effort` (connects to every driver) or `reliable`."""
+    return QoSProfile(depth=INPUT_DEPTH, reliability=ReliabilityPolicy[reliability.upper()])
+
+
+def topic_prefix(camera: str) -> str:
+    """`~/` for the camera without a name, `~/<camera>/` for the others."""
+    return f'~/{camera}/' if camera else '~/'
+
+
+def image_topic(node: Node, camera: str, transport: str) -> str:
+    """Where the camera's images are expected, resolved: the base topic, remapped, plus transport.
+
+    As image_transport does it: remap `~/image` to the base topic of the driver, and `compressed`
+    listens to `<base>/compressed`.
+    """
+    base = node.resolve_topic_name(f'{topic_prefix(camera)}image')
+    if transport == 'compressed' and not base.endswith('/compressed'):
+        return f'{base}/compressed'
+    return base
+
+
+def output_topic(camera: str, task: Task) -> str:
+    """Where a task's answers go. A Classification does not say what it answers: its topic does."""
+    name = f'scene/{task.name}' if task.kind == 'classification' else task.name
+    return f'{topic_prefix(camera)}{"detections" if task.name == "detection" else name}'
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What somebody listens to at the moment: tasks to publish, and the two kinds of overlay."""
+
+    published: frozenset[str]
+    overlay: bool
+    overlay_compressed: bool
+
+    def __bool__(self) -> bool:
+        """Whether anybody listens at all."""
+        return bool(self.published or self.has_overlay)
+
+    @property
+    def has_overlay(self) -> bool:
+        """Whether an overlay is to be drawn, which takes every task."""
+        return self.overlay or self.overlay_compressed
+
+    @property
+    def computed(self) -> set[str] | None:
+        """Tasks to compute; None: all."""
+        return None if self.has_overlay else set(self.published)
+
+
+class CameraTopics:
+    """Publishers of everything that one camera's frames become."""
+
+    def __init__(
+        self, node: Node, camera: str, tasks: Sequence[Task], mask_task: str | None
+    ) -> None:
+        """Create the publishers; `mask_task` as `overlay.draw` takes it."""
+        self._node = node
+        self._tasks = [task for task in tasks if task.kind in TYPES]
+        self._mask_task = mask_task
+        prefix = topic_prefix(camera)
+        self._outputs: dict[str, Publisher] = {}
+        self._label_infos: dict[str, Publisher] = {}
+        for task in self._tasks:
+            topic = output_topic(camera, task)
+            qos = IMAGE_OUTPUT if task.kind == 'segmentation' else SMALL_OUTPUT
+            self._outputs[task.name] = node.create_publisher(TYPES[task.kind], topic, qos)
+            if task.kind == 'segmentation':
+                self._label_infos[task.name] = node.create_publisher(
+                    LabelInfo, f'{topic}/label_info', LATCHED
+                )
+        self._overlay = node.create_publisher(Image, f'{prefix}overlay', IMAGE_OUTPUT)
+        self._overlay_compressed = node.create_publisher(
+            CompressedImage, f'{prefix}overlay/compressed', IMAGE_OUTPUT
+        )
+
+    def publish_label_infos(self, stamp: Time) -> None:
+        """Latch the names of mask values beside every mask topic."""
+        for task in self._tasks:
+            if task.name in self._label_infos:
+                message = messages.label_info_message(Header(stamp=stamp), task)
+                self._label_infos[task.name].publish(message)
+
+    def wanted(self) -> Wanted:
+        """Ask once a frame, so that what is published of a frame fits together."""
+        return Wanted(
+            frozenset(
+                name for name, output in self._outputs.items() if output.get_subscription_count()
+            ),
+            bool(self._overlay.get_subscription_count()),
+            bool(self._overlay_compressed.get_subscription_count()),
+        )
+
+    def publish(self, header: Header, frame: Frame, result: Result, wanted: Wanted) -> None:
+        """Send what is wanted of a frame, small messages first, all with the same header."""
+        for task in sorted(self._tasks, key=lambda task: task.kind == 'segmentation'):
+            if task.name in wanted.published:
+                self._outputs[task.name].publish(self._message(header, result, task))
+        if wanted.has_overlay:
+            picture = self._draw(frame, result)
+            if wanted.overlay:
+                self._overlay.publish(messages.overlay_message(header, picture))
+            if wanted.overlay_compressed:
+                self._overlay_compressed.publish(
+                    messages.compressed_overlay_message(header, picture)
+                )
+
+    def destroy(self) -> None:
+        """Take the topics down."""
+        publishers = [*self._outputs.values(), *self._label_infos.values()]
+        for publisher in (*publishers, self._overlay, self._overlay_compressed):
+            self._node.destroy_publisher(publisher)
+
+    def _message(
+        self, header: Header, result: Result, task: Task
+    ) -> Detection2DArray | Image | Classification:
+        if task.kind == 'detection':
+            return messages.detections_message(header, result.detections[task.name], task)
+        if task.kind == 'segmentation':
+            return messages.mask_message(header, result.masks[task.name])
+        return messages.classification_message(header, result.probabilities[task.name], task)
+
+    def _draw(self, frame: Frame, result: Result) -> NDArray[np.uint8]:
+        rgb = frame.pixels
+        if frame.order == 'bgr':
+            rgb = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB), np.uint8)
+        return overlay.draw(rgb, result, self._tasks, self._mask_task)

@@ -1,0 +1,253 @@
+"""Raw and compressed image decoding: every encoding, every malformed header, fuzz."""
+
+from __future__ import annotations
+
+from array import array
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mtl_perception.image_codec import (
+    ENCODINGS,
+    MAX_PIXELS,
+    ImageError,
+    decode_compressed,
+    decode_raw,
+)
+from mtl_perception.pipeline import Frame
+
+HEIGHT, WIDTH = 24, 32
+COLOUR = (200, 120, 40)  # RGB
+BAYER = {'rggb': 'RGGB', 'bggr': 'BGGR', 'gbrg': 'GBRG', 'grbg': 'GRBG'}
+
+
+def flat_rgb(height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    """One colour everywhere, so that chroma subsampling and Bayer interpolation lose nothing."""
+    return np.full((height, width, 3), COLOUR, np.uint8)
+
+
+def encode(encoding: str, rgb: np.ndarray) -> np.ndarray:
+    """RGB [H, W, 3] -> rows [R, bytes] in a ROS encoding, written without the code under test."""
+    height, width = rgb.shape[:2]
+    if encoding == 'rgb8':
+        return rgb.reshape(height, -1)
+    if encoding == 'bgr8':
+        return rgb[..., ::-1].reshape(height, -1)
+    if encoding in ('rgba8', 'bgra8'):
+        colour = rgb if encoding == 'rgba8' else rgb[..., ::-1]
+        return np.dstack([colour, np.full((height, width), 9, np.uint8)]).reshape(height, -1)
+    if encoding == 'mono8':
+        return cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)
+    if encoding.startswith('bayer_'):
+        pattern = encoding[len('bayer_') : -1]
+        mosaic = np.empty((height, width), np.uint8)
+        for at, letter in enumerate(pattern):
+            mosaic[at // 2 :: 2, at % 2 :: 2] = rgb[at // 2 :: 2, at % 2 :: 2, 'rgb'.index(letter)]
+        return mosaic
+    # ITU-R BT.601, video range, as OpenCV's YUV conversions expect.
+    red, green, blue = rgb.astype(float).transpose(2, 0, 1)
+    y = 16 + 0.257 * red + 0.504 * green + 0.098 * blue
+    u = 128 - 0.148 * red - 0.291 * green + 0.439 * blue
+    v = 128 + 0.439 * red - 0.368 * green - 0.071 * blue
+    y, u, v = (np.round(plane).astype(np.uint8) for plane in (y, u, v))
+    if encoding == 'nv12':
+        chroma = np.dstack([u[::2, ::2], v[::2, ::2]]).reshape(height // 2, width)
+        return np.vstack([y, chroma])
+    first, second = u[:, ::2], v[:, ::2]
+    pairs = {
+        'uyvy': (first, y[:, ::2], second, y[:, 1::2]),
+        'yuyv': (y[:, ::2], first, y[:, 1::2], second),
+    }
+    order = pairs['uyvy' if encoding in ('uyvy', 'yuv422') else 'yuyv']
+    return np.dstack(order).reshape(height, -1)
+
+
+def as_rgb(frame: Frame) -> np.ndarray:
+    """The frame's pixels in RGB order."""
+    return frame.pixels if frame.order == 'rgb' else frame.pixels[..., ::-1]
+
+
+@pytest.mark.parametrize('padding', [0, 7])
+@pytest.mark.parametrize('encoding', ENCODINGS)
+def test_every_encoding_gives_back_the_colour(encoding: str, padding: int) -> None:
+    """The written colour comes out, also from padded rows."""
+    rgb = flat_rgb()
+    rows = np.pad(encode(encoding, rgb), ((0, 0), (0, padding)), constant_values=255)
+    frame = decode_raw(encoding, HEIGHT, WIDTH, rows.shape[1], 0, array('B', rows.tobytes()))
+    if encoding == 'mono8':
+        rgb = np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    assert frame.pixels.shape == (HEIGHT, WIDTH, 3)
+    np.testing.assert_allclose(as_rgb(frame).astype(int), rgb, atol=3)
+
+
+@pytest.mark.parametrize('padding', [0, 5])
+@pytest.mark.parametrize('encoding', ['rgb8', 'bgr8'])
+def test_plain_colour_is_a_view(encoding: str, padding: int) -> None:
+    """rgb8 and bgr8 share memory with the message, and pixels lie where the strides say."""
+    rows = np.random.default_rng(1).integers(0, 256, (5, 4 * 3 + padding), np.uint8)
+    data = array('B', rows.tobytes())
+    frame = decode_raw(encoding, 5, 4, rows.shape[1], 0, data)
+    assert np.shares_memory(frame.pixels, np.frombuffer(data, np.uint8))
+    np.testing.assert_array_equal(frame.pixels, rows[:, :12].reshape(5, 4, 3))
+
+
+def test_big_endian_flag_is_ignored_for_bytes() -> None:
+    """An 8-bit pixel has no byte order."""
+    data = flat_rgb().tobytes()
+    frame = decode_raw('rgb8', HEIGHT, WIDTH, WIDTH * 3, 1, data)
+    np.testing.assert_array_equal(frame.pixels, flat_rgb())
+
+
+ROW = WIDTH * 3
+FULL = ROW * HEIGHT
+
+
+@pytest.mark.parametrize(
+    ('header', 'size', 'says'),
+    [
+        (('rgb8', 0, WIDTH, ROW), FULL, '32x0'),
+        (('rgb8', HEIGHT, 0, ROW), FULL, '0x24'),
+        (('rgb8', 0, 0, 0), 0, '0x0'),
+        (('rgb8', HEIGHT, WIDTH, 0), FULL, 'step is 0'),
+        (('rgb8', HEIGHT, WIDTH, ROW - 1), FULL, 'step is 95'),
+        (('rgb8', HEIGHT, WIDTH, 2**32 - 1), FULL, 'truncated'),
+        (('rgb8', HEIGHT, WIDTH, ROW), FULL - 1, 'truncated'),
+        (('rgb8', HEIGHT, WIDTH, ROW), FULL + 1, 'too long'),
+        (('rgb8', HEIGHT, WIDTH, ROW), 0, '0 bytes'),
+        (('rgb8', 32768, 32768, 98304), FULL, '32768x32768'),
+        (('rgb8', 16384, 16384, 49152), FULL, str(MAX_PIXELS)),
+        (('', HEIGHT, WIDTH, ROW), FULL, 'unsupported encoding'),
+        (('32FC1', HEIGHT, WIDTH, WIDTH * 4), FULL, 'image_proc'),
+        (('16UC1', HEIGHT, WIDTH, WIDTH * 2), FULL, 'image_proc'),
+        (('RGB8', HEIGHT, WIDTH, ROW), FULL, 'rgb8'),
+        (('uyvy', HEIGHT, 31, 62), 62 * HEIGHT, 'even'),
+        (('nv12', 23, WIDTH, WIDTH), WIDTH * 34, 'even'),
+        (('nv12', HEIGHT, WIDTH, WIDTH), WIDTH * HEIGHT, 'truncated'),
+        (('bayer_rggb8', HEIGHT, 31, 31), 31 * HEIGHT, 'even'),
+    ],
+)  # fmt: skip
+def test_malformed_raw_is_refused_with_the_reason(header: tuple, size: int, says: str) -> None:
+    """One clear sentence each, before any conversion."""
+    encoding, height, width, step = header
+    with pytest.raises(ImageError, match=says.replace('(', r'\(')):
+        decode_raw(encoding, height, width, step, 0, bytes(size))
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    encoding=st.sampled_from([*ENCODINGS, '', '8UC3', '32FC1', 'jpeg', 'rgb16']),
+    height=st.integers(-1, 20) | st.sampled_from([2**15, 2**31, 2**32 - 1]),
+    width=st.integers(-1, 20) | st.sampled_from([2**15, 2**31, 2**32 - 1]),
+    extra=st.integers(-3, 3) | st.sampled_from([-(2**31), 2**32 - 1]),
+    surplus=st.sampled_from([0, 0, 0, -1, 1, 100]),
+    data=st.data(),
+)
+def test_fuzzed_headers_are_judged_exactly(
+    encoding: str, height: int, width: int, extra: int, surplus: int, data: st.DataObject
+) -> None:
+    """Valid headers decode to the promised shape, invalid ones raise ImageError; nothing else."""
+    layout = ENCODINGS.get(encoding)
+    step = width * (layout.channels if layout else 3) + extra
+    rows = height * 3 // 2 if layout and layout.chroma_rows else height
+    right_size = step * rows
+    size = min(max(0, right_size + surplus), 5000)
+    payload = data.draw(st.binary(min_size=size, max_size=size))
+    valid = (
+        layout is not None
+        and 1 <= height <= 20
+        and 1 <= width <= 20
+        and extra >= 0
+        and size == right_size
+        and not (layout.even_width and width % 2)
+        and not (layout.even_height and height % 2)
+    )
+    if valid:
+        frame = decode_raw(encoding, height, width, step, 0, payload)
+        assert frame.pixels.shape == (height, width, 3)
+    else:
+        with pytest.raises(ImageError):
+            decode_raw(encoding, height, width, step, 0, payload)
+
+
+def compressed(extension: str) -> bytes:
+    """A smooth picture, encoded."""
+    picture = np.random.default_rng(2).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    return cv2.imencode(extension, cv2.GaussianBlur(picture, (0, 0), 3))[1].tobytes()
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+@pytest.mark.parametrize('format', ['jpeg', 'png', 'bgr8; jpeg compressed bgr8', ''])
+def test_compressed_is_told_by_its_content(extension: str, format: str) -> None:
+    """Whatever `format` says, as drivers write anything into it."""
+    data = compressed(extension)
+    frame = decode_compressed(format, array('B', data))
+    expected = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert frame.order == 'bgr'
+    np.testing.assert_array_equal(frame.pixels, expected)
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+@pytest.mark.parametrize('share', [0.0, 0.01, 0.2, 0.5, 0.9, 0.999])
+def test_truncated_compressed_is_refused(extension: str, share: float) -> None:
+    """Also where a decoder would fill up with grey."""
+    data = compressed(extension)
+    with pytest.raises(ImageError):
+        decode_compressed('jpeg', data[: int(len(data) * share)])
+
+
+def test_jpeg_padded_with_zeros_is_accepted() -> None:
+    """USB cameras pad MJPEG buffers."""
+    assert decode_compressed('jpeg', compressed('.jpg') + bytes(100)).pixels.shape[0] == HEIGHT
+
+
+@pytest.mark.parametrize('extension', ['.jpg', '.png'])
+def test_decompression_bomb_is_refused_by_its_header(extension: str) -> None:
+    """A header that asks for gigabytes is refused before anything is allocated."""
+    data = bytearray(compressed(extension))
+    if extension == '.png':
+        data[16:24] = (60000).to_bytes(4, 'big') * 2
+    else:
+        frame = data.index(b'\xff\xc0')
+        data[frame + 5 : frame + 9] = (60000).to_bytes(2, 'big') * 2
+    with pytest.raises(ImageError, match='60000x60000'):
+        decode_compressed('jpeg', bytes(data))
+
+
+@pytest.mark.parametrize(
+    ('format', 'data'),
+    [
+        ('jpeg', b'GIF89a' + bytes(50)),
+        ('h264', b'\x00\x00\x00\x01' + bytes(50)),
+        ('16UC1; compressedDepth png', compressed('.png')),
+        ('jpeg', b'\xff\xd8' * 100),
+        ('jpeg', b'\xff\xd8\xff\xff\xff\xff'),
+        ('jpeg', b'\xff\xd8\xff\xda\x00\x02\xff\xd9'),
+        ('png', b'\x89PNG\r\n\x1a\n' + bytes(100)),
+    ],
+)
+def test_not_a_picture_is_refused(format: str, data: bytes) -> None:
+    """ImageError, nothing else."""
+    with pytest.raises(ImageError):
+        decode_compressed(format, data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    extension=st.sampled_from(['.jpg', '.png']),
+    at=st.integers(0, 10_000),
+    change=st.binary(min_size=1, max_size=8),
+)
+def test_damaged_compressed_never_escapes(extension: str, at: int, change: bytes) -> None:
+    """A damaged file is either decoded to the size of its header or refused."""
+    data = bytearray(compressed(extension))
+    at %= len(data)
+    data[at : at + len(change)] = change
+    try:
+        frame = decode_compressed('jpeg', bytes(data))
+    except ImageError:
+        return
+    assert frame.pixels.dtype == np.uint8
+    assert frame.pixels.ndim == 3

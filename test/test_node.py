@@ -1,0 +1,199 @@
+"""The node inside this process, with a scripted engine: faults, and what is tuned around ROS."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (make test installs the Jazzy wheels)')
+pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test builds it)')
+
+import live_node
+import rclpy
+from live_node import image
+from rclpy.executors import SingleThreadedExecutor
+
+from mtl_perception import node as node_module
+from mtl_perception import process
+from mtl_perception.bundle import Bundle
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.fake import FakeEngine, Step
+from mtl_perception.node import SUCCESS, PerceptionNode
+from mtl_perception.pipeline import Pipeline
+from mtl_perception.topics import Wanted
+
+pytestmark = pytest.mark.ros
+
+Start = Callable[..., 'Bench']
+EVERYTHING = Wanted(frozenset({'detection', 'drivable'}), False, False)
+
+
+class Bench:
+    """A node on a scripted engine, fed without DDS: the callback is called by hand."""
+
+    def __init__(self, script: list[Step], bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.engine = FakeEngine(bundle, script)
+        self._patch = monkeypatch
+        monkeypatch.setattr(
+            node_module.Pipeline, 'open', lambda *_, **__: Pipeline(bundle, self.engine)
+        )
+        self.node = PerceptionNode()
+        self.executor = SingleThreadedExecutor()
+        self.executor.add_node(self.node)
+        self.published: list[object] = []
+
+    def activate(self) -> None:
+        """Configure and activate; what would be published is recorded, as if all were wanted."""
+        assert self.node.trigger_configure() == SUCCESS
+        for camera in self.node._cameras.values():
+            self._patch.setattr(camera.topics, 'wanted', lambda: EVERYTHING)
+            self._patch.setattr(
+                camera.topics, 'publish', lambda header, *_: self.published.append(header)
+            )
+        assert self.node.trigger_activate() == SUCCESS
+
+    def feed(self, number: int, camera: str = '') -> None:
+        """One frame, and the time to handle it."""
+        seen = self.engine.runs
+        self.node._on_image(self.node._cameras[camera], image(number))
+        self.until(lambda: self.engine.runs > seen, 'run of the engine')
+
+    def until(self, condition: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + 5
+        while not condition():
+            assert time.monotonic() < deadline, f'no {what}'
+            self.executor.spin_once(timeout_sec=0.01)
+
+    def camera(self) -> dict[str, str]:
+        """The camera's diagnostic values."""
+        return dict(self.node._statuses()[1].values)
+
+
+@pytest.fixture
+def start(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Start]:
+    for name, value in live_node.private_ros_environment(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    rclpy.init(args=[])
+    benches: list[Bench] = []
+
+    def build(*script: Step) -> Bench:
+        benches.append(Bench(list(script), Bundle.open(tiny_bundle), monkeypatch))
+        return benches[-1]
+
+    yield build
+    for bench in benches:
+        bench.node.stop()
+        bench.node.destroy_node()
+    rclpy.shutdown()
+
+
+OUT_OF_MEMORY = Step(error=EngineError('engine fake: out of memory'))
+
+
+def test_one_failure_skips_the_frame(start: Start) -> None:
+    bench = start(Step(), OUT_OF_MEMORY, Step())
+    bench.activate()
+    for number in range(3):
+        bench.feed(number)
+    bench.until(lambda: len(bench.published) == 2, 'the two good frames')
+    assert bench.published == [image(0).header, image(2).header]
+    assert bench.camera()['failed'] == '1'
+    assert bench.node.state == 'active'
+
+
+def test_three_failures_in_a_row_end_in_inactive_and_error(start: Start) -> None:
+    bench = start(*[OUT_OF_MEMORY] * 3, Step())
+    bench.activate()
+    for number in range(3):
+        bench.feed(number)
+    bench.until(lambda: bench.node.state == 'inactive', 'deactivation')
+    status = bench.node._statuses()[0]
+    assert status.level == b'\x02'
+    assert 'out of memory' in status.message
+    assert bench.node.trigger_activate() == SUCCESS
+    assert bench.node._statuses()[0].level == b'\x00'
+    bench.feed(3)
+    bench.until(lambda: len(bench.published) == 1, 'a frame after the second start')
+
+
+@pytest.mark.parametrize('error', [RuntimeError('boom'), MemoryError(), ValueError('shape')])
+def test_whatever_an_engine_throws_the_worker_survives(start: Start, error: Exception) -> None:
+    bench = start(Step(error=error), Step())
+    bench.activate()
+    bench.feed(0)
+    bench.feed(1)
+    bench.until(lambda: len(bench.published) == 1, 'the good frame')
+    assert bench.camera()['failed'] == '1'
+
+
+def test_burst_on_a_slow_engine_is_answered_with_the_newest(start: Start) -> None:
+    """Ten frames while one is in work: the last one is next, eight are counted as replaced."""
+    bench = start(Step(latency_s=0.3), Step())
+    bench.activate()
+    bench.feed(0)
+    for number in range(1, 10):
+        bench.node._on_image(bench.node._cameras[''], image(number))
+    bench.until(lambda: len(bench.published) == 2, 'two frames')
+    assert bench.published == [image(0).header, image(9).header]
+    assert bench.camera()['replaced'] == '8'
+
+
+def test_lifecycle_cycles_leave_nothing_behind(start: Start) -> None:
+    """Publishers, subscriptions and the worker thread are as many after as before."""
+    bench = start(Step())
+    node = bench.node
+    before = (len(list(node.publishers)), len(list(node.subscriptions)))
+    for _ in range(3):
+        bench.activate()
+        bench.feed(0)
+        worker = node._worker
+        assert node.trigger_deactivate() == SUCCESS
+        assert worker is not None
+        assert not worker.is_alive()
+        assert node.trigger_cleanup() == SUCCESS
+        bench.engine.closed = False
+    assert (len(list(node.publishers)), len(list(node.subscriptions))) == before
+
+
+def test_unexpected_error_in_configure_leaves_the_node_alive(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = start(Step())
+
+    def fail(*_: object, **__: object) -> Pipeline:
+        raise OSError('disk on fire')
+
+    monkeypatch.setattr(node_module.Pipeline, 'open', fail)
+    assert bench.node.trigger_configure() != SUCCESS
+    assert bench.node.state == 'unconfigured'
+    assert 'disk on fire' in bench.node._statuses()[0].message
+
+
+def test_diagnostics_have_one_status_for_the_engine_and_one_a_camera(start: Start) -> None:
+    bench = start(Step())
+    bench.activate()
+    names = [status.name for status in bench.node._statuses()]
+    assert names == ['perception: engine', 'perception: camera']
+    assert 'waiting' in bench.node._statuses()[1].message
+
+
+def test_profile_is_ours_unless_the_user_named_one(tmp_path: Path) -> None:
+    folder = tmp_path / 'share' / 'mtl_perception' / 'config'
+    folder.mkdir(parents=True)
+    (folder / process.PROFILE).write_text('<dds/>')
+    named = {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml', 'AMENT_PREFIX_PATH': str(tmp_path)}
+    assert process.use_shared_memory_profile(named) is None
+    assert named['FASTRTPS_DEFAULT_PROFILES_FILE'] == '/mine.xml'
+    environment = {'AMENT_PREFIX_PATH': str(tmp_path)}
+    found = process.use_shared_memory_profile(environment)
+    assert found is not None
+    assert environment['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(found)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != 'glibc', reason='mallopt is glibc only')
+def test_allocator_takes_the_settings() -> None:
+    assert process.tune_allocator() is True

@@ -1,0 +1,379 @@
+"""The real node as a process, over real DDS, with the tiny bundle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from array import array
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('rclpy', reason='needs ROS 2 (make test installs the Jazzy wheels)')
+pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test builds it)')
+
+import live_node
+import rclpy
+from live_node import NODE, TINY_TOPICS, NodeProcess, Peer, image, values
+from sensor_msgs.msg import CompressedImage, Image
+from vision_msgs.msg import Detection2DArray, LabelInfo
+
+from mtl_perception import node as node_module
+from mtl_perception import process
+from mtl_perception.tasks import DRIVABLE, SEMANTIC
+
+pytestmark = pytest.mark.ros
+
+OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
+
+
+@pytest.fixture(scope='module', autouse=True)
+def private_ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A DDS domain of our own, for this process and its children."""
+    patch = pytest.MonkeyPatch()
+    for name, value in live_node.private_ros_environment(tmp_path_factory.mktemp('log')).items():
+        patch.setenv(name, value)
+    patch.setenv(process.PROFILE_VARIABLES[0], '')  # the node shall find the profile by itself
+    yield
+    patch.undo()
+
+
+@pytest.fixture(scope='module')
+def parameters(tiny_bundle: Path) -> dict[str, object]:
+    """How the nodes of this file are started."""
+    return {
+        'model': tiny_bundle,
+        'engine': 'onnxruntime',
+        'build': 'true',
+        'stall_warn_s': 0.5,
+        'stall_error_s': 1.0,
+        'diagnostics_period_s': 0.2,
+    }
+
+
+@pytest.fixture(scope='module')
+def running(
+    private_ros: None, parameters: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[NodeProcess]:
+    """One active node for all tests that leave it active."""
+    with NodeProcess(tmp_path_factory.mktemp('node'), autostart='true', **parameters) as node:
+        node.wait_for_output('active: listening')
+        yield node
+        returncode, _ = node.stop()
+    assert returncode == 0, node.output
+    assert 'Traceback' not in node.output
+
+
+@pytest.fixture
+def peer(running: NodeProcess) -> Iterator[Peer]:
+    """A fresh participant, connected to the running node."""
+    with live_node.peer() as made:
+        yield made
+
+
+def test_hundred_frames_in_hundred_complete_answers_out(peer: Peer) -> None:
+    """Headers verbatim, every topic for every frame, empty detections published, masks right."""
+    peer.listen_to_all()
+    frames = [image(number, red=number % 2 == 0) for number in range(100)]
+    frames[50].header.stamp.sec = frames[50].header.stamp.nanosec = 0
+    frames[50].header.frame_id = ''
+    frames[60].header.stamp.sec = -7
+    peer.exchange(image(500))
+    peer.spin(0.3)
+    for messages in peer.received.values():
+        messages.clear()
+    for number, frame in enumerate(frames):
+        peer.send(frame)
+        peer.until(
+            lambda n=number: all(len(peer.received[topic]) > n for topic in TINY_TOPICS),
+            f'complete answer to frame {number}',
+        )
+    for topic in TINY_TOPICS:
+        assert [message.header for message in peer.received[topic]] == [f.header for f in frames]
+    for number, message in enumerate(peer.received[f'{NODE}/detections']):
+        names = {found.results[0].hypothesis.class_id for found in message.detections}
+        assert names == ({'pedestrian'} if number % 2 == 0 else set())
+        assert all(found.header == message.header for found in message.detections)
+    for name in ('drivable', 'semantic'):
+        for mask in peer.received[f'{NODE}/{name}']:
+            assert (mask.encoding, mask.height, mask.width, mask.step) == ('mono8', 120, 160, 160)
+            assert len(mask.data) == 120 * 160
+    red = np.frombuffer(peer.received[f'{NODE}/drivable'][0].data, np.uint8).reshape(120, 160)
+    assert DRIVABLE.classes[red[20, 20]] == 'direct'
+
+
+def test_late_joiner_gets_label_info(peer: Peer) -> None:
+    """LabelInfo is latched beside each mask and names every class, 255 excepted."""
+    for task in (DRIVABLE, SEMANTIC):
+        infos = peer.listen(f'{NODE}/{task.name}/label_info', LabelInfo, live_node.LATCHED)
+        peer.until(lambda infos=infos: infos, 'LabelInfo')
+        found = {entry.class_id: entry.class_name for entry in infos[0].class_map}
+        assert found == dict(enumerate(task.classes))
+
+
+def test_broken_images_are_counted_said_once_and_survived(running: NodeProcess, peer: Peer) -> None:
+    """The next good image is processed; the log has one line for the whole burst."""
+    peer.exchange(image(0))
+    before = values(peer.diagnostics()['perception: camera'])
+    lines_before = running.output.count('image rejected')
+    for number in range(20):
+        broken = image(number)
+        broken.data = broken.data[:-5]
+        peer.send(broken)
+        peer.spin(0.02)
+    peer.exchange(image(1))
+    after = values(peer.diagnostics()['perception: camera'])
+    assert int(after['rejected']) - int(before['rejected']) >= 10
+    assert running.output.count('image rejected') - lines_before == 1
+    assert 'truncated: expected 57600 bytes' in after['last_rejection']
+    for counts in (before, after):
+        assert int(counts['received']) == (
+            int(counts['processed']) + int(counts['replaced']) + int(counts['rejected'])
+            + int(counts['unwanted']) + int(counts['failed']) + int(counts['pending'])
+        )  # fmt: skip
+
+
+def test_size_and_encoding_may_change_from_frame_to_frame(peer: Peer) -> None:
+    """No frame is lost to a change: each is answered in its own size."""
+    masks = peer.listen(f'{NODE}/drivable', Image)
+    for number, (height, width) in enumerate([(120, 160), (240, 100), (64, 96)]):
+        peer.exchange(image(number, height=height, width=width))
+        assert (masks[-1].height, masks[-1].width) == (height, width)
+    mono = Image(height=120, width=160, encoding='mono8', step=160, data=array('B', bytes(19200)))
+    mono.header.frame_id = 'mono'
+    peer.exchange(mono)
+
+
+def test_overlay_is_published_to_who_asks(peer: Peer) -> None:
+    """bgr8 and JPEG in the source's size, header unchanged, the source itself visible."""
+    raw = peer.listen(f'{NODE}/overlay', Image)
+    jpeg = peer.listen(f'{NODE}/overlay/compressed', CompressedImage)
+    peer.exchange(image(7, red=False))
+    peer.until(lambda: raw and jpeg, 'overlays')
+    assert (raw[-1].encoding, raw[-1].height, raw[-1].width) == ('bgr8', 120, 160)
+    assert raw[-1].header == jpeg[-1].header == image(7).header
+    decoded = cv2.imdecode(np.frombuffer(jpeg[-1].data, np.uint8), cv2.IMREAD_COLOR)
+    assert decoded.shape == (120, 160, 3)
+
+
+def test_nobody_listening_costs_nothing(peer: Peer) -> None:
+    """Frames that nobody wants are counted as such, not processed."""
+    before = values(peer.diagnostics()['perception: camera'])
+    for number in range(5):
+        peer.send(image(number))
+        peer.spin(0.05)
+    after = values(peer.diagnostics()['perception: camera'])
+    assert int(after['unwanted']) - int(before['unwanted']) == 5
+    assert after['processed'] == before['processed']
+
+
+def test_diagnostics_name_engine_bundle_and_stages(peer: Peer) -> None:
+    """What runs, how fast, and where the time goes."""
+    peer.exchange(image(0))
+    found = peer.diagnostics()
+    engine = values(found['perception: engine'])
+    assert engine['engine'] == 'onnxruntime'
+    assert engine['bundle'] == 'tiny'
+    assert len(engine['bundle_hash']) == 64
+    camera = values(found['perception: camera'])
+    for stage in ('image', 'letterbox', 'engine', 'decode', 'publish', 'age'):
+        assert float(camera[f'{stage}_ms_p50']) <= float(camera[f'{stage}_ms_p99'])
+
+
+def test_stalled_camera_warns_then_errs_then_recovers(peer: Peer) -> None:
+    """By the steady clock, and reported when it happens, not a period later."""
+    peer.exchange(image(0))
+    last_s = time.monotonic()
+    seen: dict[bytes, float] = {}
+    while ERROR not in seen:
+        status = peer.diagnostics()['perception: camera']
+        seen.setdefault(status.level, time.monotonic() - last_s)
+        assert time.monotonic() - last_s < 5
+    assert 0.4 < seen[WARN] < 1.0
+    assert 0.9 < seen[ERROR] < 1.5
+    assert 'ros2 topic info' in status.message
+    peer.exchange(image(1))
+    assert peer.diagnostics()['perception: camera'].level == OK
+
+
+def test_thresholds_apply_from_the_next_frame(peer: Peer) -> None:
+    """A live change shows at once; a bad value is refused with the reason and changes nothing."""
+    detections = peer.listen(f'{NODE}/detections', Detection2DArray)
+    peer.exchange(image(0))
+    assert detections[-1].detections
+    assert peer.set('score_threshold', 1.0).successful
+    peer.exchange(image(1))
+    assert not detections[-1].detections
+    refused = peer.set('score_threshold', 1.5)
+    assert not refused.successful
+    assert 'out of range' in refused.reason
+    refused = peer.set('score_threshold', 'high')
+    assert not refused.successful
+    assert 'DOUBLE' in refused.reason
+    assert peer.set('score_threshold', 0.3).successful
+    peer.exchange(image(2))
+    assert detections[-1].detections
+
+
+def test_what_is_read_at_configure_cannot_change_while_configured(peer: Peer) -> None:
+    """The node never says one model and runs another."""
+    refused = peer.set('model', '/elsewhere')
+    assert not refused.successful
+    assert 'deactivate' in refused.reason
+    assert not peer.set('autostart', False).successful
+
+
+def test_impossible_transition_is_refused_and_survived(peer: Peer) -> None:
+    """rclpy alone would end the process here."""
+    assert not peer.change('configure')
+    assert not peer.change('cleanup')
+    assert peer.state() == 'active'
+
+
+@pytest.fixture
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A domain in which the module's running node is not heard."""
+    monkeypatch.setenv('ROS_DOMAIN_ID', str(51 + os.getpid() % 50))
+
+
+@pytest.mark.usefixtures('alone')
+def test_reconfigured_for_compressed_images_and_two_cameras(
+    parameters: dict[str, object], tmp_path: Path
+) -> None:
+    """Missing model: FAILURE, node alive; then a good one, JPEG input, headers never mixed."""
+    missing = {**parameters, 'model': tmp_path / 'nowhere'}
+    with NodeProcess(tmp_path, **missing) as node, live_node.peer() as peer:
+        assert not peer.change('configure')
+        assert peer.state() == 'unconfigured'
+        assert str(tmp_path / 'nowhere') in node.output
+        assert f'ros2 lifecycle set {NODE} configure' in node.output
+        status = peer.diagnostics()['perception: engine']
+        assert status.level == ERROR
+        assert str(tmp_path / 'nowhere') in status.message
+        assert not peer.change('activate')
+        assert peer.set('model', str(parameters['model'])).successful
+        assert peer.set('image_transport', 'compressed').successful
+        assert peer.set('cameras', ['front', 'rear']).successful
+        assert peer.change('configure')
+        assert peer.change('activate')
+        assert peer.state() == 'active'
+        answers = {
+            name: peer.listen(f'{NODE}/{name}/detections', Detection2DArray)
+            for name in ('front', 'rear')
+        }
+        for number in range(10):
+            for name in answers:
+                ok, jpeg = cv2.imencode('.jpg', live_node.picture(120, 160, red=True))
+                assert ok
+                message = CompressedImage(format='jpeg', data=array('B', jpeg.tobytes()))
+                message.header.stamp.sec = number
+                message.header.frame_id = name
+                peer.send(message, f'{NODE}/{name}/image/compressed')
+            peer.spin(0.1)
+        peer.until(lambda: all(answers.values()), 'answers for both cameras')
+        for name, messages in answers.items():
+            assert {message.header.frame_id for message in messages} == {name}
+            assert len(messages[-1].detections) > 0
+        assert peer.change('deactivate')
+        assert peer.change('cleanup')
+        assert peer.state() == 'unconfigured'
+        returncode, _ = node.stop()
+    assert returncode == 0
+    assert 'Traceback' not in node.output
+
+
+@pytest.mark.usefixtures('alone')
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+def test_signal_during_inference_ends_cleanly(
+    sent: signal.Signals, parameters: dict[str, object], tmp_path: Path
+) -> None:
+    """Exit code 0 within 2 s, no traceback."""
+    with NodeProcess(tmp_path, autostart='true', **parameters) as node, live_node.peer() as peer:
+        peer.listen_to_all()
+        for number in range(20):
+            peer.send(image(number))
+        returncode, seconds = node.stop(sent)
+    assert returncode == 0, node.output
+    assert seconds < 2
+    assert 'Traceback' not in node.output
+
+
+STUCK = """
+import time
+from mtl_perception.engines import fake
+def stuck(*_, **__):
+    print('stuck now', flush=True)
+    time.sleep(60)
+fake.FakeEngine.{method} = {wrap}(stuck)
+"""
+
+
+@pytest.mark.usefixtures('alone')
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(('method', 'wrap'), [('open', 'classmethod'), ('run', '')])
+def test_signal_while_the_engine_is_stuck_ends_in_time(
+    method: str, wrap: str, sent: signal.Signals, tiny_bundle: Path, tmp_path: Path
+) -> None:
+    """Also while an engine is being built or hangs in native code: exit code 0 within 2 s."""
+    code = STUCK.format(method=method, wrap=wrap)
+    parameters = {'autostart': 'true', 'model': tiny_bundle, 'engine': 'fake'}
+    with NodeProcess(tmp_path, code, **parameters) as node, live_node.peer() as peer:
+        if method == 'run':
+            peer.listen_to_all()
+            while 'stuck now' not in node.output:  # until the node has seen us listening, too
+                peer.send(image(0))
+                peer.spin(0.1)
+        node.wait_for_output('stuck now')
+        returncode, seconds = node.stop(sent)
+    assert returncode == 0, node.output
+    assert seconds < 2
+    assert 'Traceback' not in node.output
+
+
+@pytest.mark.usefixtures('alone')
+def test_autostart_with_a_missing_model_stays_alive(tmp_path: Path) -> None:
+    """An error line with the next command; a supervisor need not restart it."""
+    with NodeProcess(tmp_path, autostart='true', model=tmp_path / 'nowhere') as node:
+        node.wait_for_output(f'ros2 lifecycle set {NODE} configure')
+        assert node.process.poll() is None
+        assert node.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'says'),
+    [
+        ('--ros-args -p score_threshold:=2.0', 'score_threshold must be 0 to 1, found 2'),
+        ('--ros-args -p score_threshold:=1', 'must be a double, found 1 (write 1.0)'),
+        ('--ros-args -p precision:=half', "must be one of ['auto', 'fp32'"),
+        ('--ros-args -p stall_warn_s:=9.0', 'stall_error_s must be more than stall_warn_s'),
+        ('--ros-args -p scor_threshold:=0.5', "did you mean 'score_threshold'?"),
+        ('--ros-args -p cameras:=["a/b"]', 'distinct topic names'),
+        ('--ros-args --nonsense', "unknown ROS arguments ['--nonsense']"),
+        ('--model tiny', '`--ros-args -p name:=value`'),
+    ],
+)
+def test_bad_start_is_one_sentence(
+    arguments: str, says: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Exit code not 0, no traceback. In this process: starting eight more takes long."""
+    assert node_module.main(['perception_node', *arguments.split()]) == 2
+    said = capfd.readouterr().err
+    rclpy.try_shutdown()
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_bad_parameter_is_the_exit_code_of_the_process() -> None:
+    """What a supervisor sees."""
+    done = subprocess.run(
+        [sys.executable, '-m', 'mtl_perception.node', '--ros-args', '-p', 'score_threshold:=2.0'],
+        cwd=live_node.ROOT, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.startswith('perception: cannot start: score_threshold')
