@@ -9,11 +9,11 @@ arguments of `perception.launch.py` are arguments here.
 
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, OpaqueFunction
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 
-from launch import LaunchContext, LaunchDescription
 from mtl_perception.launch_checks import require_package, require_video_device
 
 PERCEPTION = str(Path(__file__).with_name('perception.launch.py'))

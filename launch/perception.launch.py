@@ -7,12 +7,12 @@ around an include of this file, `SetRemap('~/front/image', '/front/image_raw')`.
 
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
 from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from launch import LaunchContext, LaunchDescription
 from mtl_perception import process
 from mtl_perception.engines import ENGINES
 from mtl_perception.launch_checks import LaunchError, require_file, require_package

@@ -11,6 +11,7 @@ for latency. What arrives depends on the machine, so accuracy is measured by rea
 import re
 from pathlib import Path
 
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from launch.actions import (
     DeclareLaunchArgument,
     ExecuteProcess,
@@ -26,7 +27,6 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.srv import GetState
 
-from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
 from mtl_perception.launch_checks import LaunchError, require_bag, require_command
 
 PERCEPTION = str(Path(__file__).with_name('perception.launch.py'))

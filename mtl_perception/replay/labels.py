@@ -57,7 +57,7 @@ class FolderLabels:
             return
         names = {path.name for path in folder.iterdir()}
         for path in _box_files(self.root, folder.parts):
-            for frame in _scalabel_frames(path):
+            for frame in scalabel_frames(path):
                 if frame.get('name') in names:
                     self._frames[str(frame['name'])] = frame
         stems = {Path(name).stem for name in names}
@@ -139,7 +139,8 @@ def _box_files(root: Path, parts: tuple[str, ...]) -> list[Path]:
     return sorted(clips or of_split or found)
 
 
-def _scalabel_frames(path: Path) -> list[Mapping[str, Any]]:
+def scalabel_frames(path: Path) -> list[Mapping[str, Any]]:
+    """Frames of a Scalabel file, a list or under `frames`; raises LabelError when it is neither."""
     try:
         data = json.loads(path.read_text('utf-8'))
     except (OSError, ValueError) as error:

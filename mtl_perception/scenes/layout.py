@@ -118,7 +118,7 @@ class Ground:
         """Zone by d: uint8 [8000], 2 cm steps from -80 m to 80 m."""
         table = np.full(int(2 * self.REACH / self.STEP), int(self.outside), np.uint8)
         for low, high, zone in self.strips:
-            first, last = (int(round((d + self.REACH) / self.STEP)) for d in (low, high))
+            first, last = (round((d + self.REACH) / self.STEP) for d in (low, high))
             table[max(first, 0) : max(last, 0)] = int(zone)
         return table
 
@@ -133,7 +133,7 @@ class Ground:
         }
         for d, width, kind in self.lines:
             first, last = (
-                int(round((e + self.REACH) / self.STEP)) for e in (d - width / 2, d + width / 2)
+                round((e + self.REACH) / self.STEP) for e in (d - width / 2, d + width / 2)
             )
             tables[kind][first + 1 : last + 1] = self.STEP
         return {kind: np.cumsum(table, dtype=np.float32) for kind, table in tables.items()}

@@ -190,7 +190,8 @@ def _shadows_and_lamps(
         place = np.array((thing.x, thing.z))
         if world.lamps_lit and thing.lamp is not None and far < 90:
             reach, radius = thing.lamp
-            middle = place + (reach * np.cos(thing.yaw), -reach * np.sin(thing.yaw))
+            ahead = np.array([np.cos(thing.yaw), -np.sin(thing.yaw)])
+            middle = place + reach * ahead
             for share, value in ((1.0, 40), (0.7, 85), (0.4, 130)):
                 brush.fill(lamps, middle + share * radius * RING, value)
         if not thing.shadow or far > 60:

@@ -46,7 +46,7 @@ def person(phase: int, build: int, seated: bool) -> Mesh:
             limb(side * 0.19, knee, side * 0.13, knee - 0.4, 0.13, 2, 0.02)
     else:
         for side in (-1.0, 1.0):
-            foot = side * (0.09 + (0.0 if build % 2 else 0.0)) + side * swing * 0.9
+            foot = side * 0.09 + side * swing * 0.9
             knee_y, foot_y = 0.46 + lift, 0.04 + max(0.0, side * swing) * 0.3
             limb(
                 side * 0.09,

@@ -11,9 +11,9 @@ ten (`other vehicle`, ...) and boxes marked crowd or suspectMerged are ignored r
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
@@ -22,24 +22,22 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from mtl_perception.replay.labels import LabelError, read_mask, scalabel_frames, truth_boxes
 from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
 from training.data.sample import Boxes, DatasetError, Sample
 
 log = logging.getLogger(__name__)
 
 ATTRIBUTES = {task.name: task for task in (WEATHER, SCENE, TIME_OF_DAY)}
-CATEGORY_ALIASES = {'person': 'pedestrian', 'bike': 'bicycle', 'motor': 'motorcycle'}
-"""Names of the older per-image label files."""
 
 
 @dataclass(frozen=True)
 class LayoutConfig:
     """Where a data set lies and what its labels mean.
 
-    pattern picks image names. weight is the share of training draws. semantic_masks is the folder of
-    the semantic labels; for `coarse7` its ids are class sets. drivable_split False says that the
+    pattern picks image names. weight is the share of training draws. semantic_masks is the folder
+    of the semantic labels; for `coarse7` its ids are class sets. drivable_split False says that the
     masks know road and background only, so that road means direct or alternative. An optional data
     set that is not there is left out, with a log line.
     """
@@ -99,11 +97,8 @@ class Bdd100kLayout:
         path = self.root / 'labels' / 'det_20' / f'det_{self.split}.json'
         if not path.is_file():
             return {}
-        try:
-            data = json.loads(path.read_text('utf-8'))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise DatasetError(f'{path} is not readable JSON: {error}') from error
-        frames = data.get('frames', data) if isinstance(data, dict) else data
+        with _as_dataset_error():
+            frames = scalabel_frames(path)
         return {frame['name']: frame for frame in frames if frame['name'] in self.images}
 
     def _masks(self, name: str, size: tuple[int, ...]) -> dict[str, NDArray[np.uint8]]:
@@ -127,7 +122,8 @@ class Bdd100kLayout:
         path = self.root / 'labels' / kind / 'masks' / self.split / f'{Path(name).stem}.png'
         if not path.is_file():
             return None
-        mask = _read_indices(path)
+        with _as_dataset_error():
+            mask = read_mask(path)
         if mask.shape != tuple(size):
             raise DatasetError(f'{path}: mask is {mask.shape}, its image is {tuple(size)}')
         unknown = np.setdiff1d(np.unique(mask), [*range(classes), 255])
@@ -137,7 +133,7 @@ class Bdd100kLayout:
 
 
 def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Bdd100kLayout]:
-    """Open a split of every data set that is there; raises DatasetError when a needed one is not."""
+    """Open a split of every data set; raises DatasetError when one that is needed is missing."""
     layouts = []
     for config in configs:
         if config.optional and not Path(config.root).expanduser().is_dir():
@@ -149,12 +145,12 @@ def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Bdd100kLay
     return layouts
 
 
-def _read_indices(path: Path) -> NDArray[np.uint8]:
-    """Palette or grey PNG -> its index values; OpenCV would apply the palette, Pillow does not."""
-    with Image.open(path) as file:
-        if file.mode not in ('P', 'L'):
-            raise DatasetError(f'{path}: mode {file.mode}, expected a palette or grey PNG of ids')
-        return np.array(file, np.uint8)
+@contextmanager
+def _as_dataset_error() -> Iterator[None]:
+    try:
+        yield
+    except LabelError as error:
+        raise DatasetError(str(error)) from error
 
 
 def _attributes(attributes: Mapping[str, str]) -> dict[str, int]:
@@ -167,19 +163,6 @@ def _attributes(attributes: Mapping[str, str]) -> dict[str, int]:
 
 
 def _boxes(labels: list[Mapping[str, Any]]) -> Boxes:
-    rows, ids, ignored = [], [], []
-    for label in labels:
-        box = label.get('box2d')
-        if not box:
-            continue
-        category = CATEGORY_ALIASES.get(label['category'], label['category'])
-        known = category in DETECTION.classes
-        attributes = label.get('attributes') or {}
-        rows.append([box['x1'], box['y1'], box['x2'], box['y2']])
-        ids.append(DETECTION.classes.index(category) if known else 0)
-        ignored.append(
-            not known or bool(attributes.get('crowd')) or bool(attributes.get('suspectMerged'))
-        )
-    return Boxes(
-        np.array(rows, np.float32).reshape(-1, 4), np.array(ids, np.int64), np.array(ignored, bool)
-    )
+    truth = truth_boxes(labels)
+    ids = [DETECTION.classes.index(name) for name in truth.classes]
+    return Boxes(truth.boxes, np.array(ids, np.int64), truth.ignore)

@@ -17,9 +17,7 @@ from training.data.transforms import AugmentConfig, augment
 class Draws(Dataset[Sample]):
     """Draw number -> augmented sample; source, image and augmentation follow from (seed, draw)."""
 
-    def __init__(
-        self, layouts: Sequence[Bdd100kLayout], config: AugmentConfig, seed: int
-    ) -> None:
+    def __init__(self, layouts: Sequence[Bdd100kLayout], config: AugmentConfig, seed: int) -> None:
         """Sources are drawn by their configured weights, images uniformly within a source."""
         self.layouts = layouts
         self.config = config

@@ -1,8 +1,8 @@
 """Write generated scenes as a data set: `python -m training.data.scenes --output .cache/scenes`.
 
-The renderer is `mtl_perception.scenes`; here its frames become a folder in BDD100K layout, so that one
-loader serves real and generated data. Every frame is a world of its own; train and val use disjoint
-seeds.
+The renderer is `mtl_perception.scenes`; here its frames become a folder in BDD100K layout, so that
+one loader serves real and generated data. Every frame is a world of its own; train and val use
+disjoint seeds.
 """
 
 from __future__ import annotations
@@ -57,9 +57,7 @@ def scalabel_frame(name: str, frame: SceneFrame) -> dict[str, Any]:
                 'box2d': dict(zip(('x1', 'y1', 'x2', 'y2'), map(float, box), strict=True)),
                 'attributes': {},
             }
-            for box, label, track_id in zip(
-                frame.boxes, frame.labels, frame.track_ids, strict=True
-            )
+            for box, label, track_id in zip(frame.boxes, frame.labels, frame.track_ids, strict=True)
         ],
     }
 
@@ -72,9 +70,7 @@ def _folders(output: Path, split: str) -> tuple[Path, Path, Path]:
     )
 
 
-def _write_frame(
-    output: Path, split: str, width: int, height: int, index: int
-) -> dict[str, Any]:
+def _write_frame(output: Path, split: str, width: int, height: int, index: int) -> dict[str, Any]:
     cv2.setNumThreads(1)
     frame = random_scene(SPLIT_SEEDS[split] + index, width, height)
     images, drivable, semantic = _folders(output, split)

@@ -24,7 +24,7 @@ MIN_VISIBLE = 0.3
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """height, width: the training crop, input pixels. scale: factor range on the letterbox scale."""
+    """height, width: the training crop, pixels. scale: factor range on the letterbox scale."""
 
     height: int = 256
     width: int = 448
@@ -99,13 +99,11 @@ def _move(boxes: Boxes, edges: NDArray[np.float64], config: AugmentConfig) -> Bo
     small = np.minimum(wide, high) < MIN_BOX_SIDE
     hidden = wide * high < MIN_VISIBLE * np.maximum(area, 1e-6)
     moved = np.stack((xs[:, 0], ys[:, 0], xs[:, 1], ys[:, 1]), 1).astype(np.float32)
-    return Boxes(
-        moved[present], boxes.labels[present], (boxes.ignored | small | hidden)[present]
-    )
+    return Boxes(moved[present], boxes.labels[present], (boxes.ignored | small | hidden)[present])
 
 
 def recolour(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Brightness, contrast, saturation, colour cast and gamma through one table; some blur, noise."""
+    """Brightness, contrast, colour cast, gamma through one table; then saturation and blur."""
     gamma = float(np.exp(rng.uniform(-0.4, 0.4)))
     gain = rng.uniform(0.75, 1.25) * rng.uniform(0.93, 1.07, 3)
     bias = rng.uniform(-20, 20)
