@@ -1,0 +1,99 @@
+# Set-up, demo and tests, each from a fresh clone: `make help` lists the targets.
+#
+# Everything is installed into .venv. A step is done when its stamp exists; a stamp's name holds the
+# hash of the files that the step reads, so a changed requirement is installed by the next command.
+# PYTHON=python3.11 chooses the Python of a new .venv; a sourced ROS 2 (ROS_DISTRO) is used instead
+# of the ROS 2 wheels.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup setup-training setup-test demo test lint lock clean
+
+VENV := .venv
+BIN := $(VENV)/bin
+ROS := $(or $(ROS_DISTRO),wheels)
+R := requirements
+# An apt ROS 2 needs numpy 1.x, which the lock file does not hold.
+CONSTRAINTS := $(R)/$(if $(ROS_DISTRO),ros-apt,constraints).txt
+
+# A call from within a Python that runs on the ROS 2 wheels: ours may be another one.
+ifdef _ROS_WHEELS_BOOTSTRAP_COMPLETE
+unexport _ROS_WHEELS_BOOTSTRAP_COMPLETE LD_LIBRARY_PATH
+endif
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+stamp = $(VENV)/.setup/$(1)-$(ROS)-$(shell cat $(2) | sha256sum | cut -c1-12)
+VENV_STAMP := $(VENV)/.setup/venv-$(ROS)
+RUNTIME_FILES := $(CONSTRAINTS) $(addprefix $(R)/,tools.txt runtime.txt ros.txt) setup.py setup.cfg package.xml
+VISION_FILES := $(R)/constraints.txt $(R)/ros-build.txt $(wildcard $(R)/ros/*.* mtl_perception/interfaces/vision_msgs/msg/*)
+RUNTIME := $(call stamp,runtime,$(RUNTIME_FILES))
+VISION := $(call stamp,vision_msgs,$(VISION_FILES))
+TRAINING := $(call stamp,training,$(CONSTRAINTS) $(R)/training.txt)
+TEST := $(call stamp,test,$(CONSTRAINTS) $(R)/test.txt)
+
+# Installs with one line a download.
+pip = $(BIN)/python -m pip install --progress-bar off -c $(CONSTRAINTS) $(1) 2>&1 | sed -uE \
+	'/^ *(Requirement|Collecting|Looking|Preparing|Successfully)|\.metadata|is ignored/d; s/^(Installing collected packages).*/\1 .../'
+done = mkdir -p $(@D) && rm -f $(VENV)/.setup/$(firstword $(subst -, ,$(@F)))-* && touch $@
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(RUNTIME) $(VISION) ## what the vehicle and the demo need (no torch)
+ifdef PYTHON
+	@grep -q "version = $$($(PYTHON) -c 'import platform as p; print(p.python_version())')" $(VENV)/pyvenv.cfg \
+	    || { echo "set-up: $(VENV) has another Python than $(PYTHON); run 'make clean' first" >&2; exit 1; }
+endif
+
+setup-training: setup $(TRAINING) ## and what training/ needs (torch, 6 GB)
+
+setup-test: setup-training $(TEST) ## and what the tests need
+
+demo: setup ## drive a bag through the live node; BAG=, VIDEO= or IMAGES= for your own
+	@$(BIN)/mtl-perception demo $(if $(BAG),--bag '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
+	    $(if $(IMAGES),--images '$(IMAGES)') $(DEMO_ARGS)
+
+test: lint ## lint, types and all tests; PYTEST_ARGS='-k letterbox' for some
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: setup-test ## ruff and mypy
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+lock: $(VENV_STAMP) ## complete requirements/constraints.txt after a change; LOCK_ARGS=--upgrade for new versions
+	@$(BIN)/python -m venv .cache/lock && .cache/lock/bin/pip install --quiet 'uv>=0.5,<1'
+	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
+	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/constraints.txt \
+	    $(addprefix $(R)/,tools.txt runtime.txt ros.txt ros-build.txt training.txt test.txt)
+	@git --no-pager diff --stat -- $(R)/constraints.txt
+
+clean: ## remove .venv, build folders and caches (not runs/ and demo/)
+	rm -rf $(VENV) .cache build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(VENV_STAMP):
+	@$(R)/bootstrap.sh $(VENV) $(ROS) $(PYTHON)
+	@$(call pip,-r $(R)/tools.txt)
+	@$(done)
+
+$(RUNTIME): | $(VENV_STAMP)
+	@echo '==> runtime requirements (about 0.5 GB)'
+	@$(call pip,$(addprefix -r $(R)/,tools.txt runtime.txt) $(if $(ROS_DISTRO),,-r $(R)/ros.txt))
+	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@$(done)
+
+$(VISION): | $(RUNTIME)
+	@echo '==> vision_msgs'
+	@$(if $(ROS_DISTRO),$(BIN)/python -c 'import vision_msgs.msg',$(BIN)/python $(R)/ros/build_vision_msgs.py)
+	@$(done)
+
+$(TRAINING): | $(RUNTIME)
+	@echo '==> training requirements (about 6 GB, several minutes)'
+	@$(call pip,-r $(R)/training.txt)
+	@$(done)
+
+$(TEST): | $(RUNTIME)
+	@echo '==> test requirements'
+	@$(call pip,-r $(R)/test.txt)
+	@$(done)

@@ -1,0 +1,64 @@
+"""Package for colcon (ament_python) and pip: `mtl_perception` only, no training, no test.
+
+Name, version, maintainer and licence are package.xml's, version bounds requirements/runtime.txt's.
+"""
+
+from collections import defaultdict
+from pathlib import Path
+from xml.etree import ElementTree
+
+from setuptools import find_packages, setup
+
+# colcon --symlink-install runs a link to this file from its build folder.
+ROOT = Path(__file__).resolve().parent
+PACKAGE = ElementTree.parse(ROOT / 'package.xml')
+NAME = PACKAGE.findtext('name')
+
+
+def requirements():
+    """Read requirements/runtime.txt: extra -> requirements, '' for those always needed."""
+    by_extra = defaultdict(list)
+    for line in (ROOT / 'requirements' / 'runtime.txt').read_text().splitlines():
+        requirement, _, extra = line.partition('#')
+        if requirement.strip():
+            by_extra[extra.strip()].append(requirement.strip())
+    return by_extra
+
+
+def data_files():
+    """Share files by folder, where ROS 2 looks for them: marker, launch, config, model bundles."""
+    share = f'share/{NAME}'
+    by_folder = defaultdict(list)
+    by_folder['share/ament_index/resource_index/packages'].append(f'resource/{NAME}')
+    by_folder[share].append('package.xml')
+    for pattern in ('launch/*.launch.py', 'config/*', 'models/**/*'):
+        for path in sorted(ROOT.glob(pattern)):
+            if path.is_file():
+                relative = path.relative_to(ROOT)
+                by_folder[f'{share}/{relative.parent}'].append(str(relative))
+    return sorted(by_folder.items())
+
+
+extras = requirements()
+setup(
+    name=NAME,
+    version=PACKAGE.findtext('version'),
+    description=' '.join(PACKAGE.findtext('description').split()),
+    license=PACKAGE.findtext('license'),
+    maintainer=PACKAGE.findtext('maintainer'),
+    maintainer_email=PACKAGE.find('maintainer').get('email'),
+    python_requires='>=3.10',
+    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    package_data={f'{NAME}.interfaces': ['vision_msgs/msg/*.msg']},
+    data_files=data_files(),
+    install_requires=extras.pop(''),
+    extras_require=dict(extras),
+    entry_points={
+        'console_scripts': [
+            f'mtl-perception = {NAME}.cli:main',
+            f'perception_node = {NAME}.node:main',
+            f'test_pattern = {NAME}.test_pattern:main',
+        ]
+    },
+    zip_safe=False,
+)
