@@ -57,8 +57,8 @@ def _engines(rows: list[Row], problems: list[str]) -> None:
 def _ros(rows: list[Row]) -> None:
     """Missing ROS is no problem: only the node and the demo need it."""
     distribution = os.environ.get('ROS_DISTRO', '')
-    source = f'ROS 2 {distribution}' if distribution else 'no ROS_DISTRO: wheels, if any'
     missing = [name for name in ROS_PACKAGES if find_spec(name) is None]
+    source = f'ROS 2 {distribution}' if distribution else 'no ROS_DISTRO: ROS 2 wheels'
     if missing:
         source += f'; missing {", ".join(missing)}: run `make setup`, or source a ROS 2'
     rows.append((NO if missing else OK, 'ros', source))

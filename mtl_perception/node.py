@@ -419,6 +419,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         executor.spin()
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
+    except Exception:
+        if context.ok():  # else a signal came in between, and what failed had lost its context
+            raise
     idle = node.stop()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -73,6 +73,7 @@ def save_weights(network: torch.nn.Module, path: Path) -> None:
         },
         path,
     )
+    path.chmod(0o644)  # safetensors makes files for their owner only
 
 
 def load_network(bundle: Bundle) -> HydraNet:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +35,13 @@ def write_split(
     for folder in _folders(output, split):
         folder.mkdir(parents=True, exist_ok=True)
     render = partial(_write_frame, output, split, width, height)
-    with ProcessPoolExecutor(workers) as pool:
-        frames = list(
-            track(
-                pool.map(render, range(count), chunksize=8),
-                description=f'scenes {split}',
-                total=count,
-            )
-        )
+    with ExitStack() as stack:
+        rendered: Iterable[dict[str, Any]] = map(render, range(count))
+        if workers > 1:
+            # Spawned, not forked: a fork of a process with other threads can stand still for ever.
+            pool = ProcessPoolExecutor(workers, get_context('spawn'))
+            rendered = stack.enter_context(pool).map(render, range(count), chunksize=8)
+        frames = list(track(rendered, description=f'scenes {split}', total=count))
     path = output / 'labels' / 'det_20' / f'det_{split}.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(frames), 'utf-8')
