@@ -171,7 +171,7 @@ class Peer:
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, f'{NODE}/{service}')
             self.until(self._clients[service].service_is_ready, f'service {service}')
-            time.sleep(0.5)  # the service may see this client later than we see it: answers get lost
+            time.sleep(0.5)  # the service may not see this client yet: its answer would be lost
         client = self._clients[service]
         future = client.call_async(request)
         self.until(future.done, f'answer from {service}', timeout_s)
