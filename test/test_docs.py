@@ -1,0 +1,38 @@
+"""What the documents say is so: tables equal their owners, links lead somewhere."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from mtl_perception import parameters
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = [ROOT / 'README.md', ROOT / 'models' / 'README.md']
+README = (ROOT / 'README.md').read_text('utf-8')
+
+
+def test_the_parameter_table_is_the_one_of_parameters_py():
+    assert parameters.as_markdown().strip() in README
+
+
+@pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_relative_links_lead_somewhere(document):
+    links = re.findall(r'\]\((?!http)([^)#]+)\)', document.read_text('utf-8'))
+    missing = [link for link in links if not (document.parent / link).exists()]
+    assert missing == []
+
+
+@pytest.mark.parametrize(
+    'path', sorted((ROOT / 'docs' / 'results').glob('*.json')), ids=lambda path: path.name
+)
+def test_every_result_says_how_it_was_made(path):
+    record = json.loads(path.read_text('utf-8'))
+    assert record['command']
+    assert record.get('environment') or record.get('machine')
+
+
+def test_every_result_is_named_in_the_readme():
+    for path in (ROOT / 'docs' / 'results').glob('*.json'):
+        assert f'docs/results/{path.name}' in README, path.name
