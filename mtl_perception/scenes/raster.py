@@ -22,6 +22,10 @@ NEAR = 0.2
 FARTHEST = 1500.0
 SUBPIXEL = 4
 """Fractional bits of the coordinates handed to OpenCV."""
+SMALLEST_FACE_PX = 2.0
+"""Faces that reach over less than this are details of larger ones and are left out."""
+SMALLEST_THING_PX = 3.0
+"""Things that are seen smaller than this are left out; a box needs 4 rows."""
 
 
 @dataclass
@@ -119,8 +123,10 @@ def _near_enough(
     for thing in things:
         dx, dz = thing.x - x, thing.z - z
         ahead, aside = dx * sine + dz * cosine, abs(dx * cosine - dz * sine)
-        low_x, high_x, low_z, high_z, _ = thing.mesh.footprint
+        low_x, high_x, low_z, high_z, high_y = thing.mesh.footprint.tolist()
         reach = max(-low_x, high_x) + max(-low_z, high_z)
+        if max(reach, high_y) * world.camera.focal < SMALLEST_THING_PX * ahead:
+            continue
         if ahead > -reach and aside - reach * 1.5 < max(ahead, 0.0) * spread + reach:
             shown.append(thing)
     return shown
@@ -266,10 +272,10 @@ def _paint(
     vertices = rotate(local, point_owner) + origin[point_owner]
     base = np.cumsum(points) - points
     starts, counts = joined('starts') + base[owner], joined('counts')
-    normals = rotate(joined('normals'), owner)
+    table = joined('faces')
+    normals = rotate(table['normal'], owner)
     offset = (normals * vertices[starts]).sum(axis=1)
-    two_sided = joined('two_sided')
-    flip = two_sided & (offset > 0)
+    flip = table['two_sided'] & (offset > 0)
     normals[flip] *= -1
     offset[flip] *= -1
     depth = vertices[:, 2]
@@ -290,7 +296,7 @@ def _paint(
                 & (low[:, 0] < width)
                 & (high[:, 1] > -1)
                 & (low[:, 1] < height)
-                & (extent > 1.5)
+                & (extent > SMALLEST_FACE_PX)
             )
         )
     )
@@ -303,7 +309,7 @@ def _paint(
     parts = np.array([len(mesh.part_centre) for mesh in meshes])
     part_owner = np.repeat(np.arange(len(shown)), parts)
     centres = rotate(joined('part_centre'), part_owner) + origin[part_owner]
-    part_key = np.linalg.norm(centres, axis=1)[joined('part') + (np.cumsum(parts) - parts)[owner]]
+    part_key = np.linalg.norm(centres, axis=1)[table['part'] + (np.cumsum(parts) - parts)[owner]]
     chosen = np.nonzero(visible)[0]
     order = chosen[np.lexsort((chosen, -part_key[chosen], owner[chosen], -key[owner[chosen]]))]
 
@@ -339,21 +345,18 @@ def _paint(
         first = np.array([[0.0] * len(ground_row), ground_row])
         return np.concatenate([first, body.reshape(len(order), len(ground_row))]).astype(kind)
 
-    def drawn(name: str) -> NDArray:
-        return joined(name)[order]
-
-    mine = owner[order]
+    drawn, mine = table[order], owner[order]
     up = np.array([[0.0, -tilt_cos, -tilt_sin]])
     ground_plane = ray_table(up)[0] / -drop
-    axis_u, axis_v = rotate(drawn('axis_u'), mine), rotate(drawn('axis_v'), mine)
+    axis_u, axis_v = rotate(drawn['axis_u'], mine), rotate(drawn['axis_v'], mine)
     shift_u = -(axis_u * origin[mine]).sum(axis=1, keepdims=True)
     shift_v = -(axis_v * origin[mine]).sum(axis=1, keepdims=True)
     paints = np.zeros((len(shown), 5, 3), np.float32)
     for index, thing in enumerate(shown):
         if thing.paints:
             paints[index, 1 : len(thing.paints) + 1] = thing.paints
-    paint = drawn('paint')
-    colour = np.where(paint[:, None] > 0, paints[mine, paint], drawn('colour'))
+    paint = drawn['paint']
+    colour = np.where(paint[:, None] > 0, paints[mine, paint], drawn['colour'])
     lights = np.array([thing.lights for thing in shown])[mine, None]
     inverse_range = np.stack(
         [1 / np.maximum(farthest[order], NEAR), 1 / np.maximum(nearest[order], NEAR)], axis=1
@@ -367,17 +370,17 @@ def _paint(
         texture_u=headed(four, np.concatenate([ray_table(axis_u), shift_u], axis=1)),
         texture_v=headed(four, np.concatenate([ray_table(axis_v), shift_v], axis=1)),
         colour=headed([0.0] * 3, colour),
-        glow=headed([0.0] * 3, drawn('glow') * lights),
-        texture=headed([0.0], drawn('texture'), np.int64)[:, 0],
-        detail=headed([0.0], drawn('detail'))[:, 0],
+        glow=headed([0.0] * 3, drawn['glow'] * lights),
+        texture=headed([0.0], drawn['texture'], np.int64)[:, 0],
+        detail=headed([0.0], drawn['detail'])[:, 0],
         semantic=np.concatenate(
-            [[SEMANTIC_ID['sky'], SEMANTIC_ID['road']], drawn('semantic')]
+            [[SEMANTIC_ID['sky'], SEMANTIC_ID['road']], drawn['semantic']]
         ).astype(np.uint8),
         billboard=headed([0.0], place[mine, 3] > 0, bool)[:, 0],
-        upward=headed([1.0], drawn('normals')[:, 1])[:, 0],
+        upward=headed([1.0], drawn['normal'][:, 1])[:, 0],
     )
     instance, bounds, owners = number_instances(
-        shown, owner[order], joined('slot')[order], low[order], high[order]
+        shown, owner[order], drawn['slot'], low[order], high[order]
     )
     return rows, instance, bounds, owners
 

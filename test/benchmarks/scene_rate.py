@@ -1,7 +1,7 @@
 """How fast generated scenes are drawn on one core: `python test/benchmarks/scene_rate.py`.
 
-Frames of drives (the world is built once) and independent scenes (a world each), in CPU time of this
-process, which other processes disturb less than wall time. Writes docs/results/scene_rate.json.
+Frames of drives (the world is built once) and independent scenes (a world each), in CPU time of
+this process, which others disturb less than wall time. Writes docs/results/scene_rate.json.
 """
 
 from __future__ import annotations
