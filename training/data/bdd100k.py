@@ -141,7 +141,10 @@ def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Bdd100kLay
             continue
         layouts.append(Bdd100kLayout(config, split))
     if not layouts:
-        raise DatasetError(f'none of the data sets {[c.name for c in configs]} is there')
+        raise DatasetError(
+            f'none of the data sets {[c.name for c in configs]} is there; '
+            f'`python -m training.data.scenes` draws one'
+        )
     return layouts
 
 
