@@ -42,7 +42,8 @@ class BuildError(Exception):
 def build_key() -> str:
     """Name everything that a finished wheel depends on, apart from the Python tag."""
     digest = hashlib.sha256('/'.join(platform.libc_ver()).encode())
-    for path in sorted([*MESSAGES.glob('*.msg'), *HERE.iterdir(), REQUIREMENTS]):
+    read = [*MESSAGES.glob('*.msg'), *HERE.iterdir(), REQUIREMENTS]
+    for path in sorted(read, key=lambda path: path.name):  # wherever the checkout lies
         if path.is_file():
             digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
     pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith('ros-')]
