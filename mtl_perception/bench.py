@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     frames = _frames(args)
     timings = _time(pipelines, frames, max(1, args.frames))
     report = {
-        'command': 'mtl-perception bench',
+        'command': shlex.join(['mtl-perception', *sys.argv[1:]]),
         'model': bundle.manifest.name,
         'bundle_hash': bundle.hash,
         'input': [bundle.manifest.input.height, bundle.manifest.input.width],
