@@ -62,14 +62,13 @@ def test_engines_equal_torch(reference, candidate, kind):
 
 
 def test_differences_are_seen(reference):
-    """A graph with other weights must not pass."""
+    """An engine that sees the image shifted by 8 pixels must not pass."""
 
     class Shifted:
         info = reference.engine.info
 
         def run(self, batch):
-            outputs = reference.engine.run(np.roll(batch, 8, axis=2))
-            return outputs
+            return reference.engine.run(np.roll(batch, 8, axis=2))
 
     found = parity.compare(
         reference, Pipeline(reference.bundle, Shifted()), frames('generated')[:1]

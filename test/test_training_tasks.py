@@ -9,7 +9,7 @@ from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TIME_OF_DAY, WEA
 from training.networks.hydranet import HydraNet, output_specs  # noqa: E402
 from training.networks.trunk import Trunk  # noqa: E402
 from training.tasks import make_head  # noqa: E402
-from training.tasks.detection import BINS, BoxTarget, assign  # noqa: E402
+from training.tasks.detection import BoxTarget, assign  # noqa: E402
 from training.train import TaskLosses  # noqa: E402
 
 TASKS = (DETECTION, DRIVABLE, SEMANTIC, WEATHER, TIME_OF_DAY)
@@ -140,7 +140,7 @@ def test_deployed_boxes_are_the_best_points_in_order():
     )
 
 
-def test_box_loss_vanishes_for_perfect_boxes():
+def test_distribution_loss_vanishes_for_sharp_and_right_distances():
     head = make_head(DETECTION, [8] * 4, 8).eval()
     from training.tasks.base import Features
 
@@ -152,4 +152,3 @@ def test_box_loss_vanishes_for_perfect_boxes():
     rows = torch.tensor([27])
     wanted = head.boxes(outputs)[0][rows]
     assert torch.allclose(head._dfl(outputs, 0, rows, wanted), torch.zeros(1), atol=1e-5)
-    assert BINS == 16

@@ -189,6 +189,8 @@ def main(argv: list[str] | None = None) -> int:
             'command': 'python -m training.evaluate ' + ' '.join(argv or sys.argv[1:]),
             'bundle': pipeline.bundle.manifest.name,
             'bundle_hash': pipeline.bundle.hash,
+            # A later card with these numbers changes the bundle's hash, not its graph's.
+            'files': dict(pipeline.bundle.manifest.files),
             'engine': pipeline.info.name,
             'precision': pipeline.info.precision,
             'split': args.split,

@@ -19,10 +19,11 @@ from training.tasks import Features, Head, make_head
 
 
 class HydraNet(nn.Module):
-    """Image -> one output a task.
+    """Shared features and the heads that read them, one a task.
 
-    `forward` takes uint8 [B, 3, H, W] RGB and returns every head's raw training outputs by task
-    name; `forward_task` runs one head on chosen rows, which is how unlabelled images cost nothing.
+    `features` takes uint8 [B, 3, H, W] RGB; `head(task)` takes features, or chosen rows of them,
+    which is how unlabelled images cost a head nothing. It has no forward of its own: training runs
+    it through `training.train.TaskLosses`, deployment through `DeployedHydraNet`.
     """
 
     def __init__(
@@ -52,11 +53,6 @@ class HydraNet(nn.Module):
         head = self.heads[task]
         assert isinstance(head, Head)
         return head
-
-    def forward(self, image: Tensor) -> dict[str, object]:
-        """Raw outputs of every head."""
-        features = self.features(image)
-        return {task.name: self.head(task.name)(features) for task in self.tasks}
 
 
 class DeployedHydraNet(nn.Module):
