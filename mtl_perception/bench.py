@@ -10,6 +10,7 @@ import argparse
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(find_bundle(args.model))
     pipelines = _open(bundle, args)
     frames = _frames(args)
-    timings = _time(pipelines, frames, max(1, args.frames))
+    timings = take_turns(pipelines, frames, max(1, args.frames))
     report = {
         'command': shlex.join(['mtl-perception', *sys.argv[1:]]),
         'model': bundle.manifest.name,
@@ -62,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
         'frames': max(1, args.frames),
         'seed': args.seed,
         'machine': machine.describe(),
-        'engines': _figures(pipelines, timings),
+        'engines': timing_figures(pipelines, timings),
     }
     _print(report)
     if args.json is not None:
@@ -101,8 +102,8 @@ def _frames(args: argparse.Namespace) -> list[Frame]:
     return [Frame(drive[i].image) for i in steps]
 
 
-def _time(
-    pipelines: dict[str, Pipeline], frames: list[Frame], count: int
+def take_turns(
+    pipelines: dict[str, Pipeline], frames: Sequence[Frame], count: int
 ) -> dict[str, list[dict[str, float]]]:
     """Stage times of every frame by engine; the order of the engines changes with every frame."""
     names = list(pipelines)
@@ -117,9 +118,10 @@ def _time(
     return timings
 
 
-def _figures(
+def timing_figures(
     pipelines: dict[str, Pipeline], timings: dict[str, list[dict[str, float]]]
 ) -> dict[str, Any]:
+    """Times of each stage by pipeline, and the median ratio to the first one's frame by frame."""
     first = next(iter(timings.values()))
     figures = {}
     for name, rows in timings.items():

@@ -27,11 +27,13 @@ MAX_MANIFEST_BYTES = 1 << 20
 MAX_MANIFEST_DEPTH = 16
 
 Meaning = Literal[
-    'boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth', 'normals'
+    'boxes', 'unique_boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth',
+    'normals',
 ]  # fmt: skip
 """What an output tensor holds; the graph contract of DESIGN.md section 2.
 
-boxes float32 [K, 4] xyxy input pixels, scores float32 [K], labels integer [K]; class_map uint8
+boxes float32 [K, 4] xyxy input pixels, unique_boxes the same but one an object, so that they are
+not suppressed; scores float32 [K], labels integer [K]; class_map uint8
 [H, W] and logits float32 [C, H, W], both at `stride`; probabilities float32 [C]; depth float32
 [H, W] metres; normals float32 [3, H, W]. The batch axis comes first and is not part of the shape.
 """

@@ -1,6 +1,7 @@
 """Engine outputs -> boxes, masks and probabilities in source pixels; one function a task kind.
 
-Detection: score threshold, then greedy class-aware suppression, then the inverse letterbox.
+Detection: score threshold, then greedy class-aware suppression (not of `unique_boxes`), then the
+inverse letterbox.
 Segmentation: the labels of bilinear upsampling + argmax, without the upsampling. Interpolation is
 linear, so between four neighbouring logit cells that agree on the winner every pixel has its class;
 only pixels between cells that disagree (class borders) are interpolated.
@@ -36,7 +37,7 @@ class Thresholds:
     """
 
     score: float = 0.3
-    nms_iou: float = 0.6
+    nms_iou: float = 0.5
     max_detections: int = 100
 
     def __post_init__(self) -> None:
@@ -76,13 +77,16 @@ def detection(
 ) -> Detections:
     """Boxes above the score threshold that survive suppression, in source pixels.
 
+    `unique_boxes` are one an object by the network's training and are not suppressed.
+
     Boxes that lie in the padding only are dropped. Raises EngineError on values that are not finite
     and on class ids that the task does not have.
     """
-    boxes, scores, labels = outputs['boxes'], outputs['scores'], outputs['labels']
+    kind = 'unique_boxes' if 'unique_boxes' in outputs else 'boxes'
+    boxes, scores, labels = outputs[kind], outputs['scores'], outputs['labels']
     if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
         raise EngineError(
-            f'task {task.name!r}: {specs["boxes"].name!r} or {specs["scores"].name!r} holds NaN or '
+            f'task {task.name!r}: {specs[kind].name!r} or {specs["scores"].name!r} holds NaN or '
             f'infinity. Run it at fp32 to see whether the precision is to blame.'
         )
     wanted = np.flatnonzero(scores >= thresholds.score)
@@ -94,7 +98,9 @@ def detection(
             f'task {task.name!r}: output {specs["labels"].name!r} holds class ids {labels.min()} '
             f'to {labels.max()}, expected 0 to {len(task.classes) - 1}. Export the bundle again.'
         )
-    kept = suppress(boxes, labels, thresholds.nms_iou)
+    kept = np.arange(len(boxes))
+    if kind == 'boxes':
+        kept = suppress(boxes, labels, thresholds.nms_iou)
     source = letterbox.boxes_to_source(boxes[kept])
     visible = (source[:, 2] > source[:, 0]) & (source[:, 3] > source[:, 1])
     kept, source = kept[visible], source[visible]
@@ -177,7 +183,10 @@ A new kind is one function here, one field in `pipeline.Result` and one conversi
 """
 
 NEEDED: dict[str, tuple[frozenset[str], ...]] = {
-    'detection': (frozenset({'boxes', 'scores', 'labels'}),),
+    'detection': (
+        frozenset({'boxes', 'scores', 'labels'}),
+        frozenset({'unique_boxes', 'scores', 'labels'}),
+    ),
     'segmentation': (frozenset({'logits'}), frozenset({'class_map'})),
     'classification': (frozenset({'probabilities'}),),
 }

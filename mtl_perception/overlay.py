@@ -54,7 +54,8 @@ def draw(
 ) -> Image:
     """A painted copy of the frame.
 
-    image: uint8 [H, W, 3] RGB, the frame that `result` is about. mask_task: the segmentation task
+    image: uint8 [H, W, 3] RGB, the frame that `result` is about; a box whose score is NaN (truth)
+    is named without one. mask_task: the segmentation task
     to tint with; 'auto' prefers drivable, None paints none; one that `result` lacks is left out.
     status: one line at the bottom. Returns uint8 [H, W, 3] RGB.
     """
@@ -108,7 +109,8 @@ def _boxes(image: Image, detections: Detections, task: Task, style: _Style) -> N
         )
     taken = np.zeros((len(detections), 4), int)
     for i, label in enumerate(detections.labels.tolist()):
-        text = f'{task.classes[label]} {detections.scores[i]:.2f}'
+        score = detections.scores[i]
+        text = task.classes[label] + ('' if np.isnan(score) else f' {score:.2f}')
         chip = _chip(image, detections.boxes[i], text, style)
         meets = (taken[:i, :2] < chip[2:]).all(axis=1) & (taken[:i, 2:] > chip[:2]).all(axis=1)
         if meets.any():

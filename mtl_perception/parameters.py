@@ -122,7 +122,7 @@ TABLE: tuple[Parameter, ...] = (
         'score_threshold', 0.3, 'live', 'Detections below this score are not published.', 0.0, 1.0
     ),
     Parameter(
-        'nms_iou_threshold', 0.6, 'live',
+        'nms_iou_threshold', 0.5, 'live',
         'Of two boxes of a class that overlap by more than this IoU the weaker one is dropped.',
         0.0, 1.0,
     ),

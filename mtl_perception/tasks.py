@@ -64,6 +64,9 @@ DRIVABLE = Task(
     ((219, 94, 86), (86, 211, 219), (0, 0, 0)),
 )
 
+LANE = Task('lane', 'segmentation', ('lane', 'background'), ((255, 235, 59), (0, 0, 0)))
+"""Lane markings of every kind, as YOLOP and its successors take them; `docs/data.md` says why."""
+
 SEMANTIC = Task(
     'semantic',
     'segmentation',
@@ -95,6 +98,6 @@ SCENE = Task(
 TIME_OF_DAY = Task('timeofday', 'classification', ('daytime', 'night', 'dawn/dusk'))
 
 TASKS: dict[str, Task] = {
-    task.name: task for task in (DETECTION, DRIVABLE, SEMANTIC, WEATHER, SCENE, TIME_OF_DAY)
+    task.name: task for task in (DETECTION, DRIVABLE, SEMANTIC, WEATHER, SCENE, TIME_OF_DAY, LANE)
 }
 """Every task this package knows by name; a bundle may carry others, with tables of its own."""

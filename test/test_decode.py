@@ -154,6 +154,19 @@ def test_detections_are_thresholded_suppressed_and_sorted():
     assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == ('f4', 'f4', 'i8')
 
 
+def test_unique_boxes_are_not_suppressed():
+    outputs = {
+        'unique_boxes': np.array([[0, 0, 10, 10], [1, 0, 11, 10]], np.float32),
+        'scores': np.array([0.5, 0.9], np.float32),
+        'labels': np.array([2, 2]),
+    }
+    specs = {'unique_boxes': OutputSpec('boxes', 'detection', 'unique_boxes', 'float32', (2, 4))}
+
+    found = decode.detection(DETECTION, specs, outputs, SQUARE, Thresholds())
+
+    np.testing.assert_allclose(found.scores, [0.9, 0.5])
+
+
 def test_no_detection_has_the_right_shape():
     for found in (detect([], [], []), detect([[0, 0, 9, 9]], [0.1], [0])):
         assert found.boxes.shape == (0, 4) and len(found) == 0
