@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import pytest
+from drive_bags import SECOND, START, TRUTH, header, image_cdr, jpeg, make_bag, picture
+from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
+from rosbags.rosbag2.enums import CompressionFormat
 
 from mtl_perception.image_codec import ImageError
-from mtl_perception.replay.bag import DriveBag, by_stamp, open_bag, read_messages
+from mtl_perception.replay import bag_file
+from mtl_perception.replay.bag import DriveBag
+from mtl_perception.replay.bag_file import by_stamp, open_bag, read_messages
 from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage, MessageWriter
 from mtl_perception.replay.cdr import (
     COMPRESSED_IMAGE,
@@ -21,38 +25,6 @@ from mtl_perception.replay.cdr import (
     with_stamp,
 )
 from mtl_perception.replay.truth import Truth, TruthBoxes
-
-SECOND = 1_000_000_000
-START = 1_700_000_000 * SECOND
-
-TRUTH = Truth(
-    TruthBoxes(
-        np.array([[1, 2, 11, 22], [5.5, 6.5, 9.25, 12]], np.float32),
-        ('car', 'traffic light'),
-        np.array([False, True]),
-    ),
-    {'drivable': np.array([[0, 1], [2, 255]], np.uint8)},
-    {'weather': 'foggy', 'timeofday': 'night'},
-)
-
-
-def picture(value: int = 0, height: int = 6, width: int = 8) -> np.ndarray:
-    return np.full((height, width, 3), (value, 10, 200), np.uint8)
-
-
-def jpeg(height: int = 16, width: int = 24) -> bytes:
-    return cv2.imencode('.jpg', picture(90, height, width))[1].tobytes()
-
-
-def header(stamp_ns: int):
-    types = typestore().types
-    time = types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, SECOND))
-    return types['std_msgs/msg/Header'](time, 'camera')
-
-
-def image_cdr(stamp_ns: int) -> bytes:
-    data = picture().reshape(-1)
-    return serialise(typestore().types[IMAGE](header(stamp_ns), 6, 8, 'rgb8', 0, 24, data))
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])
@@ -127,7 +99,7 @@ def test_masks_carry_their_class_table_and_another_one_is_refused(tmp_path):
         info = types[LABEL_INFO](header(START), names, 0.0)
         topic = '/ground_truth/drivable/label_info'
         writer.write(topic, LABEL_INFO, START, serialise(info))
-        writer.write_frame(START, EncodedImage(picture()), Truth())
+        writer.write_frame(START, EncodedImage(picture()), TRUTH)
     with pytest.raises(BagError, match=r"label_info names classes \['road'\]"):
         DriveBag(tmp_path / 'other')
 
@@ -174,7 +146,8 @@ def test_what_cannot_be_joined_is_counted(tmp_path):
 
     with DriveBag(tmp_path / 'bag') as bag:
         assert len(list(bag.frames())) == 1
-        assert (bag.repeated_stamps, bag.unmatched_truth) == (1, 1)
+        assert bag.repeated.first == [f'/camera/image_raw at {START}']
+        assert bag.unmatched_truth.first == [f'/ground_truth/drivable at {START + 2}']
 
 
 def test_stamps_of_zero_fall_back_to_log_time(tmp_path):
@@ -197,7 +170,7 @@ def test_reading_streams_instead_of_holding_the_bag(tmp_path):
 
         def counted():
             nonlocal read
-            for item in read_messages(bag.path, bag._reader, [bag.image]):
+            for item in read_messages(bag.path, bag._reader, bag._connections([bag.image.topic])):
                 read += 1
                 yield item
 
@@ -212,13 +185,6 @@ def test_an_unfinished_bag_leaves_nothing_under_its_name(tmp_path):
         raise RuntimeError
 
     assert list(tmp_path.iterdir()) == []
-
-
-def make_bag(path, storage='mcap', compress=True):
-    with DriveWriter(path, storage, compress) as writer:
-        for index in range(20):
-            writer.write_frame(START + index * SECOND // 10, EncodedImage(picture(index)), TRUTH)
-    return path
 
 
 def read_all(path):
@@ -283,13 +249,16 @@ def test_no_camera_names_what_is_there(tmp_path):
         DriveBag(tmp_path / 'bag')
 
 
-def test_several_cameras_must_be_chosen_from(tmp_path):
+def test_where_one_camera_is_needed_several_must_be_chosen_from(tmp_path):
     with MessageWriter(tmp_path / 'bag') as writer:
         for topic in ('/left/image', '/right/image'):
             writer.write(topic, IMAGE, START, image_cdr(START))
 
-    with pytest.raises(BagError, match=r'several image topics: /left/image, /right/image'):
-        DriveBag(tmp_path / 'bag')
+    with (
+        DriveBag(tmp_path / 'bag') as bag,
+        pytest.raises(BagError, match=r'several image topics: /left/image, /right/image'),
+    ):
+        print(bag.image)
     with pytest.raises(BagError, match='no image topic /top'):
         DriveBag(tmp_path / 'bag', '/top')
     with DriveBag(tmp_path / 'bag', '/right/image') as bag:
@@ -306,3 +275,72 @@ def test_malformed_truth_names_its_topic(tmp_path):
         pytest.raises(BagError, match='/ground_truth/drivable: expected a mono8 class mask'),
     ):
         next(bag.frames()).truth()
+
+
+@pytest.mark.parametrize(
+    ('plugin', 'mode'),
+    [
+        *((StoragePlugin.MCAP, mode) for mode in CompressionMode),
+        (StoragePlugin.SQLITE3, CompressionMode.NONE),
+        (StoragePlugin.SQLITE3, CompressionMode.FILE),
+        (StoragePlugin.SQLITE3, CompressionMode.MESSAGE),
+    ],
+)
+def test_every_storage_and_compression_reads_the_same(tmp_path, plugin, mode):
+    writer = Writer(tmp_path / 'bag', version=9, storage_plugin=plugin)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    with writer:
+        connection = writer.add_connection('/camera/image_raw', IMAGE, typestore=typestore())
+        for index in range(5):
+            writer.write(connection, START + index, image_cdr(START + index))
+
+    with DriveBag(tmp_path / 'bag') as bag:
+        frames = list(bag.frames())
+        found = bag.info
+
+    assert [frame.cdr for frame in frames] == [image_cdr(START + index) for index in range(5)]
+    assert found.storage == plugin.name.lower()
+    assert (
+        found.compression
+        == {
+            CompressionMode.NONE: '',
+            CompressionMode.FILE: 'zstd files',
+            CompressionMode.MESSAGE: 'zstd messages',
+            CompressionMode.STORAGE: 'zstd chunks',
+        }[mode]
+    )
+    assert found.topics == (('/camera/image_raw', IMAGE, 5),)
+    assert (found.start_ns, found.bytes > 0) == (START, True)
+
+
+def test_one_image_that_cannot_be_decoded_does_not_end_the_bag(tmp_path):
+    cdr = image_cdr(START + 1)
+    with DriveWriter(tmp_path / 'bag') as writer:
+        writer.write_frame(START, EncodedImage(picture()), Truth())
+        writer.write('/camera/image_raw', IMAGE, START + 1, cdr[:30] + b'\xff' * 8 + cdr[38:])
+        writer.write_frame(START + 2, EncodedImage(picture()), Truth())
+
+    with DriveBag(tmp_path / 'bag') as bag:
+        frames = list(bag.frames())
+
+    frames[0].image()
+    with pytest.raises(ImageError, match='cannot be decoded'):
+        frames[1].image()
+    frames[2].image()
+
+
+def test_a_clock_that_stands_still_does_not_collect_the_bag(monkeypatch):
+    monkeypatch.setattr(bag_file, 'WINDOW_BYTES', 1000)
+    read = 0
+
+    def messages():
+        nonlocal read
+        for index in range(100):
+            read += 1
+            yield 'image', START, image_cdr(START + index)
+
+    groups = by_stamp(messages())
+
+    assert next(groups)[0] == START
+    assert read < 10
+    assert [stamp - START for stamp, _, _ in groups] == list(range(1, 100))

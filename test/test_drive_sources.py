@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 
 from mtl_perception.replay.bag import DriveBag
+from mtl_perception.replay.generated import GeneratedDrive, Segment
 from mtl_perception.replay.labels import LabelError, read_mask, truth_boxes
 from mtl_perception.replay.sources import (
-    GeneratedDrive,
+    DatasetSplit,
     ImageFolder,
-    Segment,
     SourceError,
     Video,
     generated_config,
@@ -63,7 +63,7 @@ def bdd_folder(root):
 def test_images_come_in_name_order_with_their_labels(tmp_path):
     source = ImageFolder(bdd_folder(tmp_path))
 
-    first, second, third = source
+    first, second, third = source.frames_from(0)
 
     assert [round(frame.time_s, 3) for frame in (first, second, third)] == [0, 0.1, 0.2]
     assert first.image.data == (tmp_path / 'images/100k/val/a.jpg').read_bytes()
@@ -106,7 +106,7 @@ def test_images_without_labels_are_unlabelled(tmp_path):
 
     if source.labels.root is None:
         assert 'no labels' in source.description
-    assert not next(iter(source)).truth
+    assert not next(source.frames_from(0)).truth
 
 
 @pytest.mark.parametrize(
@@ -212,3 +212,47 @@ def test_bags_of_others_are_not_generated_drives(tmp_path):
 
     assert generated_config(tmp_path / 'drive') is None
     assert generated_config(tmp_path) is None
+
+
+def test_sources_can_begin_in_the_middle(tmp_path):
+    path = tmp_path / 'drive.avi'
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*'MJPG'), 20, (32, 24))
+    for value in range(5):
+        writer.write(np.full((24, 32, 3), value * 40, np.uint8))
+    writer.release()
+
+    for source in (Video(path, limit=4), ImageFolder(bdd_folder(tmp_path)), small_drive()):
+        whole, rest = list(source.frames_from(0)), list(source.frames_from(2))
+        assert len(whole) == source.frames
+        assert [frame.time_s for frame in rest] == [frame.time_s for frame in whole[2:]]
+        assert [frame.name for frame in rest] == [frame.name for frame in whole[2:]]
+        for found, expected in zip(rest, whole[2:], strict=True):
+            assert found.image.data == expected.image.data
+            np.testing.assert_array_equal(found.image.pixels, expected.image.pixels)
+
+
+def test_what_differs_has_another_identity(tmp_path):
+    folder = bdd_folder(tmp_path)
+    first = ImageFolder(folder).identity
+
+    assert ImageFolder(folder).identity == first
+    assert ImageFolder(folder, rate_hz=5).identity != first
+    assert ImageFolder(folder, '*.jpg').identity != first
+    (folder / 'a.jpg').write_bytes(b'other')
+    assert ImageFolder(folder).identity != first
+
+
+def test_a_split_of_a_data_set_takes_every_folder_of_images(tmp_path):
+    bdd_folder(tmp_path)
+    more = tmp_path / 'images' / '10k' / 'val'
+    more.mkdir(parents=True)
+    cv2.imwrite(str(more / 'bb.jpg'), np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(more / 'a.jpg'), np.zeros((8, 8, 3), np.uint8))
+
+    source = DatasetSplit(tmp_path, 'val')
+
+    assert [path.name for path in source.paths] == ['a.jpg', 'b.jpg', 'bb.jpg', 'c.png']
+    assert [bool(frame.truth) for frame in source.frames_from(0)] == [True, True, False, True]
+    assert DatasetSplit(tmp_path, 'val', '*.png').frames == 1
+    with pytest.raises(SourceError, match='splits there: val'):
+        DatasetSplit(tmp_path, 'train')

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,17 +25,15 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat
 
 from mtl_perception.replay.cdr import (
-    CAMERA_INFO_TOPIC,
+    CAMERA,
     COMPRESSED_IMAGE,
-    COMPRESSED_TOPIC,
     IMAGE,
-    IMAGE_TOPIC,
-    LABEL_INFO,
     TRUTH,
     BagError,
     camera_info_message,
     header_of,
     image_message,
+    label_info_message,
     serialise,
     truth_messages,
     typestore,
@@ -44,6 +44,8 @@ from mtl_perception.tasks import TASKS
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+Storage = Literal['mcap', 'sqlite3']
+
 LATCHED = Qos(
     QosHistory.KEEP_LAST, 1, QosReliability.RELIABLE, QosDurability.TRANSIENT_LOCAL,
     QosTime(0, 0), QosTime(0, 0), QosLiveliness.SYSTEM_DEFAULT, QosTime(0, 0), False,
@@ -52,11 +54,20 @@ LATCHED = Qos(
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """An image as it goes into a bag: either rgb8 pixels [H, W, 3] or JPEG/PNG bytes."""
+    """An image as it goes into a bag: either rgb8 pixels [H, W, 3] or JPEG/PNG bytes.
+
+    size: width and height, where they are known or follow from the pixels; else (0, 0).
+    """
 
     pixels: NDArray[np.uint8] | None = None
     data: bytes = b''
     format: str = ''
+    size: tuple[int, int] = (0, 0)
+
+    def __post_init__(self) -> None:
+        """Take the size of the pixels."""
+        if self.pixels is not None:
+            object.__setattr__(self, 'size', (self.pixels.shape[1], self.pixels.shape[0]))
 
 
 class MessageWriter:
@@ -69,7 +80,7 @@ class MessageWriter:
     def __init__(
         self,
         path: str | Path,
-        storage: Literal['mcap', 'sqlite3'] = 'mcap',
+        storage: Storage = 'mcap',
         compress: bool = True,
         custom: Mapping[str, str] | None = None,
     ) -> None:
@@ -99,7 +110,8 @@ class MessageWriter:
     def __exit__(self, kind: object, *_: object) -> None:
         """Finish the bag, or remove what there is of it after an exception."""
         if kind is not None:
-            self._writer.abort()
+            with suppress(OSError, sqlite3.Error):  # it is what may have brought us here
+                self._writer.abort()
             shutil.rmtree(self._scratch, ignore_errors=True)
             return
         try:
@@ -108,7 +120,8 @@ class MessageWriter:
                 shutil.rmtree(self.path)
             self._partial.rename(self.path)
             self._scratch.rmdir()
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
+            shutil.rmtree(self._scratch, ignore_errors=True)
             raise BagError(f'cannot finish the bag {self.path}: {error}') from error
 
     def set_custom(self, key: str, value: str) -> None:
@@ -129,12 +142,28 @@ class MessageWriter:
                     offered_qos_profiles=[LATCHED] if latched else [],
                 )
             self._writer.write(connection, log_ns, cdr)
-        except OSError as error:
+        except (OSError, sqlite3.Error) as error:
             raise BagError(f'cannot write to the bag {self.path}: {error}') from error
 
 
 class DriveWriter(MessageWriter):
-    """A drive being written: frames with what is known about them."""
+    """A drive being written: frames with what is known about them.
+
+    cameras: names of its cameras. Each is a namespace, which also holds its ground truth where
+    there are several.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        storage: Storage = 'mcap',
+        compress: bool = True,
+        custom: Mapping[str, str] | None = None,
+        cameras: Sequence[str] = (CAMERA,),
+    ) -> None:
+        """Start a bag as `MessageWriter` does; raises BagError."""
+        super().__init__(path, storage, compress, custom)
+        self._truth = {name: f'/{name}{TRUTH}' if len(cameras) > 1 else TRUTH for name in cameras}
 
     def write_frame(
         self,
@@ -142,38 +171,40 @@ class DriveWriter(MessageWriter):
         image: EncodedImage,
         truth: Truth,
         camera_matrix: NDArray[np.float64] | None = None,
+        name: str = '',
+        camera: str = CAMERA,
     ) -> None:
-        """Append one frame, its truth first, so that a player that stops early has both."""
-        header = header_of(stamp_ns)
+        """Append one frame, its truth first, so that a player that stops early has both.
+
+        name: of the image's file. camera_matrix: [3, 3] in pixels.
+        """
+        header = header_of(stamp_ns, camera)
         types = typestore().types
-        for topic, message in truth_messages(header, truth):
+        for topic, message in truth_messages(header, truth, self._truth[camera]):
             if message.__msgtype__ == IMAGE and topic not in self._connections:
                 self._write_label_info(topic, header)
             self._put(topic, stamp_ns, message)
+        if name:
+            self._put(f'/{camera}/image_name', stamp_ns, header_of(stamp_ns, name))
+        topic = f'/{camera}/image_raw'
         if image.pixels is not None:
-            self._put(IMAGE_TOPIC, stamp_ns, image_message(header, image.pixels, 'rgb8'))
-            height, width = image.pixels.shape[:2]
-            if camera_matrix is not None:
-                self._put(
-                    CAMERA_INFO_TOPIC,
-                    stamp_ns,
-                    camera_info_message(header, width, height, camera_matrix),
-                )
-            return
-        data = np.frombuffer(image.data, np.uint8)
-        self._put(COMPRESSED_TOPIC, stamp_ns, types[COMPRESSED_IMAGE](header, image.format, data))
+            self._put(topic, stamp_ns, image_message(header, image.pixels, 'rgb8'))
+        else:
+            data = np.frombuffer(image.data, np.uint8)
+            message = types[COMPRESSED_IMAGE](header, image.format, data)
+            self._put(f'{topic}/compressed', stamp_ns, message)
+        if camera_matrix is not None:
+            width, height = image.size
+            info = camera_info_message(header, width, height, camera_matrix)
+            self._put(f'/{camera}/camera_info', stamp_ns, info)
 
     def _put(self, topic: str, stamp_ns: int, message: Any, latched: bool = False) -> None:
         self.write(topic, message.__msgtype__, stamp_ns, serialise(message), latched)
 
     def _write_label_info(self, topic: str, header: Any) -> None:
-        task = TASKS.get(topic.removeprefix(f'{TRUTH}/'))
+        task = TASKS.get(topic.rpartition('/')[2])
         if task is None:
             return
-        types = typestore().types
-        names = [
-            types['vision_msgs/msg/VisionClass'](i, name) for i, name in enumerate(task.classes)
-        ]
         stamp_ns = header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
-        info = types[LABEL_INFO](header, names, 0.0)
+        info = label_info_message(header, task.classes)
         self._put(f'{topic}/label_info', stamp_ns, info, latched=True)

@@ -7,7 +7,8 @@ package. Topics and conventions of a drive are described in `bag.py`.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -25,17 +26,28 @@ CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
 CLASSIFICATION = 'vision_msgs/msg/Classification'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
+HEADER = 'std_msgs/msg/Header'
 
-IMAGE_TOPIC = '/camera/image_raw'
-COMPRESSED_TOPIC = '/camera/image_raw/compressed'
-CAMERA_INFO_TOPIC = '/camera/camera_info'
 TRUTH = '/ground_truth'
 IGNORED = 'ignored'
-FRAME_ID = 'camera'
+CAMERA = 'camera'
+"""Name of the camera where there is only one: its namespace and the `frame_id` of its images."""
 
 
 class BagError(Exception):
     """A bag that cannot be read or written: what, where, found, next step."""
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """Pinhole camera: size of its images, focal lengths and principal point in their pixels."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
 
 
 @cache
@@ -49,15 +61,22 @@ def typestore() -> Typestore:
     return store
 
 
+def printable(text: str) -> str:
+    """The text on one line, with escapes for what a terminal would obey."""
+    line = ' '.join(text.split())
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
 def deserialise(cdr: bytes, msgtype: str) -> Any:
     """Message object of serialised bytes; raises BagError when they are not one."""
     try:
         return typestore().deserialize_cdr(cdr, msgtype)
     # The decoder is generated code and raises whatever its bytes lead to.
     except Exception as error:
+        reason = printable(str(error)).rstrip('.') or type(error).__name__
         raise BagError(
-            f'a {msgtype} message of {len(cdr)} bytes cannot be decoded: {error}. The recording is '
-            f'damaged at this message; cut it out or record again.'
+            f'a {msgtype} message of {len(cdr)} bytes cannot be decoded: {reason}. The recording '
+            f'is damaged at this message; cut it out or record again.'
         ) from error
 
 
@@ -84,7 +103,28 @@ def _order(cdr: bytes) -> str:
     return '<' if cdr[1] & 1 else '>'
 
 
-def mask_of(message: Any, where: str) -> NDArray[np.uint8]:
+def check_definition(where: str, msgtype: str, digest: str) -> None:
+    """Compare a recorded type hash with ours; raises BagError when the fields are others.
+
+    Bags from before type hashes (Humble), and mcap files without their folder, have none.
+    """
+    ours = typestore().hash_rihs01(msgtype)
+    if digest and digest != ours:
+        raise BagError(
+            f'{where} was recorded with another definition of {msgtype}: type hash {digest}, '
+            f'expected {ours}. Convert the bag with `ros2 bag convert` under ROS 2 Jazzy.'
+        )
+
+
+def camera_model_of(message: Any) -> CameraModel | None:
+    """Pinhole of a CameraInfo message; None of an uncalibrated one, whose matrix is zero."""
+    fx, _, cx, _, fy, cy, *_ = (float(value) for value in message.k)
+    if not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()):
+        return None
+    return CameraModel(int(message.width), int(message.height), fx, fy, cx, cy)
+
+
+def mask_of(message: Any) -> NDArray[np.uint8]:
     """Uint8 [H, W] of a mono8 image message; raises BagError when it is not one."""
     if (
         message.encoding != 'mono8'
@@ -92,7 +132,7 @@ def mask_of(message: Any, where: str) -> NDArray[np.uint8]:
         or (message.step < message.width)
     ):
         raise BagError(
-            f'{where}: expected a mono8 class mask, found {message.encoding} '
+            f'expected a mono8 class mask, found {message.encoding} '
             f'{message.width}x{message.height}, step {message.step}, {len(message.data)} bytes'
         )
     data = np.frombuffer(memoryview(message.data), np.uint8)
@@ -123,11 +163,11 @@ def boxes_of(message: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     return boxes, names
 
 
-def header_of(stamp_ns: int) -> Any:
-    """A std_msgs/Header of the camera frame."""
+def header_of(stamp_ns: int, frame_id: str = CAMERA) -> Any:
+    """A std_msgs/Header."""
     types = typestore().types
     stamp = types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 1_000_000_000))
-    return types['std_msgs/msg/Header'](stamp, FRAME_ID)
+    return types[HEADER](stamp, frame_id)
 
 
 def image_message(header: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
@@ -149,25 +189,35 @@ def camera_info_message(header: Any, width: int, height: int, matrix: NDArray[np
     )  # fmt: skip
 
 
-def truth_messages(header: Any, truth: Truth) -> Iterator[tuple[str, Any]]:
-    """Topic and message of everything that is known about a frame."""
+def label_info_message(header: Any, classes: Sequence[str]) -> Any:
+    """A vision_msgs/LabelInfo that names the values of a mask."""
+    types = typestore().types
+    names = [types['vision_msgs/msg/VisionClass'](i, name) for i, name in enumerate(classes)]
+    return types[LABEL_INFO](header, names, 0.0)
+
+
+def truth_messages(header: Any, truth: Truth, root: str = TRUTH) -> Iterator[tuple[str, Any]]:
+    """Topic, below `root`, and message of everything that is known about a frame."""
     types = typestore().types
     if truth.boxes is not None:
         items = [
-            _detection(header, box, name, IGNORED if ignored else '')
+            detection_message(header, box, name, 1.0, IGNORED if ignored else '')
             for box, name, ignored in zip(
                 truth.boxes.boxes.tolist(), truth.boxes.classes, truth.boxes.ignore, strict=True
             )
         ]
-        yield f'{TRUTH}/detections', types[DETECTIONS](header, items)
+        yield f'{root}/detections', types[DETECTIONS](header, items)
     for name, mask in truth.masks.items():
-        yield f'{TRUTH}/{name}', image_message(header, mask, 'mono8')
+        yield f'{root}/{name}', image_message(header, mask, 'mono8')
     for name, label in truth.labels.items():
         hypothesis = types['vision_msgs/msg/ObjectHypothesis'](label, 1.0)
-        yield f'{TRUTH}/scene/{name}', types[CLASSIFICATION](header, [hypothesis])
+        yield f'{root}/scene/{name}', types[CLASSIFICATION](header, [hypothesis])
 
 
-def _detection(header: Any, box: list[float], name: str, identity: str) -> Any:
+def detection_message(
+    header: Any, box: list[float], name: str, score: float, identity: str = ''
+) -> Any:
+    """A vision_msgs/Detection2D of a box xyxy in pixels."""
     types = typestore().types
     x1, y1, x2, y2 = box
     centre = types['vision_msgs/msg/Pose2D'](
@@ -181,7 +231,7 @@ def _detection(header: Any, box: list[float], name: str, identity: str) -> Any:
         np.zeros(36),
     )
     result = types['vision_msgs/msg/ObjectHypothesisWithPose'](
-        types['vision_msgs/msg/ObjectHypothesis'](name, 1.0), pose
+        types['vision_msgs/msg/ObjectHypothesis'](name, score), pose
     )
     bbox = types['vision_msgs/msg/BoundingBox2D'](centre, x2 - x1, y2 - y1)
     return types['vision_msgs/msg/Detection2D'](header, [result], bbox, identity)

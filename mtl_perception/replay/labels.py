@@ -1,8 +1,9 @@
-"""Labels that lie beside images in the BDD100K layout -> Truth, joined by image name.
+"""Labels in the BDD100K layout -> Truth, by image name.
 
     images/.../NAME.jpg
     labels/det_20/det_*.json            Scalabel frames: boxes, and attributes of the whole image
     labels/*_track_20/**/*.json         Scalabel frames of clips
+    labels/bdd100k_labels_images_*.json, labels/100k/*/NAME.json    the same, of 2018
     labels/{drivable,sem_seg}/masks/**/NAME.png     index = class id, 255 = unlabelled
 
 A frame that a box file lists is labelled for detection even when it has no box; an attribute
@@ -11,8 +12,7 @@ A frame that a box file lists is labelled for detection even when it has no box;
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from mtl_perception.replay.label_files import LabelError, scalabel_frames
 from mtl_perception.replay.truth import Truth, TruthBoxes
 from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
 
@@ -41,48 +42,53 @@ NOT_SCORED = {'other person': 'pedestrian', 'other vehicle': 'car', 'trailer': '
 """`ignore_mapping` of the same file: the class whose detections on such a box are forgiven."""
 
 
-class LabelError(Exception):
-    """Labels that were found but cannot be used: which file, what, next step."""
-
-
 class FolderLabels:
-    """The labels of one folder of images; `truth(name)` of an image without any is empty."""
+    """The labels beside some images; `truth(name)` of an image without any is empty."""
 
-    def __init__(self, folder: Path) -> None:
-        """Look for `labels/` beside and above the folder; raises LabelError on unreadable files."""
-        self.root = find_labels(folder)
+    def __init__(self, images: Sequence[Path]) -> None:
+        """Look for `labels/` beside and above the first; raises LabelError on unreadable files."""
+        self.root = find_labels(images[0].parent)
         self._frames: dict[str, Mapping[str, Any]] = {}
         self._masks: dict[str, dict[str, Path]] = {name: {} for name in MASK_FOLDERS}
         if self.root is None:
             return
-        names = {path.name for path in folder.iterdir()}
-        for path in _box_files(self.root, folder.parts):
+        names = {path.name for path in images}
+        parts = {part for path in images for part in path.parent.parts}
+        for path in box_files(self.root, parts):
             for frame in scalabel_frames(path):
-                if frame.get('name') in names:
-                    self._frames[str(frame['name'])] = frame
+                if frame['name'] in names:
+                    self._frames[frame['name']] = frame
         stems = {Path(name).stem for name in names}
-        for task, kind in MASK_FOLDERS.items():
-            for path in (self.root / kind / 'masks').rglob('*.png'):
+        for task in MASK_FOLDERS:
+            for path in mask_files(self.root, task):
                 if path.stem in stems:
                     self._masks[task][path.stem] = path
 
     def truth(self, name: str) -> Truth:
-        """What is known about the image of that file name; raises LabelError on a broken mask."""
-        frame = self._frames.get(name)
-        masks = {
-            task: read_mask(paths[Path(name).stem])
-            for task, paths in self._masks.items()
-            if Path(name).stem in paths
-        }
-        if frame is None:
-            return Truth(None, masks)
+        """What is known about the image of that file name; raises LabelError."""
+        stem = Path(name).stem
+        masks = {task: paths[stem] for task, paths in self._masks.items() if stem in paths}
+        return truth_of(self._frames.get(name), masks)
+
+
+def truth_of(frame: Mapping[str, Any] | None, masks: Mapping[str, Path]) -> Truth:
+    """A Scalabel frame, None where no file lists it, and mask files by task -> Truth.
+
+    Raises LabelError on a malformed label or a broken mask.
+    """
+    found = {task: read_mask(path) for task, path in masks.items()}
+    if frame is None:
+        return Truth(None, found)
+    try:
         attributes = frame.get('attributes') or {}
         labels = {
             task.name: attributes[task.name]
             for task in (WEATHER, SCENE, TIME_OF_DAY)
             if attributes.get(task.name) in task.classes
         }
-        return Truth(truth_boxes(frame.get('labels') or []), masks, labels)
+        return Truth(truth_boxes(frame.get('labels') or []), found, labels)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LabelError(f'malformed label of {frame["name"]}: {error!r}') from error
 
 
 def find_labels(folder: Path) -> Path | None:
@@ -131,21 +137,25 @@ def read_mask(path: Path) -> NDArray[np.uint8]:
         raise LabelError(f'{path} is not a readable PNG: {error}') from error
 
 
-def _box_files(root: Path, parts: tuple[str, ...]) -> list[Path]:
-    """Scalabel files; those of another split than the images' (by folder name) are not read."""
-    found = [*root.glob('det_20/det_*.json'), *root.glob('*_track_20/**/*.json')]
-    of_split = [path for path in found if path.stem.removeprefix('det_') in parts]
-    clips = [path for path in found if path.stem in parts]
+def box_files(root: Path, parts: Collection[str] = ()) -> list[Path]:
+    """Label files below a `labels` folder, and folders of files that hold one image each.
+
+    `parts` of the images' path choose the split or the clip, where a name says it.
+    """
+    found = [
+        *root.glob('det_20/det_*.json'), *root.glob('*_track_20/**/*.json'),
+        *root.glob('bdd100k_labels_images_*.json'),
+        *(path for path in root.glob('100k/*') if path.is_dir()),
+    ]  # fmt: skip
+    of_split = [path for path in found if path.stem.rpartition('_')[2] in parts]
+    clips = [path for path in found if path.stem in parts and path.suffix]
     return sorted(clips or of_split or found)
 
 
-def scalabel_frames(path: Path) -> list[Mapping[str, Any]]:
-    """Frames of a Scalabel file, a list or under `frames`; raises LabelError when it is neither."""
-    try:
-        data = json.loads(path.read_text('utf-8'))
-    except (OSError, ValueError) as error:
-        raise LabelError(f'{path} is not readable JSON: {error}') from error
-    frames = data.get('frames') if isinstance(data, dict) else data
-    if not isinstance(frames, list) or not all(isinstance(frame, dict) for frame in frames):
-        raise LabelError(f'{path}: expected a list of Scalabel frames')
-    return frames
+def mask_files(root: Path, task: str) -> list[Path]:
+    """PNG files of a segmentation task below a folder: of the BDD100K layout, or named as it is."""
+    for name in dict.fromkeys((MASK_FOLDERS[task], task)):
+        for folder in (root / name / 'masks', root / name):
+            if folder.is_dir():
+                return sorted(folder.rglob('*.png'))
+    return []

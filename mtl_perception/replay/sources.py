@@ -1,4 +1,4 @@
-"""Where a drive comes from: generated, a folder of images, a video, or a bag that is there already.
+"""Where a drive comes from: images, data sets and videos; `generated.py` has generated ones.
 
 Each source yields frames with what is known about them; `write_drive` makes a bag of any of them.
 """
@@ -8,17 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
-from functools import lru_cache
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -27,11 +22,7 @@ from numpy.typing import NDArray
 
 from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage
 from mtl_perception.replay.labels import FolderLabels
-from mtl_perception.replay.truth import Truth, TruthBoxes
-from mtl_perception.tasks import DETECTION
-
-if TYPE_CHECKING:
-    from mtl_perception.scenes import Drive, DriveConfig
+from mtl_perception.replay.truth import Truth
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +31,6 @@ JPEG_QUALITY = 95
 START_NS = 1_700_000_000_000_000_000
 """Stamp of the first frame of every drive made here; fixed, for equal bags of equal sources."""
 CONFIG_KEY = 'mtl_perception.drive'
-PARALLEL_PIXELS = 20 * 1280 * 720
-"""Below this many pixels in all, starting worker processes takes longer than rendering."""
 
 
 class SourceError(Exception):
@@ -50,16 +39,21 @@ class SourceError(Exception):
 
 @dataclass(frozen=True)
 class SourceFrame:
-    """One frame of a source; `time_s` since its start."""
+    """One frame of a source; `time_s` since its start, `name` of the image's file."""
 
     time_s: float
     image: EncodedImage
     truth: Truth
     camera_matrix: NDArray[np.float64] | None = None
+    name: str = ''
 
 
 class Source(Protocol):
-    """A drive that can be written. `config` identifies its content; None: never reuse a bag."""
+    """A drive that can be written.
+
+    identity: plain data that differs where the content does, as far as can be seen without reading
+    it all. config: what a generated drive was made from; None of any other.
+    """
 
     @property
     def kind(self) -> str: ...  # noqa: D102
@@ -68,137 +62,60 @@ class Source(Protocol):
     @property
     def frames(self) -> int: ...  # noqa: D102
     @property
+    def identity(self) -> dict[str, Any]: ...  # noqa: D102
+    @property
     def config(self) -> dict[str, Any] | None: ...  # noqa: D102
 
-    def __iter__(self) -> Iterator[SourceFrame]: ...
+    def frames_from(self, start: int) -> Iterator[SourceFrame]:
+        """Frames in order, without the first `start` ones."""
 
 
-@dataclass(frozen=True)
-class Segment:
-    """Conditions of one stretch of the generated drive."""
+class Images:
+    """Image files in the order given, with the labels that lie beside them (`labels.py`).
 
-    weather: str
-    scene: str
-    timeofday: str
-
-
-SEGMENTS = (
-    Segment('clear', 'city street', 'daytime'),
-    Segment('rainy', 'residential', 'dawn/dusk'),
-    Segment('clear', 'highway', 'night'),
-    Segment('foggy', 'city street', 'daytime'),
-)
-
-
-@dataclass(frozen=True)
-class GeneratedDrive:
-    """Stretches of a generated street, one after the other, each in conditions of its own.
-
-    Exact truth for every task. seconds is the length of all stretches together.
-    """
-
-    seed: int = 0
-    width: int = 1280
-    height: int = 720
-    seconds: float = 16.0
-    rate_hz: float = 10.0
-    segments: tuple[Segment, ...] = SEGMENTS
-    kind = 'generated'
-
-    @property
-    def frames(self) -> int:
-        """Frames of all stretches."""
-        return max(1, round(self.seconds * self.rate_hz))
-
-    @property
-    def description(self) -> str:
-        """One line about the drive."""
-        conditions = '; '.join(f'{s.weather} {s.timeofday}, {s.scene}' for s in self.segments)
-        return f'generated drive, seed {self.seed}, {self.width}x{self.height} ({conditions})'
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """Everything that the pixels depend on, the renderer's own code included."""
-        import mtl_perception.scenes as scenes
-
-        digest = hashlib.sha256()
-        for path in sorted(Path(scenes.__file__).parent.glob('*.py')):
-            digest.update(path.read_bytes())
-        return {**asdict(self), 'renderer': digest.hexdigest()}
-
-    def configs(self) -> list[DriveConfig]:
-        """The renderer's configuration of every stretch."""
-        from mtl_perception.scenes import DriveConfig
-
-        count = len(self.segments)
-        lengths = [self.frames * (i + 1) // count - self.frames * i // count for i in range(count)]
-        return [
-            DriveConfig(
-                seed=self.seed + index, width=self.width, height=self.height, frames=length,
-                rate_hz=self.rate_hz, weather=segment.weather, scene=segment.scene,
-                timeofday=segment.timeofday,
-            )
-            for index, (segment, length) in enumerate(zip(self.segments, lengths, strict=True))
-            if length
-        ]  # fmt: skip
-
-    def __iter__(self) -> Iterator[SourceFrame]:
-        """Render, on all cores where that pays: frame i is a pure function of config and i."""
-        jobs = [(config, i) for config in self.configs() for i in range(config.frames)]
-        times = (index / self.rate_hz for index in range(len(jobs)))
-        workers = min(8, len(os.sched_getaffinity(0)))
-        if workers < 2 or len(jobs) * self.width * self.height < PARALLEL_PIXELS:
-            yield from map(_render, times, jobs)
-            return
-        # Not fork: this process may hold threads of OpenCV and of an engine.
-        with ProcessPoolExecutor(workers, mp_context=get_context('spawn')) as pool:
-            yield from _in_order(pool, times, jobs, 2 * workers)
-
-
-def _in_order(
-    pool: ProcessPoolExecutor,
-    times: Iterable[float],
-    jobs: Iterable[tuple[DriveConfig, int]],
-    ahead: int,
-) -> Iterator[SourceFrame]:
-    """As `map` of the pool, but with at most `ahead` frames waiting in memory."""
-    waiting: deque[Future[SourceFrame]] = deque()
-    for time_s, job in zip(times, jobs, strict=True):
-        waiting.append(pool.submit(_render, time_s, job))
-        if len(waiting) > ahead:
-            yield waiting.popleft().result()
-    while waiting:
-        yield waiting.popleft().result()
-
-
-@lru_cache(maxsize=2)
-def _world(config: DriveConfig) -> Drive:
-    from mtl_perception.scenes import Drive
-
-    return Drive(config)
-
-
-def _render(time_s: float, job: tuple[DriveConfig, int]) -> SourceFrame:
-    config, index = job
-    frame = _world(config)[index]
-    boxes = TruthBoxes(
-        frame.boxes,
-        tuple(DETECTION.classes[label] for label in frame.labels),
-        np.zeros(len(frame.boxes), bool),
-    )
-    masks = {'drivable': frame.drivable, 'semantic': frame.semantic}
-    truth = Truth(boxes, masks, frame.attributes)
-    return SourceFrame(time_s, EncodedImage(frame.image), truth, frame.camera_matrix)
-
-
-class ImageFolder:
-    """Images of one folder in name order, with the labels that lie beside it (`labels.py`).
-
-    JPEG and PNG bytes go into the bag as they are. Raises SourceError when there is nothing.
+    JPEG and PNG bytes go into the bag as they are.
     """
 
     kind = 'images'
     config = None
+
+    def __init__(self, paths: Sequence[Path], where: str, rate_hz: float) -> None:
+        """Read the labels of those images; `where` says in one line what they are."""
+        self.paths = list(paths)
+        self.where = where
+        self.rate_hz = rate_hz
+        self.labels = FolderLabels(self.paths)
+
+    @property
+    def frames(self) -> int:
+        """Number of images."""
+        return len(self.paths)
+
+    @property
+    def description(self) -> str:
+        """One line about the drive."""
+        labels = f'labels from {self.labels.root}' if self.labels.root else 'no labels beside it'
+        return f'{self.frames} images of {self.where} ({labels})'
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Rate, and name, size and time of every file."""
+        return {'kind': self.kind, 'rate_hz': self.rate_hz, 'files': _digest(self.paths)}
+
+    def frames_from(self, start: int) -> Iterator[SourceFrame]:
+        """Read."""
+        for index, path in enumerate(self.paths[start:], start):
+            kind = 'png' if path.suffix.lower() == '.png' else 'jpeg'
+            try:
+                image = EncodedImage(data=path.read_bytes(), format=kind)
+            except OSError as error:
+                raise SourceError(f'cannot read {path}: {error}') from error
+            truth = self.labels.truth(path.name)
+            yield SourceFrame(index / self.rate_hz, image, truth, None, path.name)
+
+
+class ImageFolder(Images):
+    """Images of one folder in name order. Raises SourceError when there is nothing."""
 
     def __init__(
         self,
@@ -209,7 +126,6 @@ class ImageFolder:
     ) -> None:
         """List the images; `limit` takes the first so many."""
         self.folder = Path(folder).expanduser()
-        self.rate_hz = rate_hz
         if not self.folder.is_dir():
             found = 'a file' if self.folder.exists() else 'nothing'
             raise SourceError(
@@ -217,32 +133,50 @@ class ImageFolder:
                 f'For a video use --video, for a bag --bag.'
             )
         images = sorted(p for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
-        self.paths = [path for path in images if fnmatch(path.name, pattern)][:limit]
-        if not self.paths:
+        paths = [path for path in images if fnmatch(path.name, pattern)][:limit]
+        if not paths:
             there = f'{len(images)} images, none matching {pattern!r}' if images else 'none'
             raise SourceError(
                 f'--images {self.folder}: expected {", ".join(IMAGE_SUFFIXES)} files, '
                 f'found {there}. Folders below it are not searched.'
             )
-        self.labels = FolderLabels(self.folder)
+        super().__init__(paths, str(self.folder), rate_hz)
 
-    @property
-    def frames(self) -> int:
-        """Images that match."""
-        return len(self.paths)
 
-    @property
-    def description(self) -> str:
-        """One line about the drive."""
-        labels = f'labels from {self.labels.root}' if self.labels.root else 'no labels beside it'
-        return f'{self.frames} images of {self.folder} ({labels})'
+class DatasetSplit(Images):
+    """A split of a data set in the BDD100K layout, `images/*/SPLIT/`, by image name.
 
-    def __iter__(self) -> Iterator[SourceFrame]:
-        """Read."""
-        for index, path in enumerate(self.paths):
-            kind = 'png' if path.suffix.lower() == '.png' else 'jpeg'
-            image = EncodedImage(data=path.read_bytes(), format=kind)
-            yield SourceFrame(index / self.rate_hz, image, self.labels.truth(path.name))
+    An image that lies in several of these folders is taken once. Raises SourceError when there is
+    nothing.
+    """
+
+    kind = 'dataset'
+
+    def __init__(
+        self,
+        root: str | Path,
+        split: str,
+        pattern: str = '*',
+        rate_hz: float = 10.0,
+        limit: int | None = None,
+    ) -> None:
+        """List the images; `limit` takes the first so many."""
+        root = Path(root).expanduser()
+        images = {
+            path.name: path
+            for folder in sorted(root.glob(f'images/*/{split}'))
+            for path in folder.rglob('*')
+            if path.suffix.lower() in IMAGE_SUFFIXES
+        }
+        paths = [images[name] for name in sorted(images) if fnmatch(name, pattern)][:limit]
+        if not paths:
+            there = sorted({path.name for path in root.glob('images/*/*') if path.is_dir()})
+            found = f'{len(images)} images, none matching {pattern!r}' if images else 'none'
+            raise SourceError(
+                f'--dataset {root}: expected images under images/*/{split}/, found {found}; '
+                f'splits there: {", ".join(there) or "none"}'
+            )
+        super().__init__(paths, f'{root}, {split}', rate_hz)
 
 
 class Video:
@@ -280,16 +214,36 @@ class Video:
         """One line about the drive."""
         return f'video {self.path} at {self.rate_hz:g} Hz (no labels)'
 
-    def __iter__(self) -> Iterator[SourceFrame]:
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Name, size and time of the file, and how many frames are taken of it."""
+        return {'kind': self.kind, 'limit': self.limit, 'files': _digest([self.path])}
+
+    def frames_from(self, start: int) -> Iterator[SourceFrame]:
         """Decode, and encode as JPEG."""
         capture = cv2.VideoCapture(str(self.path))
         try:
-            for index, frame in enumerate(islice(_read(capture), self.limit)):
-                _, jpeg = cv2.imencode('.jpg', frame, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-                image = EncodedImage(data=jpeg.tobytes(), format='jpeg')
-                yield SourceFrame(index / self.rate_hz, image, Truth())
+            for _ in range(start):
+                capture.grab()
+            frames = islice(_read(capture), None if self.limit is None else self.limit - start)
+            for index, frame in enumerate(frames, start):
+                yield SourceFrame(index / self.rate_hz, as_jpeg(frame), Truth())
         finally:
             capture.release()
+
+
+def as_jpeg(bgr: NDArray[np.uint8]) -> EncodedImage:
+    """Pixels uint8 [H, W, 3] as JPEG."""
+    _, jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    return EncodedImage(None, jpeg.tobytes(), 'jpeg', (bgr.shape[1], bgr.shape[0]))
+
+
+def _digest(paths: Iterable[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        stat = path.stat()
+        digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
+    return digest.hexdigest()
 
 
 def _read(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
@@ -312,9 +266,9 @@ def write_drive(source: Source, path: Path, progress: Callable[[int], None]) -> 
         return True
     path.parent.mkdir(parents=True, exist_ok=True)
     with DriveWriter(path, custom={CONFIG_KEY: text} if text else None) as writer:
-        for done, frame in enumerate(source, start=1):
+        for done, frame in enumerate(source.frames_from(0), start=1):
             stamp_ns = START_NS + round(frame.time_s * 1e9)
-            writer.write_frame(stamp_ns, frame.image, frame.truth, frame.camera_matrix)
+            writer.write_frame(stamp_ns, frame.image, frame.truth, frame.camera_matrix, frame.name)
             progress(done)
     return False
 
