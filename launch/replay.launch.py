@@ -2,10 +2,13 @@
 
     ros2 launch mtl_perception replay.launch.py bag:=drives/monday image_topic:=/front/image_raw
     ros2 launch mtl_perception replay.launch.py bag:=drives/monday record:=true output:=monday_out
+    ros2 launch mtl_perception replay.launch.py bag:=drives/monday report:=runs/monday
 
 Playing starts when the node is active; everything ends when the bag does. This is for looking and
 for latency. What arrives depends on the machine, so accuracy is measured by reading the bag:
-`mtl-perception replay`. All arguments of `perception.launch.py` are arguments here.
+`mtl-perception replay`. With `report` the camera alone is played, by `mtl-perception replay
+--live`, which writes latency, drops and throughput. All arguments of `perception.launch.py` are
+arguments here.
 """
 
 import re
@@ -69,6 +72,13 @@ def generate_launch_description() -> LaunchDescription:
                 description='Folder of the recorded bag, which must not exist. Empty: a folder '
                 'named after the time, in the working folder.',
             ),
+            DeclareLaunchArgument(
+                'report',
+                default_value='',
+                description='Folder for live.json: latency, drops, throughput. The camera alone is '
+                'played then, once and from the start. Empty: the whole bag is played, and '
+                'nothing is measured.',
+            ),
             OpaqueFunction(function=_check),
             IncludeLaunchDescription(
                 PythonLaunchDescriptionSource(PERCEPTION),
@@ -83,7 +93,10 @@ def _check(context: LaunchContext) -> None:
     """Before anything is started: is that a bag, is there something to play it with?"""
     given = context.launch_configurations
     require_bag(given['bag'])
-    require_command('ros2', 'ros2bag', 'replay.launch.py')
+    if given['report'] and (given['loop'] == 'true' or float(given['start_offset'])):
+        raise LaunchError('report: measures one pass from the start; leave out loop, start_offset')
+    if not given['report'] or given['record'] == 'true':
+        require_command('ros2', 'ros2bag', 'replay.launch.py')
     if given['record'] == 'true' and given['output'] and Path(given['output']).exists():
         raise LaunchError(f'output: {given["output"]!r} exists; give a folder that does not')
 
@@ -121,7 +134,7 @@ def _play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The player, the recorder if wanted, and the end."""
     given = context.launch_configurations
     name = re.escape(_node_name(context))
-    player = ExecuteProcess(
+    player = _measuring_player(context) if given['report'] else ExecuteProcess(
         name='player',
         cmd=[
             'ros2', 'bag', 'play', str(require_bag(given['bag'])),
@@ -155,14 +168,26 @@ def _play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     return entities
 
 
+def _measuring_player(context: LaunchContext) -> ExecuteProcess:
+    """Plays the camera to the node that was started here, and writes down how it did."""
+    given = context.launch_configurations
+    return ExecuteProcess(
+        name='player',
+        cmd=[
+            'python3', '-m', 'mtl_perception.cli', 'replay', str(require_bag(given['bag'])),
+            '--live', '--sim-time', '--speed', given['rate'],
+            '--node', _node_name(context), '--model', given['model'], '--output', given['report'],
+        ],
+        output='screen',
+    )  # fmt: skip
+
+
 def _played(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
     """The bag is at its end: leave time for the last answers, then end everything."""
     if context.is_shutdown:
         return []
     if event.returncode:
-        raise LaunchError(
-            f'`ros2 bag play` ended with code {event.returncode}; its reason is above'
-        )
+        raise LaunchError(f'the player ended with code {event.returncode}; its reason is above')
     return [TimerAction(period=LAST_ANSWERS_S, actions=[Shutdown(reason='the bag is played')])]
 
 

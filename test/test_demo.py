@@ -85,7 +85,7 @@ def test_the_impossible_is_one_sentence_and_a_code(
     tmp_path, tiny_bundle, monkeypatch, capsys, arguments, message
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr('mtl_perception.replay.demo._need_ros', lambda: None)
+    monkeypatch.setattr('mtl_perception.replay.demo.need_ros', lambda what: None)
     Path('empty').mkdir()
     Path('text.mp4').write_text('not a video')
     if '--topic' in arguments:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +16,15 @@ pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test buil
 import live_node
 
 from mtl_perception.bundle import Bundle
+from mtl_perception.cli import main
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.replay import node_process
-from mtl_perception.replay.bag import DriveBag, open_bag
-from mtl_perception.replay.live import LiveSettings, run_live
+from mtl_perception.replay.bag import DriveBag
+from mtl_perception.replay.bag_file import open_bag
+from mtl_perception.replay.live import LiveSession, LiveSettings, run_live
 from mtl_perception.replay.node_process import LiveError
-from mtl_perception.replay.outputs import _topic, joined, recorded_results
-from mtl_perception.replay.timing import frame_counts, stages
+from mtl_perception.replay.outputs import answer_topic, joined, recorded_results
+from mtl_perception.replay.timing import Pace, frame_counts, rate_hz, stages
 from mtl_perception.replay.truth import Scores
 from mtl_perception.topics import TYPES, output_topic
 
@@ -145,4 +148,73 @@ def test_a_node_that_ends_says_why(tmp_path, bundle):
 def test_topics_are_where_the_node_publishes_them(bundle):
     for task in bundle.manifest.tasks:
         assert task.kind in TYPES
-        assert _topic(task, '~') == output_topic('', task)
+        assert answer_topic(task, '~') == output_topic('', task)
+
+
+def test_in_simulation_time_frames_keep_their_stamps(tmp_path, bundle):
+    write_red_drive(tmp_path / 'drive')
+
+    run = live(tmp_path, bundle, sim_time=True)
+
+    assert [frame.stamp_ns for frame in run.frames] == [
+        frame.source_stamp_ns for frame in run.frames
+    ]
+    assert all(0 < latency < 5000 for _, latency in run.latencies_ms())
+    assert run.latencies_ms()
+    # The node's clock is the bag's: no frame is years old.
+    assert float(run.counters['age_ms_p99']) < 5000
+
+
+def test_one_node_is_played_to_again_and_again_at_a_rate(tmp_path, bundle):
+    write_red_drive(tmp_path / 'drive')
+    settings = LiveSettings(str(bundle.path), 'onnxruntime')
+    with DriveBag(tmp_path / 'drive') as bag:
+        frames = [(frame.stamp_ns, frame.cdr) for frame in bag.frames(truth=False)]
+        with LiveSession(bag.image, bundle, settings, tmp_path / 'node.log') as session:
+            runs = [
+                session.play(frames, Pace(rate_hz=rate), lambda n, m: None) for rate in (10, 40)
+            ]
+
+    for run, rate in zip(runs, (10, 40), strict=True):
+        counts = frame_counts(run)
+        # Each run's own counts, though the node's go on.
+        assert (counts['played'], counts['received'], counts['unaccounted']) == (12, 12, 0)
+        assert rate_hz(run) == pytest.approx(rate)
+        assert len(run.latencies_ms()) == counts['answered'] == counts['processed']
+
+
+def test_the_command_keeps_latency_beside_accuracy(tmp_path, bundle, capsys):
+    write_red_drive(tmp_path / 'drive', frames=30)
+    arguments = ['replay', str(tmp_path / 'drive'), '--model', str(bundle.path), '--engine',
+                 'onnxruntime', '--output', str(tmp_path / 'run')]  # fmt: skip
+
+    assert main(arguments) == 0
+    accuracy = (tmp_path / 'run' / 'run.json').read_text()
+    assert main([*arguments, '--live', '--rate', '20']) == 0
+
+    results = json.loads((tmp_path / 'run' / 'live.json').read_text())
+    assert (tmp_path / 'run' / 'run.json').read_text() == accuracy
+    assert results['frames']['played'] == 30 and results['frames']['unaccounted'] == 0
+    assert results['rate_in_hz'] == pytest.approx(20)
+    assert results['latency_ms']['p50'] > 0 and results['age_ms']['p50'] > 0
+    assert 0 <= results['dropped'] < 1 and results['peak'] is None
+    assert 'accuracy' not in results
+    assert 'replaced by a newer frame' in capsys.readouterr().out
+
+
+def test_a_node_that_runs_already_is_played_to_and_left_alone(tmp_path, bundle):
+    write_red_drive(tmp_path / 'drive')
+    parameters = {'model': bundle.path, 'engine': 'onnxruntime', 'autostart': 'true'}
+    settings = LiveSettings(str(bundle.path), node='/perception')
+    with (
+        node_process.NodeProcess('/camera/image_raw', parameters, tmp_path / 'theirs.log') as node,
+        DriveBag(tmp_path / 'drive') as bag,
+    ):
+        with LiveSession(bag.image, bundle, settings, tmp_path / 'none.log') as session:
+            run = session.play(
+                [(f.stamp_ns, f.cdr) for f in bag.raw_frames()], Pace(), lambda n, m: None
+            )
+        node.check()
+
+    assert frame_counts(run)['unaccounted'] == 0 and run.latencies_ms()
+    assert not (tmp_path / 'none.log').exists()

@@ -23,8 +23,10 @@ MS = 1_000_000
 
 def made_up_run(answered: int = 8, frames: int = 10) -> LiveRun:
     """Ten frames at 10 Hz, eight answered after 20, 21, ... ms."""
-    run = LiveRun(Path('outputs'), '/perception/detections')
-    run.frames = [PlayedFrame(i, 10**18 + i * 100 * MS, 0.1) for i in range(frames)]
+    run = LiveRun('/perception/detections', Path('outputs'))
+    run.frames = [
+        PlayedFrame(i, 10**18 + i * 100 * MS, 0.1, 10**18 + i * 100 * MS) for i in range(frames)
+    ]
     run.answered_ns = {f.stamp_ns: f.stamp_ns + (20 + i) * MS for i, f in enumerate(run.frames)}
     for frame in run.frames[answered:]:
         del run.answered_ns[frame.stamp_ns]
@@ -80,7 +82,7 @@ def test_counts_say_where_every_frame_went():
     assert counts['unaccounted'] == 0
     assert stages(made_up_run().counters) == {'engine': {'p50': 5.0, 'p99': 9.0}}
     assert spread([1.0, 3.0])['p50'] == 2.0
-    assert frame_counts(LiveRun(Path('x'), 'y'))['lost_in_transport'] is None
+    assert frame_counts(LiveRun('y', Path('x')))['lost_in_transport'] is None
 
 
 def test_the_page_is_complete_and_needs_no_network(tmp_path):
@@ -93,12 +95,12 @@ def test_the_page_is_complete_and_needs_no_network(tmp_path):
     assert GENERATED_NOTE in text
     assert '8 / 10' in text
     assert '23.5 ms' in text
-    assert text.count('<svg') == 6  # over time, histogram, stages, and three tasks by class
+    assert text.count('<svg') == 7  # over time, histogram, stages, and four tasks by class
     assert text.count('data:image/jpeg;base64,') == len(examples[0].panels) == 4
     links = re.findall(r'(?:src|href)="([^"]*)"', text)
     assert all(link.startswith(('data:', '#')) for link in links)
     assert 'url(http' not in text
-    assert '<script' not in text
+    assert '<script src' not in text
     assert 'a &lt;drive&gt;' in text
     ids = re.findall(r' id="([^"]*)"', text)
     assert len(set(ids)) == len(ids)

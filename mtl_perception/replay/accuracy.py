@@ -11,6 +11,13 @@ HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     'detection': (('AP50', 'AP50'), ('AP', 'AP (0.50:0.95)')),
     'classification': (('accuracy', 'accuracy'), ('macro_f1', 'macro F1')),
 }
+MAIN: dict[str, tuple[str, str]] = {
+    'detection': ('AP50', 'AP50'),
+    'segmentation': ('miou', 'mIoU'),
+    'classification': ('accuracy', 'accuracy'),
+}
+"""The one figure a task kind: key in its result, and its name."""
+
 SEGMENTATION = (('miou', 'mIoU'), ('pixel_accuracy', 'pixel accuracy'))
 DRIVABLE = (
     ('miou', 'mIoU strict'),
@@ -25,7 +32,18 @@ GENERATED_NOTE = (
 REAL_NOTE = (
     'Accuracy against the labels that came with these frames, over the frames that were processed.'
 )
+ROAD_ONLY_NOTE = (
+    'The drivable labels have no pixel of class "alternative". If they only tell road from the '
+    'rest, the figure for drivable / not is the fair one, and the strict one is not.'
+)
 NO_TRUTH_NOTE = 'These frames came without labels, so no accuracy was measured.'
+EXPLAINED = (
+    'AP as in BDD100K (COCO’s, at most 100 detections a class and frame). mIoU is the mean over '
+    'classes that the labels contain; unlabelled pixels do not count. BDD100K’s drivable figure '
+    'leaves out all pixels labelled background and so forgives painting the pavement; the strict '
+    'one does not.'
+)
+"""What the figures mean, under every table of them."""
 
 
 def accuracy_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, int]]:
@@ -43,13 +61,35 @@ def accuracy_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, st
     return rows
 
 
-def percent(value: float | None) -> str:
+def class_values(result: Mapping[str, Any]) -> tuple[str, dict[str, float | None]]:
+    """Name of a task's figure by class, and its value for every class (None: not labelled)."""
+    if result['kind'] == 'detection':
+        return 'AP50', {label: value['AP50'] for label, value in result['per_class'].items()}
+    if result['kind'] == 'segmentation':
+        return 'IoU', dict(result['iou'])
+    return 'F1', dict(result['f1'])
+
+
+def headline(result: Mapping[str, Any]) -> tuple[str, float | None]:
+    """The one figure that stands for a task: its name and value."""
+    key, title = {
+        'detection': ('AP50', 'AP50'),
+        'segmentation': ('miou', 'mIoU'),
+        'classification': ('accuracy', 'accuracy'),
+    }[result['kind']]
+    return title, result[key]
+
+
+def percent(value: float | None, places: int = 1) -> str:
     """A fraction as percent; what was not measured says so."""
-    return NOT_MEASURED if value is None else f'{100 * value:.1f} %'
+    return NOT_MEASURED if value is None else f'{100 * value:.{places}f} %'
 
 
 def note(kind: str, scores: Mapping[str, Mapping[str, Any]]) -> str:
     """What the reader has to know about the figures; `kind` is where the drive came from."""
     if not any(result['frames'] for result in scores.values()):
         return NO_TRUTH_NOTE
-    return GENERATED_NOTE if kind == 'generated' else REAL_NOTE
+    text = GENERATED_NOTE if kind == 'generated' else REAL_NOTE
+    drivable = [result['official_iou'] for result in scores.values() if 'official_iou' in result]
+    road_only = any({None} < {*iou.values()} for iou in drivable)
+    return f'{text} {ROAD_ONLY_NOTE}' if road_only else text

@@ -25,13 +25,14 @@ from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Pipeline, Result
 from mtl_perception.replay.accuracy import accuracy_rows, note
-from mtl_perception.replay.bag import DriveBag
 from mtl_perception.replay.cdr import BagError
+from mtl_perception.replay.generated import GeneratedDrive
+from mtl_perception.replay.guarded import GuardedBag
+from mtl_perception.replay.node_process import need_ros
 from mtl_perception.replay.outputs import joined, recorded_results
 from mtl_perception.replay.pictures import Example, Video, panels, rgb_of, shown, write_png
 from mtl_perception.replay.report import write_report
 from mtl_perception.replay.sources import (
-    GeneratedDrive,
     ImageFolder,
     Source,
     generated_config,
@@ -42,11 +43,11 @@ from mtl_perception.replay.sources import (
 )
 from mtl_perception.replay.timing import (
     LiveRun,
-    answers_per_second,
-    frame_counts,
+    Pace,
+    engine_in_force,
+    measured,
     rate_hz,
-    spread,
-    stages,
+    summary,
 )
 from mtl_perception.replay.truth import Scores
 
@@ -111,9 +112,9 @@ def run(args: argparse.Namespace) -> int:
     output.mkdir(parents=True, exist_ok=True)
     with _interrupted_by_sigterm():
         bundle = Bundle.open(find_bundle(args.model))
-        _need_ros()
+        need_ros('the demo')
         drive = _drive(args, output, console)
-        with DriveBag(drive.path, args.topic) as bag:
+        with GuardedBag(drive.path, args.topic) as bag:
             _build_engine(args, bundle, console)
             live = _play(args, bag, bundle, output, console)
             outcome = _look(args, bag, bundle, live, output, console)
@@ -129,17 +130,6 @@ def _check(args: argparse.Namespace) -> None:
         raise DemoError('--speed and --rate must be more than 0')
     if args.limit is not None and args.limit < 1:
         raise DemoError('--limit must be at least 1')
-
-
-def _need_ros() -> None:
-    try:
-        import rclpy  # noqa: F401
-        import vision_msgs.msg  # noqa: F401
-    except ImportError as error:
-        raise DemoError(
-            f'the demo needs ROS 2 ({error}). Run `make setup`, which installs it into .venv, or '
-            f'source your ROS 2; `mtl-perception replay` needs none.'
-        ) from error
 
 
 def _drive(args: argparse.Namespace, output: Path, console: Console) -> Drive:
@@ -180,22 +170,22 @@ def _build_engine(args: argparse.Namespace, bundle: Bundle, console: Console) ->
 
 
 def _play(
-    args: argparse.Namespace, bag: DriveBag, bundle: Bundle, output: Path, console: Console
+    args: argparse.Namespace, bag: GuardedBag, bundle: Bundle, output: Path, console: Console
 ) -> LiveRun:
     # Imported late: the messages of a bad path or a missing model must not need ROS.
     from mtl_perception.replay.live import LiveSettings, run_live
 
-    settings = LiveSettings(str(bundle.path), args.engine, args.device, args.precision, args.speed)
+    settings = LiveSettings(str(bundle.path), args.engine, args.device, args.precision)
     with _progress(console, 'playing', bag.frames_total, '{task.fields[note]}') as advance:
         return run_live(
             bag, bundle, settings, output / 'outputs', output / 'node.log',
-            lambda played, answered: advance(played, f'{answered} answered'),
+            lambda played, answered: advance(played, f'{answered} answered'), Pace(args.speed),
         )  # fmt: skip
 
 
 def _look(
     args: argparse.Namespace,
-    bag: DriveBag,
+    bag: GuardedBag,
     bundle: Bundle,
     live: LiveRun,
     output: Path,
@@ -256,7 +246,7 @@ def evenly_spaced(stamps: list[int]) -> set[int]:
 
 
 def _score(
-    scores: Scores, index: int, result: Result, truth: Any, shape: tuple[int, ...], bag: DriveBag
+    scores: Scores, index: int, result: Result, truth: Any, shape: tuple[int, ...], bag: GuardedBag
 ) -> None:
     try:
         scores.update(f'{index:09d}', result, truth, (shape[1], shape[0]))
@@ -281,7 +271,6 @@ def _results(
 ) -> dict[str, Any]:
     """Everything that was measured, as plain data."""
     scores = outcome.scores.result()
-    counters = live.counters
     return {
         'schema': 1,
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
@@ -299,18 +288,9 @@ def _results(
             'bundle_hash': bundle.hash,
             'input': [bundle.manifest.input.height, bundle.manifest.input.width],
             'training_data': list(bundle.manifest.training_data),
-            **{
-                key: counters[key]
-                for key in ('engine', 'engine_version', 'device', 'precision')
-                if key in counters
-            },
+            **engine_in_force(live),
         },
-        'frames': frame_counts(live),
-        'latency_ms': spread([value for _, value in live.latencies_ms()]),
-        'publish_late_ms': spread([frame.late_ms for frame in live.frames]),
-        'fps': answers_per_second(live),
-        'rate_in_hz': rate_hz(live) if live.frames else None,
-        'stages_ms': stages(counters),
+        **measured(live),
         'accuracy': scores,
         'accuracy_note': note(drive.kind, scores),
         'undecodable': outcome.undecodable,
@@ -338,34 +318,6 @@ def _print(results: dict[str, Any], output: Path) -> None:
     names = ['report.html', 'overlay.mp4', 'pictures', 'results.json', 'outputs', 'node.log']
     there = [name for name in names if (output / name).exists()]
     console.print(f'in {output}/: {", ".join(there)}', highlight=False)
-
-
-def summary(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Name and value of the headline figures, for the terminal and the report."""
-    frames, latency = results['frames'], results['latency_ms']
-    dropped = _text(frames['replaced'])
-    yield 'frames in', f'{frames["played"]} at {_text(results["rate_in_hz"], ".1f")} Hz'
-    yield 'processed', f'{frames["answered"]} answered, {_text(results["fps"])} a second'
-    yield 'dropped', f'{dropped} replaced by a newer frame before their turn'
-    yield (
-        'rejected',
-        f'{_text(frames["rejected"])} unusable images, {_text(frames["failed"])} failed',
-    )
-    yield 'lost', f'{_text(frames["lost_in_transport"])} between player and node'
-    if frames['unaccounted']:
-        yield 'unaccounted', f'{frames["unaccounted"]} frames: see node.log'
-    yield (
-        'latency',
-        f'p50 {latency["p50"]:.1f} ms, p99 {latency["p99"]:.1f} ms (image stamp to detections)'
-        if latency
-        else 'no answer arrived',
-    )
-    parts = [f'{name} {value["p50"]:.1f}' for name, value in results['stages_ms'].items()]
-    yield 'stages', f'{", ".join(parts)} ms (p50)' if parts else 'the node reported none'
-
-
-def _text(value: float | None, form: str = '') -> str:
-    return 'unknown' if value is None else format(value, form)
 
 
 def _size(text: str) -> tuple[int, int]:

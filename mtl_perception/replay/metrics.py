@@ -7,16 +7,26 @@ merging parts gives exactly the result of one pass, in whatever order. All score
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any, Protocol, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from mtl_perception.decode import Thresholds
+from mtl_perception.replay.average_precision import (
+    MatchTable,
+    Ranking,
+    ScoredImage,
+    best_of_each_class,
+    match,
+)
 from mtl_perception.tasks import UNLABELLED, Task
 
-MAX_DETECTIONS = 100
-"""Detections a class and image that are scored, best first (COCO's and BDD100K's maxDets)."""
+THRESHOLDS = Thresholds(score=0.001, max_detections=300)
+"""What accuracy is measured with: the node's own score threshold would cut off the curve that
+average precision is the area of."""
 
 DRIVABLE_BACKGROUND = 'background'
 """Class whose labelled pixels BDD100K's official drivable mIoU leaves out."""
@@ -69,8 +79,7 @@ class SegmentationMetric:
             raise ValueError(
                 f'{self.task.name} prediction is {prediction.shape}, truth is {truth.shape} [H, W]'
             )
-        pairs = truth.astype(np.uint16) * 256 + prediction
-        counts = np.bincount(pairs.ravel(), minlength=1 << 16).reshape(256, 256)
+        counts = _joint_histogram(truth, prediction)
         classes = len(self.task.classes)
         strangers = np.flatnonzero(counts[classes:UNLABELLED].any(1)) + classes
         if strangers.size:
@@ -124,6 +133,22 @@ class SegmentationMetric:
             result['two_class_miou'] = _mean(self._iou(*self._against(background)))
         return result
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """For storage; `from_arrays` is the inverse."""
+        return {
+            'frames': np.array(self.frames, np.int64),
+            'confusion': self.confusion,
+            'unanswered': self.unanswered,
+        }
+
+    @classmethod
+    def from_arrays(cls, task: Task, arrays: Mapping[str, NDArray[Any]]) -> SegmentationMetric:
+        """What `to_arrays` gave."""
+        metric = cls(task)
+        metric.frames = int(arrays['frames'])
+        metric.confusion, metric.unanswered = arrays['confusion'], arrays['unanswered']
+        return metric
+
     def _against(self, label: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Confusion [2, 2] and unanswered [2] of one class against all others taken together."""
         side = (np.arange(len(self.confusion)) == label).astype(np.int64)
@@ -141,22 +166,8 @@ class SegmentationMetric:
         ]
 
 
-@dataclass(frozen=True)
-class _Image:
-    """One image's boxes as they are scored; xyxy float64."""
-
-    width: int
-    height: int
-    predicted: NDArray[np.float64]
-    scores: NDArray[np.float64]
-    predicted_labels: NDArray[np.int64]
-    truth: NDArray[np.float64]
-    truth_labels: NDArray[np.int64]
-    ignore: NDArray[np.bool_]
-
-
 class DetectionMetric:
-    """Average precision in BDD100K's conventions, by faster-coco-eval.
+    """Average precision in BDD100K's conventions (`average_precision.py`).
 
     AP is COCO's (IoU 0.50 to 0.95, 101 recall points, at most 100 detections a class and image).
     As in Scalabel's evaluator a box's width is x2 - x1 + 1, and an ignored truth box (crowd, or a
@@ -169,12 +180,13 @@ class DetectionMetric:
         """Start from no image; raises ValueError when the task is not a detection task."""
         _check_kind(task, 'detection')
         self.task = task
-        self._images: dict[str, _Image] = {}
+        self.images: dict[str, ScoredImage] = {}
+        """By image id."""
 
     @property
     def frames(self) -> int:
         """Images so far."""
-        return len(self._images)
+        return len(self.images)
 
     def update(
         self,
@@ -194,7 +206,7 @@ class DetectionMetric:
         Raises ValueError when the image was added before, lengths differ, a label is no class of
         the task, or a value is not finite.
         """
-        if image_id in self._images:
+        if image_id in self.images:
             raise ValueError(f'image {image_id!r} was added before; every image counts once')
         truth = np.asarray(boxes, np.float64).reshape(-1, 4)
         truth_labels = np.asarray(labels, np.int64).reshape(-1)
@@ -224,8 +236,8 @@ class DetectionMetric:
             )
         if not all(np.isfinite(values).all() for values in (truth, found, scores)):
             raise ValueError(f'image {image_id!r}: a box or score is not a finite number')
-        kept = _best_of_each_class(scores, found_labels)
-        self._images[image_id] = _Image(
+        kept = best_of_each_class(scores, found_labels)
+        self.images[image_id] = ScoredImage(
             width, height, found[kept], scores[kept], found_labels[kept],
             truth, truth_labels, ignored,
         )  # fmt: skip
@@ -233,87 +245,70 @@ class DetectionMetric:
     def merge(self, other: DetectionMetric) -> None:
         """Add another metric's images; raises ValueError if tasks differ or an image is in both."""
         _check_same_task(self.task, other.task)
-        twice = self._images.keys() & other._images.keys()
+        twice = self.images.keys() & other.images.keys()
         if twice:
             raise ValueError(f'{len(twice)} images are in both metrics, {min(twice)!r} among them')
-        self._images.update(other._images)
+        self.images.update(other.images)
+
+    def ranked(self) -> Ranking:
+        """Every detection matched and ranked: what all figures are made of."""
+        table = MatchTable(self.task.classes)
+        for image_id, image in self.images.items():
+            table.add(image_id, match(image, len(self.task.classes)))
+        return table.ranked()
 
     def result(self) -> dict[str, Any]:
-        """Scores so far: AP, AP50, AP75, APs/APm/APl, `per_class` AP and AP50, and counts.
+        """Scores so far: AP, AP50, AP75, APs/APm/APl, the same `per_class`, and counts.
 
         None where no truth box of the class (or of the size) exists. `objects` counts truth boxes
         by class, ignored ones apart in `ignored`.
         """
-        objects = np.zeros(len(self.task.classes), np.int64)
-        ignored = 0
-        for image in self._images.values():
-            objects += np.bincount(
-                image.truth_labels[~image.ignore], minlength=len(self.task.classes)
-            )
-            ignored += int(image.ignore.sum())
-        result: dict[str, Any] = {
-            'frames': self.frames,
-            'objects': dict(zip(self.task.classes, objects.tolist(), strict=True)),
-            'ignored': ignored,
+        return self.ranked().result()
+
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """For storage; `from_arrays` is the inverse."""
+        images = list(self.images.values())
+        sizes = [
+            (image.width, image.height, len(image.scores), len(image.truth)) for image in images
+        ]
+        arrays: dict[str, NDArray[Any]] = {
+            'ids': np.frombuffer('\n'.join(self.images).encode(), np.uint8),
+            'sizes': np.array(sizes, np.int64).reshape(-1, 4),
         }
-        precision = self._precision() if objects.any() else None
-        for name, threshold, area in (
-            ('AP', None, 0), ('AP50', 0, 0), ('AP75', 5, 0),
-            ('APs', None, 1), ('APm', None, 2), ('APl', None, 3),
-        ):  # fmt: skip
-            result[name] = _average_precision(precision, threshold, area)
-        result['per_class'] = {
-            name: {
-                'AP': _average_precision(precision, None, 0, index),
-                'AP50': _average_precision(precision, 0, 0, index),
+        for name, empty in _IMAGE_ARRAYS.items():
+            parts = [getattr(image, name) for image in images]
+            arrays[name] = np.concatenate(parts) if parts else empty
+        return arrays
+
+    @classmethod
+    def from_arrays(cls, task: Task, arrays: Mapping[str, NDArray[Any]]) -> DetectionMetric:
+        """What `to_arrays` gave."""
+        metric = cls(task)
+        ids = arrays['ids'].tobytes().decode().split('\n')
+        found = truth = 0
+        for image_id, (width, height, predicted, labelled) in zip(
+            ids, arrays['sizes'].tolist(), strict=False
+        ):
+            parts = {
+                name: arrays[name][truth : truth + labelled]
+                if name in ('truth', 'truth_labels', 'ignore')
+                else arrays[name][found : found + predicted]
+                for name in _IMAGE_ARRAYS
             }
-            for index, name in enumerate(self.task.classes)
-        }
-        return result
+            metric.images[image_id] = ScoredImage(width, height, **parts)
+            found, truth = found + predicted, truth + labelled
+        return metric
 
-    def _precision(self) -> NDArray[np.float64]:
-        """COCO's precision [IoU threshold, recall, class, area, 1]; -1 where there is no truth."""
-        # Imported here: a node that only infers need not have the evaluator installed.
-        from faster_coco_eval import COCO, COCOeval_faster
 
-        images: list[dict[str, Any]] = []
-        annotations: list[dict[str, Any]] = []
-        detections: list[dict[str, Any]] = []
-        # Sorted, so that equal scores rank alike in whatever order images came or were merged.
-        for number, (_, image) in enumerate(sorted(self._images.items()), start=1):
-            images.append({'id': number, 'width': image.width, 'height': image.height})
-            for box, label, ignored in zip(
-                _xywh(image.truth), image.truth_labels.tolist(), image.ignore.tolist(), strict=True
-            ):
-                annotations.append(
-                    {
-                        'id': len(annotations) + 1,
-                        'image_id': number,
-                        'category_id': label + 1,
-                        'bbox': box,
-                        'area': box[2] * box[3],
-                        'iscrowd': int(ignored),
-                        'ignore': int(ignored),
-                    }
-                )
-            for box, score, label in zip(
-                _xywh(image.predicted),
-                image.scores.tolist(),
-                image.predicted_labels.tolist(),
-                strict=True,
-            ):
-                detections.append(
-                    {'image_id': number, 'category_id': label + 1, 'bbox': box, 'score': score}
-                )
-        categories = [{'id': i + 1, 'name': name} for i, name in enumerate(self.task.classes)]
-        truth = COCO({'images': images, 'annotations': annotations, 'categories': categories})
-        evaluation = COCOeval_faster(
-            truth, truth.loadRes(detections), iouType='bbox', print_function=_silent
-        )
-        evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.evaluate()
-        evaluation.accumulate()
-        return np.asarray(evaluation.eval['precision'], np.float64)
+_IMAGE_ARRAYS: dict[str, NDArray[Any]] = {
+    'predicted': np.zeros((0, 4)),
+    'scores': np.zeros(0),
+    'predicted_labels': np.zeros(0, np.int64),
+    'truth': np.zeros((0, 4)),
+    'truth_labels': np.zeros(0, np.int64),
+    'ignore': np.zeros(0, bool),
+}
+"""Arrays of a `ScoredImage`, as they are when it is empty."""
 
 
 class ClassificationMetric:
@@ -361,6 +356,17 @@ class ClassificationMetric:
             'f1': dict(zip(self.task.classes, f1, strict=True)),
         }
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """For storage; `from_arrays` is the inverse."""
+        return {'confusion': self.confusion}
+
+    @classmethod
+    def from_arrays(cls, task: Task, arrays: Mapping[str, NDArray[Any]]) -> ClassificationMetric:
+        """What `to_arrays` gave."""
+        metric = cls(task)
+        metric.confusion = arrays['confusion']
+        return metric
+
 
 Metric: TypeAlias = SegmentationMetric | DetectionMetric | ClassificationMetric
 
@@ -376,6 +382,26 @@ def metric_for(task: Task) -> Metric | None:
     """The metric of the task's kind from no frame, or None for a kind that has none yet."""
     kind = _METRICS.get(task.kind)
     return kind(task) if kind else None
+
+
+def metric_from(task: Task, arrays: Mapping[str, NDArray[Any]]) -> Metric:
+    """The metric whose `to_arrays` gave these; raises ValueError on a kind that has none."""
+    kind = _METRICS.get(task.kind)
+    if kind is None:
+        raise ValueError(f'task {task.name!r} of kind {task.kind} has no metric')
+    return kind.from_arrays(task, arrays)
+
+
+def _joint_histogram(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Pixels by [truth, prediction], int64 [256, 256]; twice as fast as `np.bincount` of pairs."""
+    counts = np.zeros((256, 256), np.int64)
+    # OpenCV counts in float32, which is exact up to 2 ** 24 pixels.
+    rows = max(1, (1 << 24) // truth.shape[1])
+    for first in range(0, len(truth), rows):
+        pair = [np.ascontiguousarray(mask[first : first + rows]) for mask in (truth, prediction)]
+        ends = [0.0, 256.0, 0.0, 256.0]
+        counts += cv2.calcHist(pair, [0, 1], None, [256, 256], ends).astype(np.int64)
+    return counts
 
 
 def _check_kind(task: Task, kind: str) -> None:
@@ -394,39 +420,3 @@ def _check_same_task(ours: Task, theirs: Task) -> None:
 def _mean(values: list[float | None]) -> float | None:
     present = [value for value in values if value is not None]
     return float(np.mean(present)) if present else None
-
-
-def _best_of_each_class(
-    scores: NDArray[np.float64], labels: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Indices of at most MAX_DETECTIONS a class, by falling score; more are never scored."""
-    order = np.argsort(-scores, kind='stable')
-    if len(order) <= MAX_DETECTIONS:
-        return order
-    kept = [order[labels[order] == label][:MAX_DETECTIONS] for label in np.unique(labels)]
-    return np.concatenate(kept)
-
-
-def _xywh(boxes: NDArray[np.float64]) -> list[list[float]]:
-    """Corners xyxy -> COCO's x, y, width, height, pixels counted inclusively as Scalabel does."""
-    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2] + 1], 1).tolist()
-
-
-def _average_precision(
-    precision: NDArray[np.float64] | None,
-    threshold: int | None,
-    area: int,
-    label: int | None = None,
-) -> float | None:
-    """Mean of `_precision` over what exists; indices: IoU 0.50 + 0.05 * threshold, COCO's areas."""
-    if precision is None:
-        return None
-    thresholds = slice(None) if threshold is None else threshold
-    labels = slice(None) if label is None else label
-    values = precision[thresholds, :, labels, area, 0]
-    present = values[values > -1]
-    return float(present.mean()) if present.size else None
-
-
-def _silent(*_: object) -> None:
-    """Take the evaluator's progress lines."""

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,18 @@ STOP_TIMEOUT_S = 5.0
 
 class LiveError(Exception):
     """A live run that could not be made or finished: what failed, with the node's own words."""
+
+
+def need_ros(what: str) -> None:
+    """Raise LiveError unless ROS 2 and vision_msgs are here; `what` needs them."""
+    try:
+        import_module('rclpy')
+        import_module('vision_msgs.msg')
+    except ImportError as error:
+        raise LiveError(
+            f'{what} needs ROS 2 ({error}). Run `make setup`, which installs it into .venv, or '
+            f'source your ROS 2; `mtl-perception replay` without --live needs none.'
+        ) from error
 
 
 class NodeProcess:
@@ -41,7 +54,7 @@ class NodeProcess:
             text=True,
             errors='replace',
             start_new_session=True,
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         self._reader = threading.Thread(target=self._read, name='node log', daemon=True)
         self._reader.start()
@@ -81,7 +94,22 @@ class NodeProcess:
                 self._lines.append(line.rstrip())
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to interrupt this child when its parent ends without having stopped it."""
+class RunningNode:
+    """A node that somebody else started and watches."""
+
+    def __init__(self, name: str) -> None:
+        """Full name of the node."""
+        self._name = name
+
+    def check(self) -> None:
+        """Nothing is known of its process."""
+
+    def told(self, what: str) -> str:
+        """A sentence without the node's words, which only its starter has."""
+        return f'{what}: {self._name}. Look at its own output, and at its domain (ROS_DOMAIN_ID)'
+
+
+def die_with_parent(number: int = signal.SIGINT) -> None:
+    """Ask Linux to signal this child when its parent ends without having stopped it."""
     set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGINT)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, number)

@@ -10,7 +10,8 @@ import numpy as np
 
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
-from mtl_perception.replay.bag import BagFrame, DriveBag, by_stamp, open_bag, read_messages
+from mtl_perception.replay.bag import DriveBag, DriveFrame
+from mtl_perception.replay.bag_file import by_stamp, open_bag, read_messages
 from mtl_perception.replay.cdr import (
     CLASSIFICATION,
     DETECTIONS,
@@ -20,6 +21,7 @@ from mtl_perception.replay.cdr import (
     deserialise,
     mask_of,
 )
+from mtl_perception.replay.guarded import GuardedBag
 from mtl_perception.replay.truth import class_ids
 from mtl_perception.tasks import Task
 
@@ -35,7 +37,7 @@ def recorded_results(
     Only what was received is in a Result: a lost mask is a missing key. Raises BagError on a
     damaged bag or on classes that the tasks do not have.
     """
-    topics = {_topic(task, prefix): task for task in tasks if task.kind in TYPES}
+    topics = {answer_topic(task, prefix): task for task in tasks if task.kind in TYPES}
     reader = open_bag(path)
     try:
         wanted = [item for item in reader.connections if item.topic in topics]
@@ -44,8 +46,8 @@ def recorded_results(
             for topic, cdr in messages.items():
                 task = topics[topic]
                 try:
-                    _add(result, task, deserialise(cdr, TYPES[task.kind]), topic)
-                except ValueError as error:
+                    _add(result, task, deserialise(cdr, TYPES[task.kind]))
+                except (ValueError, BagError) as error:
                     raise BagError(f'{path}: {topic}: {error}') from error
             yield stamp, result
     finally:
@@ -53,8 +55,8 @@ def recorded_results(
 
 
 def joined(
-    bag: DriveBag, played: Mapping[int, int], results: Iterator[tuple[int, Result]]
-) -> Iterator[tuple[BagFrame, Result | None]]:
+    bag: DriveBag | GuardedBag, played: Mapping[int, int], results: Iterator[tuple[int, Result]]
+) -> Iterator[tuple[DriveFrame, Result | None]]:
     """Every played frame of the drive with the node's answer, None where there is none.
 
     `played` gives the stamp under which a frame (by its stamp in the drive) was published. Both
@@ -71,14 +73,14 @@ def joined(
         yield frame, answer[1] if matches and answer is not None else None
 
 
-def _topic(task: Task, prefix: str) -> str:
+def answer_topic(task: Task, prefix: str) -> str:
     """As `topics.output_topic` names it, which cannot be imported without ROS; a test compares."""
     if task.kind == 'classification':
         return f'{prefix}/scene/{task.name}'
     return f'{prefix}/{"detections" if task.name == "detection" else task.name}'
 
 
-def _add(result: Result, task: Task, message: Any, topic: str) -> None:
+def _add(result: Result, task: Task, message: Any) -> None:
     if task.kind == 'detection':
         boxes, names = boxes_of(message)
         scores = [item.results[0].hypothesis.score for item in message.detections if item.results]
@@ -86,7 +88,7 @@ def _add(result: Result, task: Task, message: Any, topic: str) -> None:
             boxes, np.array(scores, np.float32), np.array(class_ids(task, names), np.int64)
         )
     elif task.kind == 'segmentation':
-        result.masks[task.name] = mask_of(message, topic)
+        result.masks[task.name] = mask_of(message)
     else:
         probabilities = np.zeros(len(task.classes), np.float32)
         ids = class_ids(task, [item.class_id for item in message.results])

@@ -6,9 +6,10 @@ import base64
 import logging
 import queue
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -17,18 +18,30 @@ from numpy.typing import NDArray
 from mtl_perception import overlay
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Frame, Result
-from mtl_perception.replay.truth import Truth, class_ids, same_size
+from mtl_perception.replay.average_precision import Rules, ScoredImage, match
+from mtl_perception.replay.truth import Truth, TruthBoxes, class_ids, same_size
 from mtl_perception.tasks import UNLABELLED, Task
 
 log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
+T = TypeVar('T')
+
 SHOWN_SCORE = 0.3
 """Detections below this score are measured but not painted."""
 
 VIDEO_WIDTH = 768
 VP9_FRAMES = 400
 """VP9 plays in every browser and takes a quarter of a second a frame; above this, mp4v."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame looked at again: uint8 [H, W, 3] RGB, what was answered about it, what is true."""
+
+    image: Image
+    result: Result
+    truth: Truth
 
 
 @dataclass(frozen=True)
@@ -65,7 +78,7 @@ def shown(result: Result) -> Result:
 
 
 def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
-    """The truth in the shape of a perfect answer, for painting."""
+    """The truth in the shape of a perfect answer, for painting; its boxes have no score."""
     result = Result(masks=dict(truth.masks))
     for task in tasks:
         if task.kind == 'detection' and truth.boxes is not None:
@@ -73,7 +86,7 @@ def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
             labels = np.array(class_ids(task, truth.boxes.classes), np.int64)[kept]
             boxes = truth.boxes.boxes[kept]
             result.detections[task.name] = Detections(
-                boxes, np.ones(len(boxes), np.float32), labels
+                boxes, np.full(len(boxes), np.nan, np.float32), labels
             )
         elif task.kind == 'classification' and task.name in truth.labels:
             probabilities = np.zeros(len(task.classes), np.float32)
@@ -97,6 +110,80 @@ def panels(image: Image, result: Result, truth: Truth, tasks: Sequence[Task]) ->
             expected = same_size(truth.masks[task.name], mask)
             found.append(Panel(f'{task.name}, wrong pixels in red', _errors(image, mask, expected)))
     return tuple(found)
+
+
+def task_panels(seen: Seen, task: Task) -> tuple[Panel, ...]:
+    """What was answered and what is true, at one task, side by side; then what differs."""
+    truth = truth_as_result(seen.truth, [task])
+    if task.kind == 'segmentation':
+        return _mask_panels(seen, task, truth)
+    found = Result(
+        _only(shown(seen.result).detections, task), {}, _only(seen.result.probabilities, task)
+    )
+    panels = [
+        Panel('predicted', overlay.draw(seen.image, found, [task], None)),
+        Panel('truth', overlay.draw(seen.image, truth, [task], None)),
+    ]
+    if task.name in found.detections and seen.truth.boxes is not None:
+        panels.append(
+            Panel(
+                'missed red, false orange, found green',
+                _box_errors(seen.image, found.detections[task.name], seen.truth.boxes, task),
+            )
+        )
+    return tuple(panels)
+
+
+def _mask_panels(seen: Seen, task: Task, truth: Result) -> tuple[Panel, ...]:
+    mask = seen.result.masks.get(task.name)
+    if mask is None:
+        return ()
+    panels = [Panel('predicted', _painted(seen.image, mask, task))]
+    if task.name in truth.masks:
+        expected = same_size(truth.masks[task.name], mask)
+        panels.append(Panel('truth', _painted(seen.image, expected, task)))
+        panels.append(Panel('wrong pixels in red', _errors(seen.image, mask, expected)))
+    return tuple(panels)
+
+
+def _only(answers: Mapping[str, T], task: Task) -> dict[str, T]:
+    return {name: value for name, value in answers.items() if name == task.name}
+
+
+def _painted(image: Image, mask: NDArray[np.uint8], task: Task) -> Image:
+    """The mask on the picture; strongly, unless its table leaves classes unpainted."""
+    if all(any(colour) for colour in task.colours):
+        return _tinted(image, mask, task)
+    return overlay.draw(image, Result(masks={task.name: mask}), [task], task.name)
+
+
+def at_iou_50(rules: Rules) -> NDArray[np.bool_]:
+    """What the rule of IoU 0.5 and boxes of all sizes says."""
+    return (rules & np.uint64(1)).astype(bool)
+
+
+def _box_errors(image: Image, found: Detections, truth: TruthBoxes, task: Task) -> Image:
+    """Boxes by what became of them at IoU 0.5: missed red, false orange, found green."""
+    labels = np.array(class_ids(task, truth.classes), np.int64)
+    height, width = image.shape[:2]
+    scored = ScoredImage(
+        width, height, found.boxes.astype(np.float64), found.scores.astype(np.float64),
+        found.labels.astype(np.int64), truth.boxes.astype(np.float64), labels, truth.ignore,
+    )  # fmt: skip
+    matches = match(scored, len(task.classes))
+    wrong = ~at_iou_50(matches.right) & ~at_iou_50(matches.ignored)
+    missed = ~truth.ignore & (matches.taken_by < 0)
+    got = ~truth.ignore & (matches.taken_by >= 0)
+    painted = np.asarray(cv2.addWeighted(image, 0.6, np.zeros_like(image), 0.4, 0), np.uint8)
+    line = max(1, round(height / 300))
+    for boxes, colour, thick in (
+        (truth.boxes[got], (70, 210, 120), line),
+        (found.boxes[wrong], (255, 160, 40), line + 1),
+        (truth.boxes[missed], (245, 60, 70), line + 1),
+    ):
+        for left, top, right, bottom in np.round(boxes).astype(int).tolist():
+            cv2.rectangle(painted, (left, top), (right, bottom), colour, thick, cv2.LINE_AA)
+    return painted
 
 
 def _tinted(image: Image, mask: NDArray[np.uint8], task: Task) -> Image:
@@ -194,6 +281,14 @@ class Video:
         while (image := self._queue.get()) is not None:
             if self._writer is not None and self.codec:
                 self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+
+
+def plays_in_browsers(path: Path) -> bool:
+    """Whether a video that `Video` wrote is VP9, which browsers show; mp4v they do not."""
+    capture = cv2.VideoCapture(str(path))
+    code = int(capture.get(cv2.CAP_PROP_FOURCC))
+    capture.release()
+    return code.to_bytes(4, 'little').lower() in (b'vp09', b'vp90')
 
 
 def _fitted(image: Image, size: tuple[int, int]) -> Image:

@@ -18,13 +18,16 @@ matplotlib.use('Agg')
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-INK, FAINT, FIRST, SECOND, ALARM = '#010101', '#020202', '#030303', '#040404', '#050505'
+INK, FAINT, FIRST, SECOND, ALARM, GOOD = (
+    '#010101', '#020202', '#030303', '#040404', '#050505', '#060606'
+)  # fmt: skip
 VARIABLES = {
     INK: 'var(--ink-2)',
     FAINT: 'var(--line)',
     FIRST: 'var(--first)',
     SECOND: 'var(--second)',
     ALARM: 'var(--alarm)',
+    GOOD: 'var(--good)',
 }
 WIDE, HALF, THIRD = (11.4, 2.9), (5.5, 2.7), 3.6
 """Inches, in the proportion of the page's columns, so that letters come out alike everywhere."""
@@ -54,7 +57,7 @@ def latency_over_time(
     """Points (seconds, ms); ticks at the bottom where a frame went unanswered."""
     times, values = np.array(latencies).reshape(-1, 2).T
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(WIDE)
+        figure, axes = new_figure(WIDE)
         axes.plot(times, values, '.', color=FIRST, markersize=4, label='latency of a frame')
         if len(dropped_s):
             axes.plot(
@@ -67,13 +70,13 @@ def latency_over_time(
         axes.set_xlabel('seconds since the first frame')
         axes.set_ylabel('ms')
         axes.legend(loc='upper right', frameon=False, ncols=3, fontsize=8, handlelength=1)
-        return _svg(figure, 'latency-time')
+        return as_svg(figure, 'latency-time')
 
 
 def latency_histogram(values: Sequence[float]) -> str:
     """How many frames took how long, with p50 and p99."""
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(HALF)
+        figure, axes = new_figure(HALF)
         axes.hist(values, bins=min(40, max(8, len(values) // 5)), color=FIRST)
         for rank, place in ((50, 'p50'), (99, 'p99')):
             value = float(np.percentile(values, rank))
@@ -84,7 +87,7 @@ def latency_histogram(values: Sequence[float]) -> str:
         axes.margins(y=0.18)
         axes.set_xlabel('latency, ms')
         axes.set_ylabel('frames')
-        return _svg(figure, 'latency-histogram')
+        return as_svg(figure, 'latency-histogram')
 
 
 def stage_times(stages: Mapping[str, Mapping[str, float]]) -> str:
@@ -93,7 +96,7 @@ def stage_times(stages: Mapping[str, Mapping[str, float]]) -> str:
     p50 = [stages[name].get('p50', 0.0) for name in names]
     p99 = [stages[name].get('p99', 0.0) for name in names]
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(HALF)
+        figure, axes = new_figure(HALF)
         rows = np.arange(len(names))[::-1]
         axes.barh(rows, p99, height=0.12, color=SECOND, label='p99')
         axes.barh(rows, p50, height=0.5, color=FIRST, label='p50')
@@ -101,7 +104,7 @@ def stage_times(stages: Mapping[str, Mapping[str, float]]) -> str:
         axes.grid(axis='y', visible=False)
         axes.set_xlabel('ms')
         axes.legend(loc='lower right', frameon=False, fontsize=8)
-        return _svg(figure, 'stages')
+        return as_svg(figure, 'stages')
 
 
 def class_bars(title: str, values: Mapping[str, float | None]) -> str:
@@ -111,7 +114,7 @@ def class_bars(title: str, values: Mapping[str, float | None]) -> str:
         key=lambda item: item[1],
     )
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure((THIRD, 0.75 + 0.2 * len(present)))
+        figure, axes = new_figure((THIRD, 0.75 + 0.2 * len(present)))
         axes.barh([name for name, _ in present], [v for _, v in present], height=0.6, color=FIRST)
         for row, (_, value) in enumerate(present):
             axes.annotate(
@@ -122,10 +125,11 @@ def class_bars(title: str, values: Mapping[str, float | None]) -> str:
         axes.set_xticks([0, 25, 50, 75, 100])
         axes.grid(axis='y', visible=False)
         axes.set_xlabel(title)
-        return _svg(figure, f'bars-{title}')
+        return as_svg(figure, f'bars-{title}')
 
 
-def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+def new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """A transparent figure of so many inches, and its axes."""
     figure = Figure(figsize=size, layout='constrained')
     figure.patch.set_alpha(0)
     axes = figure.add_subplot()
@@ -133,7 +137,7 @@ def _figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _svg(figure: Figure, title: str) -> str:
+def as_svg(figure: Figure, title: str) -> str:
     """Inline SVG: ids that are its own, colours from the page, width of its column."""
     buffer = StringIO()
     name = re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')
