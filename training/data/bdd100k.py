@@ -1,171 +1,141 @@
-"""Data sets in the BDD100K layout, which real, derived and generated data share here.
+"""The BDD100K layout, which real, derived and generated data share here.
 
-    images/{100k,10k}/{split}/NAME.jpg          one index by NAME over both folders
-    labels/det_20/det_{split}.json              Scalabel frames: boxes and image attributes
+    images/{100k,10k,...}/{split}/NAME.jpg      one index by NAME over all of them
+    labels/det_20/det_{split}.json              Scalabel frames: boxes and image attributes; else
+    labels/bdd100k_labels_images_{split}.json   the same of 2018; else
+    labels/100k/{split}/NAME.json               the same of 2018, a file an image
     labels/{drivable,sem_seg}/masks/{split}/NAME.png    index = class id, 255 = unlabelled
+    labels/lane/masks/{split}/NAME.png          bits: -, -, direction, style, background, category
 
-A frame listed in the detection file is labelled for detection even when it has no box; an attribute
-`undefined`, a missing mask and an unlisted frame are unlabelled. Categories that are not among the
-ten (`other vehicle`, ...) and boxes marked crowd or suspectMerged are ignored regions.
+A frame listed in the label file is labelled for detection even when it has no box; an attribute
+`undefined`, a missing mask and an unlisted frame are unlabelled. Crowds, boxes marked suspectMerged
+and the categories that the toolkit maps but does not score are ignored regions. Masks that exist
+only as polygons or RLE are drawn by `python -m training.data.to_masks`.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.labels import LabelError, read_mask, scalabel_frames, truth_boxes
-from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
-from training.data.sample import Boxes, DatasetError, Sample
+from mtl_perception.replay.label_files import IMAGE_SUFFIX, Frame, scalabel_frames
+from mtl_perception.tasks import DRIVABLE, LANE, SEMANTIC, UNLABELLED
+from training.data.index import UNKNOWN, Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
+from training.tasks.segmentation import COARSE7
 
 log = logging.getLogger(__name__)
 
-ATTRIBUTES = {task.name: task for task in (WEATHER, SCENE, TIME_OF_DAY)}
+MASK_KINDS = {DRIVABLE.name: 'drivable', SEMANTIC.name: 'sem_seg', LANE.name: 'lane'}
+"""Folder below `labels/` by task."""
+
+LANE_BACKGROUND = 1 << 3
+LANE_USED_BITS = 0b0011_1111
 
 
-@dataclass(frozen=True)
-class LayoutConfig:
-    """Where a data set lies and what its labels mean.
+def index(config: LayoutConfig, split: str) -> Index:
+    """Files and frames of a split; raises DatasetError on an unreadable label file."""
+    labels = config.folder / 'labels'
+    images = _images(config, split)
+    masks = {}
+    for task, kind in MASK_KINDS.items():
+        files = mask_files(config, split, task)
+        if files.paths:
+            masks[task] = files
+        elif any((labels / kind / form).is_dir() for form in ('polygons', 'rles')):
+            log.warning(
+                'data set %r has %s labels as polygons or RLE only, which are not read: run '
+                '`python -m training.data.to_masks %s` once', config.name, kind, config.root,
+            )  # fmt: skip
+    box_file = find_box_file(labels, split)
+    frames: dict[str, Frame] = {}
+    if box_file is not None:
+        with as_dataset_error():
+            found = scalabel_frames(box_file)
+        frames = {f['name']: f for f in found if fnmatch(f['name'], config.pattern)}
+    return Index(images, frames, masks, box_file, f'{config.folder}/images/*/{split}')
 
-    pattern picks image names. weight is the share of training draws. semantic_masks is the folder
-    of the semantic labels; for `coarse7` its ids are class sets. drivable_split False says that the
-    masks know road and background only, so that road means direct or alternative. An optional data
-    set that is not there is left out, with a log line.
+
+def mask_files(config: LayoutConfig, split: str, task: str) -> MaskFiles:
+    """The masks of a task by image name."""
+    kind = config.semantic_masks if task == SEMANTIC.name else MASK_KINDS[task]
+    folder = config.folder / 'labels' / kind / 'masks' / split
+    paths = {f'{path.stem}{IMAGE_SUFFIX}': path for path in sorted(folder.glob('*.png'))}
+    kept = {name: path for name, path in paths.items() if fnmatch(name, config.pattern)}
+    return MaskFiles(kept, _table(task, config))
+
+
+def splits(folder: Path) -> list[str]:
+    """Splits that have a folder of images."""
+    return sorted({path.name for path in folder.glob('images/*/*') if path.is_dir()})
+
+
+def find_box_file(labels: Path, split: str) -> Path | None:
+    """The newest edition of the boxes of a split that is there."""
+    editions = (
+        labels / 'det_20' / f'det_{split}.json',
+        labels / f'bdd100k_labels_images_{split}.json',
+        labels / '100k' / split,
+    )
+    return next((path for path in editions if path.exists()), None)
+
+
+def _images(config: LayoutConfig, split: str) -> dict[str, Path]:
+    """Images of the split by name, less those that another part of the data set holds out.
+
+    The 10k and the 100k images of BDD100K were split independently (toolkit issue 132): some
+    training images of one are validation images of the other.
     """
-
-    name: str
-    root: str
-    pattern: str = '*'
-    weight: float = 1.0
-    semantic_masks: str = 'sem_seg'
-    drivable_split: bool = True
-    optional: bool = False
-
-
-class Bdd100kLayout:
-    """Index over one split; `load(i)` reads a `Sample`.
-
-    Raises DatasetError when the folder has no images for the split, or on unreadable files.
-    """
-
-    def __init__(self, config: LayoutConfig, split: str) -> None:
-        """Build the index by image name; reads the label file, no image."""
-        self.config = config
-        self.split = split
-        self.root = Path(config.root).expanduser()
-        self.images = {
-            path.name: path
-            for folder in sorted(self.root.glob(f'images/*/{split}'))
-            for path in sorted(folder.rglob('*.jpg'))
-            if fnmatch(path.name, config.pattern)
-        }
-        if not self.images:
-            raise DatasetError(
-                f'data set {config.name!r}: no images {config.pattern!r} under '
-                f'{self.root}/images/*/{split}; see README, section Training, for the layout'
-            )
-        self.names = sorted(self.images)
-        self.frames = self._read_frames()
-
-    def __len__(self) -> int:
-        """Number of images of the split."""
-        return len(self.names)
-
-    def load(self, index: int) -> Sample:
-        """Read image and labels of the index-th name."""
-        name = self.names[index]
-        path = self.images[name]
-        image = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if image is None:
-            raise DatasetError(f'{path} does not decode as an image')
-        rgb = np.ascontiguousarray(image[..., ::-1])
-        frame = self.frames.get(name)
-        classes = {} if frame is None else _attributes(frame.get('attributes') or {})
-        boxes = {} if frame is None else {DETECTION.name: _boxes(frame.get('labels') or [])}
-        return Sample(name, self.config.name, rgb, boxes, self._masks(name, rgb.shape[:2]), classes)
-
-    def _read_frames(self) -> Mapping[str, Mapping[str, Any]]:
-        path = self.root / 'labels' / 'det_20' / f'det_{self.split}.json'
-        if not path.is_file():
-            return {}
-        with _as_dataset_error():
-            frames = scalabel_frames(path)
-        return {frame['name']: frame for frame in frames if frame['name'] in self.images}
-
-    def _masks(self, name: str, size: tuple[int, ...]) -> dict[str, NDArray[np.uint8]]:
-        masks = {}
-        drivable = self._mask('drivable', name, size, len(DRIVABLE.classes))
-        if drivable is not None:
-            if not self.config.drivable_split:
-                drivable[drivable == 0] = len(DRIVABLE.classes)
-            masks[DRIVABLE.name] = drivable
-        coarse = self.config.semantic_masks != 'sem_seg'
-        semantic = self._mask(self.config.semantic_masks, name, size, len(SEMANTIC.classes))
-        if semantic is not None:
-            if coarse:
-                semantic[semantic != 255] += len(SEMANTIC.classes)
-            masks[SEMANTIC.name] = semantic
-        return masks
-
-    def _mask(
-        self, kind: str, name: str, size: tuple[int, ...], classes: int
-    ) -> NDArray[np.uint8] | None:
-        path = self.root / 'labels' / kind / 'masks' / self.split / f'{Path(name).stem}.png'
-        if not path.is_file():
-            return None
-        with _as_dataset_error():
-            mask = read_mask(path)
-        if mask.shape != tuple(size):
-            raise DatasetError(f'{path}: mask is {mask.shape}, its image is {tuple(size)}')
-        unknown = np.setdiff1d(np.unique(mask), [*range(classes), 255])
-        if len(unknown):
-            raise DatasetError(f'{path}: unknown ids {unknown.tolist()}, expected 0-{classes - 1}')
-        return mask
-
-
-def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Bdd100kLayout]:
-    """Open a split of every data set; raises DatasetError when one that is needed is missing."""
-    layouts = []
-    for config in configs:
-        if config.optional and not Path(config.root).expanduser().is_dir():
-            log.warning('data set %r left out: no folder %s', config.name, config.root)
-            continue
-        layouts.append(Bdd100kLayout(config, split))
-    if not layouts:
-        raise DatasetError(
-            f'none of the data sets {[c.name for c in configs]} is there; '
-            f'`python -m training.data.scenes` draws one'
-        )
-    return layouts
-
-
-@contextmanager
-def _as_dataset_error() -> Iterator[None]:
-    try:
-        yield
-    except LabelError as error:
-        raise DatasetError(str(error)) from error
-
-
-def _attributes(attributes: Mapping[str, str]) -> dict[str, int]:
-    """Image attributes -> class ids, `undefined` left out."""
-    return {
-        name: task.classes.index(attributes[name])
-        for name, task in ATTRIBUTES.items()
-        if attributes.get(name) in task.classes
+    parts = sorted(config.folder.glob(f'images/*/{split}'))
+    images = {
+        path.name: path
+        for part in parts
+        for path in sorted(part.rglob(f'*{IMAGE_SUFFIX}'))
+        if fnmatch(path.name, config.pattern)
     }
+    if split != 'train':
+        return images
+    held_out = {
+        path.name
+        for part in parts
+        for other in ('val', 'test')
+        for folder in config.folder.glob(f'images/*/{other}')
+        if folder.parent != part.parent
+        for path in folder.rglob(f'*{IMAGE_SUFFIX}')
+        if path.name in images and images[path.name].is_relative_to(part)
+    }
+    if held_out:
+        log.warning(
+            'data set %r: %d training images are held out elsewhere in it (%s, ...) and are left '
+            'out', config.name, len(held_out), min(held_out),
+        )  # fmt: skip
+    return {name: path for name, path in images.items() if name not in held_out}
 
 
-def _boxes(labels: list[Mapping[str, Any]]) -> Boxes:
-    truth = truth_boxes(labels)
-    ids = [DETECTION.classes.index(name) for name in truth.classes]
-    return Boxes(truth.boxes, np.array(ids, np.int64), truth.ignore)
+def _table(task: str, config: LayoutConfig) -> NDArray[np.uint8]:
+    """From ids of the files to ours."""
+    if task == LANE.name:
+        return lane_table()
+    if task == SEMANTIC.name and config.semantic_masks != 'sem_seg':
+        table = id_table(len(COARSE7))
+        table[: len(COARSE7)] += len(SEMANTIC.classes)
+        return table
+    if task == DRIVABLE.name and not config.drivable_split:
+        table = id_table(len(DRIVABLE.classes))
+        table[0] = len(DRIVABLE.classes)
+        return table
+    return id_table(len((SEMANTIC if task == SEMANTIC.name else DRIVABLE).classes))
+
+
+def lane_table() -> NDArray[np.uint8]:
+    """The toolkit's lane byte -> lane 0 or background 1, whatever direction, style or category.
+
+    Bit 3 is set where there is no marking; files are 255 there.
+    """
+    values = np.arange(256)
+    table = np.where(values & LANE_BACKGROUND, 1, 0).astype(np.uint8)
+    table[(values & ~LANE_USED_BITS != 0) & (values != UNLABELLED)] = UNKNOWN
+    return table

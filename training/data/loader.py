@@ -1,35 +1,102 @@
-"""Batches as a pure function of (seed, step): a killed run resumes with exactly the next batch."""
+"""Batches as a pure function of (seed, step): a killed run resumes with exactly the next batch.
+
+A file that cannot be read does not end a run: another draw takes its place, which follows from the
+same (seed, draw), and is counted. When more than BROKEN_SHARE of the draws had to be replaced the
+data set is at fault, and the run ends with the list.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from training.data.bdd100k import Bdd100kLayout
-from training.data.sample import Batch, Sample, collate
-from training.data.transforms import AugmentConfig, augment
+from training.data.layout import Layout
+from training.data.mosaic import SCALE, draw_tiles, join
+from training.data.sample import Batch, DatasetError, Sample, collate
+from training.data.sampling import repeat_factors
+from training.data.transforms import AugmentConfig, View, finish, outdoors
+
+log = logging.getLogger(__name__)
+
+BROKEN_SHARE = 0.01
+"""Share of draws that may be replaced because a file is broken."""
+BROKEN_FREE = 20
+"""Broken draws that a run may meet whatever their share: it is not known yet."""
+PREFETCH = 6
+"""Batches that a worker has ready ahead of the training step."""
+ATTEMPTS = 8
+"""Draws in the place of one before it is given up."""
 
 
 class Draws(Dataset[Sample]):
     """Draw number -> augmented sample; source, image and augmentation follow from (seed, draw)."""
 
-    def __init__(self, layouts: Sequence[Bdd100kLayout], config: AugmentConfig, seed: int) -> None:
-        """Sources are drawn by their configured weights, images uniformly within a source."""
+    def __init__(
+        self, layouts: Sequence[Layout], config: AugmentConfig, seed: int,
+        tasks: Collection[str] | None = None,
+    ) -> None:  # fmt: skip
+        """Sources are drawn by their configured weights, images of a source by their repeat factor.
+
+        tasks: labels of other tasks are not read; by default all are.
+        """
         self.layouts = layouts
         self.config = config
         self.seed = seed
+        self.tasks = tasks
         weights = np.array([layout.config.weight for layout in layouts], np.float64)
         self.shares = weights / weights.sum()
+        self.cumulative = [_cumulative(layout) for layout in layouts]
 
     def __getitem__(self, draw: int) -> Sample:
-        """The sample of one draw."""
-        rng = np.random.default_rng([self.seed, draw])
-        layout = self.layouts[rng.choice(len(self.layouts), p=self.shares)]
-        return augment(layout.load(int(rng.integers(len(layout)))), self.config, rng)
+        """The sample of one draw; raises DatasetError when it and its replacements are broken."""
+        broken: list[str] = []
+        while len(broken) < ATTEMPTS:
+            # Trailing zeros do not change a seed: this is default_rng([seed, draw]) at first.
+            rng = np.random.default_rng([self.seed, draw, len(broken)])
+            try:
+                return replace(self._draw(rng), broken=tuple(broken))
+            except DatasetError as error:
+                broken.append(str(error))
+        raise DatasetError(f'draw {draw} and {ATTEMPTS - 1} in its place are broken: {broken}')
+
+    def _draw(self, rng: np.random.Generator) -> Sample:
+        config = self.config
+        if config.mosaic and rng.random() < config.mosaic:
+            tiles = draw_tiles(config.height, config.width, rng)
+            parts = [
+                self._part(rng, (tile.height, tile.width), rng.uniform(*SCALE)) for tile in tiles
+            ]
+            return finish(join(parts, tiles), config, rng)
+        return finish(self._part(rng, (config.height, config.width)), config, rng)
+
+    def _part(
+        self, rng: np.random.Generator, crop: tuple[int, int], factor: float = 1.0
+    ) -> Sample:  # fmt: skip
+        """An image of any source as a crop of (height, width)."""
+        source = rng.choice(len(self.layouts), p=self.shares)
+        layout, cumulative = self.layouts[source], self.cumulative[source]
+        if cumulative is None:
+            index = int(rng.integers(len(layout)))
+        else:
+            index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side='right'))
+        view = View.draw(layout.size(index), self.config, rng, crop, factor)
+        return outdoors(view, layout.load(index, view.scale, self.tasks), self.config, rng)
+
+
+def _cumulative(layout: Layout) -> NDArray[np.float64] | None:
+    """Cumulative repeat factors of the images; None where all are alike."""
+    if not layout.config.repeat_threshold:
+        return None
+    config = layout.config
+    return np.cumsum(repeat_factors(layout, config.repeat_threshold, config.repeat_tasks))
 
 
 class StepSampler(Sampler[list[int]]):
@@ -58,16 +125,47 @@ def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
 
 
+class Batches:
+    """Batches in step order; broken draws are counted and, when too many, end the run."""
+
+    def __init__(self, loader: DataLoader[Any], batch_size: int) -> None:
+        """batch_size: draws in one of this loader's batches."""
+        self.loader = loader
+        self.batch_size = batch_size
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Raises DatasetError when more than BROKEN_SHARE of the draws had to be replaced."""
+        drawn, broken = 0, 0
+        named: set[str] = set()
+        for batch in self.loader:
+            drawn += self.batch_size
+            broken += len(batch.broken)
+            for message in {*batch.broken} - named:
+                named.add(message)
+                log.warning('left out, another draw takes its place: %s', message)
+            if broken > max(BROKEN_FREE, BROKEN_SHARE * drawn):
+                raise DatasetError(
+                    f'{broken} of {drawn} draws were broken, more than {BROKEN_SHARE:.0%}: '
+                    f'{sorted(named)[:5]}; run python -m training.data.check'
+                )
+            yield batch
+
+
 def train_loader(
     draws: Draws, sampler: StepSampler, tasks: Sequence[str], workers: int
-) -> DataLoader[Batch]:
+) -> Batches:  # fmt: skip
     """Batches in step order; `workers` processes decode and augment."""
-    return DataLoader(
+    loader: DataLoader[Any] = DataLoader(
         draws,
         batch_sampler=sampler,
         num_workers=workers,
         collate_fn=partial(collate, tasks=list(tasks)),
         worker_init_fn=_one_thread,
         persistent_workers=False,
-        prefetch_factor=6 if workers else None,
+        prefetch_factor=PREFETCH if workers else None,
     )
+    return Batches(loader, sampler.batch_size // sampler.world)

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.tasks.detection import BoxTarget
+from training.tasks.assigners import BoxTarget
 
 
 class DatasetError(Exception):
@@ -35,7 +35,9 @@ class Sample:
     """One image and the labels it has; a task that is absent is unlabelled, not empty.
 
     image: uint8 [H, W, 3] RGB. boxes: task -> Boxes in pixels of this image. masks: task -> uint8
-    [H, W], coded as in `training.tasks.segmentation`. classes: task -> class id.
+    [H, W], coded as in `training.tasks.segmentation`. classes: task -> class id. shrink: boxes and
+    masks count pixels of an image this many times as large. broken: what was to be drawn instead
+    and could not be read.
     """
 
     name: str
@@ -44,21 +46,28 @@ class Sample:
     boxes: Mapping[str, Boxes] = field(default_factory=dict)
     masks: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
+    shrink: int = 1
+    broken: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
-    """image: uint8 [B, 3, H, W]; targets: task -> one target an image, None where unlabelled."""
+    """image: uint8 [B, 3, H, W]; targets: task -> one target an image, None where unlabelled.
+
+    broken: one message for each draw that was replaced because a file could not be read.
+    """
 
     image: Tensor
     targets: Mapping[str, Sequence[Any]]
+    broken: tuple[str, ...] = ()
 
 
 def collate(samples: Sequence[Sample], tasks: Sequence[str]) -> Batch:
     """Stack samples of equal size; targets become what the heads' losses take."""
     image = np.stack([sample.image for sample in samples])
     targets = {task: [_target(sample, task) for sample in samples] for task in tasks}
-    return Batch(torch.from_numpy(image).permute(0, 3, 1, 2), targets)
+    broken = tuple(message for sample in samples for message in sample.broken)
+    return Batch(torch.from_numpy(image).permute(0, 3, 1, 2), targets, broken)
 
 
 def _target(sample: Sample, task: str) -> Any:

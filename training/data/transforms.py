@@ -1,7 +1,8 @@
 """From a sample to the network input: random for training, the deployed letterbox for validation.
 
-One affine map (scale, shift, flip) is drawn and applied to image, masks and boxes alike. Drivable
-labels stay true under a flip because direct and alternative are relative to the own lane.
+One affine map (scale, shift, flip) is drawn and applied to image, masks and boxes alike; then the
+looks of weather, night and camera (`weather.py`) and colour. Drivable labels stay true under a flip
+because direct and alternative are relative to the own lane.
 """
 
 from __future__ import annotations
@@ -13,18 +14,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.letterbox import Letterbox
-from mtl_perception.tasks import UNLABELLED
+from mtl_perception.tasks import LANE, UNLABELLED
+from training.data import weather
 from training.data.sample import Boxes, Sample
 
 MIN_BOX_SIDE = 3.0
 """Input pixels; what the crop leaves smaller is an ignored region."""
 MIN_VISIBLE = 0.3
 """Share of a box that must stay inside the crop for it to stay a truth box."""
+DRAWN_WIDTH = 3
+"""Pixels of the lines that label lane markings in BDD100K's masks."""
+LINE_WIDTH = 4.0
+"""Input pixels. Nearest-neighbour resizing would tear such lines: they are widened to this first,
+8 pixels of 1280x720, as for YOLOP and before it Hou et al. (ICCV 2019)."""
+AREA_BELOW = 0.7
+"""Smaller scales shrink the image by area first: warpAffine alone would alias thin things."""
 
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """height, width: the training crop, pixels. scale: factor range on the letterbox scale."""
+    """How training images are varied.
+
+    height, width: the training crop, pixels. scale: factor range on the letterbox scale. The rest
+    are probabilities: flip; photometric (brightness, contrast, colour); fog, rain, night and sensor
+    as in `weather.py`; mosaic, four images in one, as in `mosaic.py`. Raises ValueError on values
+    that these cannot have.
+    """
 
     height: int = 256
     width: int = 448
@@ -34,38 +49,138 @@ class AugmentConfig:
     scale_max: float = 1.5
     flip: float = 0.5
     photometric: float = 0.8
+    fog: float = 0.0
+    rain: float = 0.0
+    night: float = 0.0
+    sensor: float = 0.0
+    mosaic: float = 0.0
     letterbox_colour: tuple[int, int, int] = (114, 114, 114)
+
+    def __post_init__(self) -> None:
+        """Check ranges."""
+        for name in ('flip', 'photometric', 'fog', 'rain', 'night', 'sensor', 'mosaic'):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ValueError(f'augment.{name}: {value} is no probability, expected 0 to 1')
+        if not 0 < self.scale_min <= self.scale_max:
+            raise ValueError(
+                f'augment.scale_min, scale_max: {self.scale_min}, {self.scale_max}; expected '
+                f'0 < scale_min <= scale_max'
+            )
+
+
+@dataclass(frozen=True)
+class View:
+    """The map from pixels of a labelled image to a crop of height x width: scale, shift, flip."""
+
+    scale: float
+    x: float
+    y: float
+    flip: bool
+    height: int
+    width: int
+
+    @classmethod
+    def draw(
+        cls, size: tuple[int, int], config: AugmentConfig, rng: np.random.Generator,
+        crop: tuple[int, int] | None = None, factor: float = 1.0,
+    ) -> View:  # fmt: skip
+        """A random view of an image of (width, height).
+
+        crop: (height, width), the configured one by default. factor: on the drawn scale.
+        """
+        width, height = size
+        crop_height, crop_width = crop or (config.height, config.width)
+        fit = Letterbox.fit(width, height, config.input_width, config.input_height)
+        scale = fit.scale_x * factor * rng.uniform(config.scale_min, config.scale_max)
+        # The crop may overhang the scaled image by a tenth of itself, so that borders are seen too.
+        x = _offset(rng, width * scale, crop_width)
+        y = _offset(rng, height * scale, crop_height)
+        return cls(scale, x, y, bool(rng.random() < config.flip), crop_height, crop_width)
+
+    @property
+    def edges(self) -> NDArray[np.float64]:
+        """Affine map [2, 3] of pixel edges, label pixels -> crop; a flip mirrors the crop."""
+        if self.flip:
+            return np.array([[-self.scale, 0, self.width + self.x], [0, self.scale, -self.y]])
+        return np.array([[self.scale, 0, -self.x], [0, self.scale, -self.y]])
+
+    def covered(self, size: tuple[int, int]) -> tuple[slice, slice]:
+        """Rows and columns of the crop that an image of (width, height) covers."""
+        corners = np.array([[0, 0], size]) * self.edges[[0, 1], [0, 1]] + self.edges[:, 2]
+        limits = (self.width, self.height)
+        left, top = np.clip(corners.min(axis=0).round(), 0, limits).astype(int)
+        right, bottom = np.clip(corners.max(axis=0).round(), 0, limits).astype(int)
+        return slice(top, bottom), slice(left, right)
+
+    def apply(self, sample: Sample, colour: tuple[int, int, int]) -> Sample:
+        """The sample as this view shows it; what the image does not cover has `colour`."""
+        size = (self.width, self.height)
+        source, centres = _shrunk(sample.image, self.edges, sample.shrink, self.scale, size)
+        image = _uint8(
+            cv2.warpAffine(source, centres, size, flags=cv2.INTER_LINEAR, borderValue=colour)
+        )
+        centres = _centres(self.edges)
+        masks = {}
+        for task, mask in sample.masks.items():
+            fine = _widened(mask, self.scale) if task == LANE.name else mask
+            masks[task] = _uint8(
+                cv2.warpAffine(fine, centres, size, flags=cv2.INTER_NEAREST, borderValue=UNLABELLED)
+            )
+        boxes = {task: self._move(b) for task, b in sample.boxes.items()}
+        return replace(sample, image=image, masks=masks, boxes=boxes, shrink=1)
+
+    def _move(self, boxes: Boxes) -> Boxes:
+        """Boxes clipped to the crop; slivers become ignored, what is outside goes."""
+        edges = self.edges
+        xs = boxes.xyxy[:, [0, 2]] * edges[0, 0] + edges[0, 2]
+        ys = boxes.xyxy[:, [1, 3]] * edges[1, 1] + edges[1, 2]
+        xs.sort(axis=1)
+        area = (xs[:, 1] - xs[:, 0]) * (ys[:, 1] - ys[:, 0])
+        xs, ys = xs.clip(0, self.width), ys.clip(0, self.height)
+        wide, high = xs[:, 1] - xs[:, 0], ys[:, 1] - ys[:, 0]
+        present = (wide > 1) & (high > 1)
+        small = np.minimum(wide, high) < MIN_BOX_SIDE
+        hidden = wide * high < MIN_VISIBLE * np.maximum(area, 1e-6)
+        moved = np.stack((xs[:, 0], ys[:, 0], xs[:, 1], ys[:, 1]), 1).astype(np.float32)
+        ignored = boxes.ignored | small | hidden
+        return Boxes(moved[present], boxes.labels[present], ignored[present])
 
 
 def augment(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> Sample:
     """Randomly scaled, cropped, flipped and recoloured sample of the crop size."""
     height, width = sample.image.shape[:2]
-    fit = Letterbox.fit(width, height, config.input_width, config.input_height)
-    scale = fit.scale_x * rng.uniform(config.scale_min, config.scale_max)
-    # The crop may overhang the scaled image by a tenth of itself, so that borders are seen too.
-    x = _offset(rng, width * scale, config.width)
-    y = _offset(rng, height * scale, config.height)
-    flip = rng.random() < config.flip
-    # Pixel edges: source -> crop. A flip mirrors the crop.
-    edges = np.array([[scale, 0, -x], [0, scale, -y]])
-    if flip:
-        edges[0] = [-scale, 0, config.width + x]
-    # warpAffine counts pixel centres as integers, half a pixel from the edges.
-    centres = edges.copy()
-    centres[:, 2] += 0.5 * edges[:, :2].sum(1) - 0.5
-    size = (config.width, config.height)
-    source, from_source = _shrunk(sample.image, centres, scale)
-    image = cv2.warpAffine(
-        source, from_source, size, flags=cv2.INTER_LINEAR, borderValue=config.letterbox_colour
-    )
+    view = View.draw((width * sample.shrink, height * sample.shrink), config, rng)
+    return finish(outdoors(view, sample, config, rng), config, rng)
+
+
+def outdoors(
+    view: View, sample: Sample, config: AugmentConfig, rng: np.random.Generator
+) -> Sample:  # fmt: skip
+    """What the camera looks at: the view of the sample, in a weather and at an hour."""
+    seen = view.apply(sample, config.letterbox_colour)
+    height, width = (side * sample.shrink for side in sample.image.shape[:2])
+    rows, columns = view.covered((width, height))
+    horizon = weather.HORIZON * height * view.scale - view.y - rows.start
+    place = weather.Place(horizon, width * view.scale)
+    part, classes = seen.image[rows, columns], seen.classes
+    for look, probability in (
+        (weather.NIGHT, config.night), (weather.FOG, config.fog), (weather.RAIN, config.rain),
+    ):  # fmt: skip
+        if probability and part.size and rng.random() < probability:
+            part, classes = weather.put_on(look, part, classes, place, rng)
+    seen.image[rows, columns] = part
+    return replace(seen, classes=classes)
+
+
+def finish(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> Sample:
+    """What the camera makes of it: colours, then noise and compression."""
+    image = sample.image
     if rng.random() < config.photometric:
         image = recolour(image, rng)
-    masks = {
-        task: cv2.warpAffine(mask, centres, size, flags=cv2.INTER_NEAREST, borderValue=UNLABELLED)
-        for task, mask in sample.masks.items()
-    }
-    boxes = {task: _move(b, edges, config) for task, b in sample.boxes.items()}
-    return replace(sample, image=image, masks=masks, boxes=boxes)
+    if config.sensor and rng.random() < config.sensor:
+        image = weather.sensor(image, rng)
+    return replace(sample, image=image)
 
 
 def _offset(rng: np.random.Generator, length: float, crop: int) -> float:
@@ -74,32 +189,45 @@ def _offset(rng: np.random.Generator, length: float, crop: int) -> float:
     return float(rng.uniform(min(slack, 0), max(slack, 0)) + rng.uniform(-0.1, 0.1) * crop)
 
 
+def _centres(edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same map as warpAffine counts: pixel centres are integers, half a pixel from edges."""
+    centres = edges.copy()
+    centres[:, 2] += 0.5 * edges[:, :2].sum(1) - 0.5
+    return centres
+
+
 def _shrunk(
-    image: NDArray[np.uint8], centres: NDArray[np.float64], scale: float
-) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
-    """Shrink by area first where the map does: warpAffine alone would alias thin things."""
-    if scale > 0.7:
-        return image, centres
+    image: NDArray[np.uint8], edges: NDArray[np.float64], shrink: int, scale: float,
+    size: tuple[int, int],
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:  # fmt: skip
+    """The image, and the map of its pixel centres to the crop of (width, height) `size`.
+
+    `edges` maps label pixels, of which an image pixel has `shrink` a side. Far smaller scales cut
+    out what the crop shows and shrink that by area.
+    """
+    edges = edges.copy()
+    edges[:, :2] *= shrink
+    scale *= shrink
+    if scale > AREA_BELOW:
+        return image, _centres(edges)
     height, width = image.shape[:2]
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    fx, fy = size[0] / width, size[1] / height
-    back = np.array([[1 / fx, 0, 0.5 / fx - 0.5], [0, 1 / fy, 0.5 / fy - 0.5], [0, 0, 1]])
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA), centres @ back
+    # Corners of the crop in the image, with a margin for the filters.
+    corners = (np.array([[0, 0], size]) - edges[:, 2]) / edges[[0, 1], [0, 1]]
+    margin = 2 / scale
+    left, top = np.clip(np.floor(corners.min(0) - margin), 0, (width - 1, height - 1)).astype(int)
+    right, bottom = np.clip(np.ceil(corners.max(0) + margin), (left + 1, top + 1), (width, height))
+    part = image[top : int(bottom), left : int(right)]
+    small = (max(1, round(part.shape[1] * scale)), max(1, round(part.shape[0] * scale)))
+    fx, fy = part.shape[1] / small[0], part.shape[0] / small[1]
+    to_source = np.array([[fx, 0, left], [0, fy, top], [0, 0, 1]])
+    part = _uint8(cv2.resize(part, small, interpolation=cv2.INTER_AREA))
+    return part, _centres(edges @ to_source)
 
 
-def _move(boxes: Boxes, edges: NDArray[np.float64], config: AugmentConfig) -> Boxes:
-    """Boxes through the map, clipped to the crop; slivers become ignored, what is outside goes."""
-    xs = boxes.xyxy[:, [0, 2]] * edges[0, 0] + edges[0, 2]
-    ys = boxes.xyxy[:, [1, 3]] * edges[1, 1] + edges[1, 2]
-    xs.sort(axis=1)
-    area = (xs[:, 1] - xs[:, 0]) * (ys[:, 1] - ys[:, 0])
-    xs, ys = xs.clip(0, config.width), ys.clip(0, config.height)
-    wide, high = xs[:, 1] - xs[:, 0], ys[:, 1] - ys[:, 0]
-    present = (wide > 1) & (high > 1)
-    small = np.minimum(wide, high) < MIN_BOX_SIDE
-    hidden = wide * high < MIN_VISIBLE * np.maximum(area, 1e-6)
-    moved = np.stack((xs[:, 0], ys[:, 0], xs[:, 1], ys[:, 1]), 1).astype(np.float32)
-    return Boxes(moved[present], boxes.labels[present], (boxes.ignored | small | hidden)[present])
+def _widened(lines: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    """Lane markings drawn so wide that they are LINE_WIDTH wide after scaling; class 0 is lane."""
+    width = max(1, round(LINE_WIDTH / scale) - DRAWN_WIDTH + 1)
+    return _uint8(cv2.erode(lines, np.ones((width, width), np.uint8)))
 
 
 def recolour(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
@@ -109,11 +237,16 @@ def recolour(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.u
     bias = rng.uniform(-20, 20)
     ramp = (np.arange(256) / 255.0) ** gamma * 255.0
     table = np.clip(ramp[:, None] * gain + bias, 0, 255).astype(np.uint8)
-    image = cv2.LUT(image, table[None])
+    image = _uint8(cv2.LUT(image, table[None]))
     if rng.random() < 0.5:
         grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         keep = float(rng.uniform(0.4, 1.5))
-        image = cv2.addWeighted(image, keep, grey, 1 - keep, 0)
+        image = _uint8(cv2.addWeighted(image, keep, grey, 1 - keep, 0))
     if rng.random() < 0.1:
-        image = cv2.GaussianBlur(image, (3, 3), 0)
+        image = _uint8(cv2.GaussianBlur(image, (3, 3), 0))
     return image
+
+
+def _uint8(image: object) -> NDArray[np.uint8]:
+    """What OpenCV returns for uint8 images, typed as what it is."""
+    return np.asarray(image, np.uint8)

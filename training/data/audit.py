@@ -1,0 +1,237 @@
+"""What is in a data set and what is wrong with it, file by file: the work behind `check.py`.
+
+Broken (training would stop, skip or learn something false): files that do not decode, truncated
+JPEGs, masks of another size than their image or with unknown ids, malformed labels, boxes that are
+inverted or outside the image, one picture in two splits. Notes: labels without image and images
+without label, boxes over the border, categories and attribute values that no task has.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+
+import cv2
+import numpy as np
+from rich.progress import track
+
+from mtl_perception.replay.label_files import Frame
+from mtl_perception.replay.labels import NOT_SCORED, RENAMED
+from mtl_perception.tasks import DETECTION, SEMANTIC, TASKS, UNLABELLED
+from training.data import bdd100k
+from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles
+from training.data.layout import ATTRIBUTES, box_rows, mask_of, open_index
+from training.data.pictures import read_picture
+from training.data.sample import DatasetError
+from training.tasks.segmentation import GROUPS
+
+OVER_BORDER = 1.0
+"""Pixels that a box may reach over the image without a note: labelling tools round."""
+UNDEFINED = ('undefined', '', None)
+COARSE = 'coarse7'
+"""Folder of semantic masks whose ids are class sets."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One fault or note. kind groups them; where is a file, or a file and a name in it."""
+
+    kind: str
+    where: str
+    text: str = ''
+    broken: bool = True
+
+
+@dataclass
+class SplitAudit:
+    """Counts of one split of one data set, and what was found in it.
+
+    labelled: task -> images. classes: task -> class -> boxes, pixels or images. digests: content of
+    an image file -> its path.
+    """
+
+    source: str
+    split: str
+    images: int = 0
+    labelled: Counter[str] = field(default_factory=Counter)
+    classes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    findings: list[Finding] = field(default_factory=list)
+    digests: dict[str, Path] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """An image that was read: size (width, height) if sound, pixels by task and mask value."""
+
+    name: str
+    digest: str
+    size: tuple[int, int] | None
+    pixels: Mapping[str, np.ndarray]
+    findings: tuple[Finding, ...]
+
+
+def audit(config: LayoutConfig, split: str, workers: int) -> SplitAudit:
+    """Read every file of a split once; raises DatasetError when its label file cannot be read."""
+    result = SplitAudit(config.name, split)
+    index = open_index(config, split)
+    if config.kind == 'bdd100k':
+        index = replace(index, masks={**index.masks, **_coarse_masks(config, split)})
+    if not index.images:
+        result.findings.append(Finding('split without images', index.folders))
+    result.images = len(index.images)
+    result.findings += _unpaired(index)
+    for read in _read_all(index, workers, f'{config.name} {split}'):
+        result.findings += read.findings
+        if read.digest in result.digests:
+            result.findings.append(
+                Finding(
+                    'same picture twice in a split',
+                    str(index.images[read.name]),
+                    str(result.digests[read.digest]),
+                    broken=False,
+                )
+            )
+        elif read.digest:
+            result.digests[read.digest] = index.images[read.name]
+        for task, pixels in read.pixels.items():
+            _count_mask(result, task, pixels)
+        if read.name in index.frames:
+            where = f'{index.box_file}: {read.name}'
+            result.findings += check_frame(index.frames[read.name], read.size, where)
+    for name in index.images:
+        if name in index.frames:
+            _count_frame(result, index, name)
+    return result
+
+
+def shared_pictures(audits: Iterable[SplitAudit]) -> Iterator[Finding]:
+    """Files of the same content in different splits, of whatever data sets."""
+    seen: dict[str, tuple[str, Path]] = {}
+    for one in audits:
+        for digest, path in one.digests.items():
+            split, other = seen.setdefault(digest, (one.split, path))
+            if split != one.split:
+                yield Finding('same picture in two splits', str(path), str(other))
+
+
+def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[Finding]:
+    """Faults of one frame's labels; size of its image (width, height), None when it is broken."""
+    found = []
+    attributes = frame.get('attributes') or {}
+    for task in ATTRIBUTES:
+        value = attributes.get(task.name)
+        if value not in (*task.classes, *UNDEFINED):
+            found.append(Finding(f'unknown {task.name}', where, repr(value), broken=False))
+    try:
+        boxes = box_rows(frame, where)
+    except DatasetError as error:
+        return [*found, Finding('malformed label', where, str(error))]
+    known = (*DETECTION.classes, *RENAMED, *NOT_SCORED)
+    strange = {label['category'] for label in frame.get('labels') or [] if label.get('box2d')}
+    for category in sorted(strange - set(known)):
+        found.append(Finding('unknown category, ignored region', where, category, broken=False))
+    told = frame.get('size')
+    if size and told and (told['width'], told['height']) != size:
+        found.append(Finding('image has another size than its labels say', where, f'{size}'))
+    for box in boxes.xyxy:
+        text = np.array2string(box, precision=1)
+        if not np.isfinite(box).all() or (box[2:] < box[:2]).any():
+            found.append(Finding('box inverted or not finite', where, text))
+        elif size and ((box[:2] >= size).any() or (box[2:] <= 0).any()):
+            found.append(Finding('box outside its image', where, f'{text} in {size}'))
+        elif (box[2:] == box[:2]).any():
+            found.append(Finding('box without area', where, text, broken=False))
+        elif size and (box[:2].min() < -OVER_BORDER or (box[2:] > np.add(size, OVER_BORDER)).any()):
+            found.append(Finding('box over the border', where, f'{text} in {size}', broken=False))
+    return found
+
+
+def _coarse_masks(config: LayoutConfig, split: str) -> dict[str, MaskFiles]:
+    """Masks of the coarse classes beside fine ones: another configuration may read them."""
+    if config.semantic_masks == COARSE:
+        return {}
+    masks = bdd100k.mask_files(replace(config, semantic_masks=COARSE), split, SEMANTIC.name)
+    return {COARSE: masks} if masks.paths else {}
+
+
+def _unpaired(index: Index) -> list[Finding]:
+    """Labels without image, and images without any label."""
+    found = []
+    labelled = set(index.frames)
+    for name in sorted(set(index.frames) - set(index.images)):
+        found.append(Finding('boxes without image', f'{index.box_file}: {name}', broken=False))
+    for task, files in index.masks.items():
+        labelled |= set(files.paths)
+        for name in sorted(set(files.paths) - set(index.images)):
+            path = str(files.paths[name])
+            found.append(Finding(f'{task} mask without image', path, broken=False))
+    for name in sorted(set(index.images) - labelled):
+        found.append(Finding('image without label', str(index.images[name]), broken=False))
+    if index.frames and not set(index.frames) & set(index.images):
+        found.append(Finding('no image of the label file is there', str(index.box_file)))
+    return found
+
+
+def _read_all(index: Index, workers: int, title: str) -> Iterator[_Read]:
+    """Every image with its masks, with progress. Decoding leaves the interpreter to others."""
+    with ThreadPoolExecutor(workers) as pool:
+        done = pool.map(partial(_read, index), index.images)
+        yield from track(done, description=title, total=len(index.images))
+
+
+def _read(index: Index, name: str) -> _Read:
+    path = index.images[name]
+    masks = [(task, files) for task, files in index.masks.items() if name in files.paths]
+    try:
+        height, width = read_picture(path).shape[:2]
+        digest = hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
+    except DatasetError as error:
+        found = Finding('image does not decode', str(path), str(error))
+        return _Read(name, '', None, {}, (found,))
+    pixels, findings = {}, []
+    for task, files in masks:
+        try:
+            mask = mask_of(files.paths[name], files.table, (width, height))
+            pixels[task] = cv2.calcHist([mask], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
+        except DatasetError as error:
+            findings.append(Finding('broken mask', str(files.paths[name]), str(error)))
+    return _Read(name, digest, (width, height), pixels, tuple(findings))
+
+
+def _count_mask(result: SplitAudit, task: str, pixels: np.ndarray) -> None:
+    result.labelled[task] += 1
+    table = SEMANTIC if task == COARSE else TASKS[task]
+    for value in np.flatnonzero(pixels):
+        if value == UNLABELLED:
+            name = NOTHING
+        elif value < len(table.classes):
+            name = table.classes[value]
+        else:
+            members = GROUPS[table.name][value - len(table.classes)]
+            name = '|'.join(table.classes[member] for member in members)
+        result.classes[task][name] += int(pixels[value])
+
+
+def _count_frame(result: SplitAudit, index: Index, name: str) -> None:
+    frame = index.frames[name]
+    attributes = frame.get('attributes') or {}
+    for task in ATTRIBUTES:
+        value = attributes.get(task.name)
+        if value in task.classes:
+            result.labelled[task.name] += 1
+            result.classes[task.name][str(value)] += 1
+    if not index.boxed:
+        return
+    result.labelled[DETECTION.name] += 1
+    try:
+        boxes = box_rows(frame, name)
+    except DatasetError:
+        return  # reported by check_frame
+    counts = result.classes[DETECTION.name]
+    for label, ignored in zip(boxes.labels, boxes.ignored, strict=True):
+        counts['ignored' if ignored else DETECTION.classes[label]] += 1

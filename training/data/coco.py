@@ -1,0 +1,126 @@
+"""The general door: images, one COCO JSON and mask PNGs, in whatever folders (docs/data.md).
+
+    ROOT/{images}/NAME.jpg|jpeg|png                 NAME may hold folders, as `file_name` does
+    ROOT/{annotations}                              COCO: boxes, and `attributes` of an image
+    ROOT/{masks.TASK.folder}/NAME{suffix}           ids by table
+
+An image that the JSON lists is labelled for detection even when it has no annotation; one that it
+does not list is unlabelled. `iscrowd` and `ignore` annotations are ignored regions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.replay.label_files import Frame, scalabel_frames
+from mtl_perception.replay.labels import NOT_SCORED, RENAMED
+from mtl_perception.tasks import DETECTION, TASKS
+from training.data.index import (
+    UNKNOWN,
+    CocoConfig,
+    Index,
+    LayoutConfig,
+    MaskConfig,
+    MaskFiles,
+    as_dataset_error,
+    mask_code,
+)  # fmt: skip
+from training.data.sample import DatasetError
+
+SUFFIXES = ('.jpg', '.jpeg', '.png')
+NAMES = (*DETECTION.classes, *RENAMED, *NOT_SCORED)
+"""Categories that BDD100K knows: scored, older names of them, and regions that are not scored."""
+
+
+def index(config: LayoutConfig, split: str) -> Index:
+    """Files and frames of a split; raises DatasetError on a missing or unreadable label file."""
+    coco = config.coco
+    folder = config.folder / coco.images.format(split=split)
+    images = {
+        path.relative_to(folder).as_posix(): path
+        for path in sorted(folder.rglob('*'))
+        if path.suffix.lower() in SUFFIXES
+    }
+    images = {name: path for name, path in images.items() if fnmatch(name, config.pattern)}
+    box_file = None
+    frames: dict[str, Frame] = {}
+    if coco.annotations:
+        box_file = config.folder / coco.annotations.format(split=split)
+        with as_dataset_error():
+            found = scalabel_frames(box_file)
+        _check_names(found, coco, f'data set {config.name!r}: {box_file}')
+        frames = {
+            frame['name']: _renamed(frame, coco)
+            for frame in found
+            if fnmatch(frame['name'], config.pattern)
+        }
+    stems = {Path(name).with_suffix('').as_posix(): name for name in images}
+    masks = {
+        task: _masks(config, split, task, entry, stems) for task, entry in coco.masks.items()
+    }  # fmt: skip
+    return Index(images, frames, masks, box_file, str(folder), coco.boxes)
+
+
+def _check_names(frames: list[Frame], coco: CocoConfig, where: str) -> None:
+    """Every category of the file is told what it is: none is dropped by a misspelt table."""
+    table = coco.categories
+    strange = [f'{name}: {to}' for name, to in table.items() if to is not None and to not in NAMES]
+    if strange:
+        raise DatasetError(f'{where}: categories map to {strange}, expected some of {list(NAMES)}')
+    found = {label['category'] for frame in frames for label in frame['labels']}
+    untold = sorted(found - set(table) - set(NAMES))
+    if untold:
+        near = difflib.get_close_matches(untold[0], NAMES, 1, 0)
+        raise DatasetError(
+            f'{where}: categories {untold} are neither classes nor in `coco.categories`; add e.g. '
+            f'`{untold[0]}: {near[0]}`, `{untold[0]}: other vehicle` for a region that is not '
+            f'scored, or `{untold[0]}: null` to leave it out'
+        )
+
+
+def _renamed(frame: Frame, coco: CocoConfig) -> Frame:
+    """The frame with the categories of the table; those that map to None are gone."""
+    labels: list[Mapping[str, Any]] = []
+    for label in frame['labels']:
+        category = coco.categories.get(label['category'], label['category'])
+        if category is not None:
+            labels.append({**label, 'category': category})
+    return {**frame, 'labels': labels}
+
+
+def _masks(
+    config: LayoutConfig, split: str, task: str, entry: MaskConfig, stems: Mapping[str, str]
+) -> MaskFiles:
+    """Masks of one task, joined to the images by path without suffix."""
+    where = f'data set {config.name!r}: coco.masks.{task}'
+    if task not in TASKS or TASKS[task].kind != 'segmentation':
+        known = [name for name, known in TASKS.items() if known.kind == 'segmentation']
+        raise DatasetError(f'{where}: not a segmentation task, expected some of {known}')
+    folder = config.folder / entry.folder.format(split=split)
+    if not folder.is_dir():
+        raise DatasetError(f'{where}: no folder {folder}')
+    paths = {}
+    for path in sorted(folder.rglob(f'*{entry.suffix}')):
+        stem = path.relative_to(folder).as_posix().removesuffix(entry.suffix)
+        name = stems.get(stem, f'{stem}{SUFFIXES[0]}')
+        if fnmatch(name, config.pattern):
+            paths[name] = path
+    return MaskFiles(paths, _table(task, entry, where))
+
+
+def _table(task: str, entry: MaskConfig, where: str) -> NDArray[np.uint8]:
+    """The id table of a mask configuration."""
+    other = mask_code(TASKS[task], entry.other, f'{where}.other') if entry.other else UNKNOWN
+    table = np.full(256, other, np.uint8)
+    for value, meaning in entry.ids.items():
+        if not 0 <= value <= 255:
+            raise DatasetError(f'{where}.ids: {value} is no value of an 8-bit mask')
+        table[value] = mask_code(TASKS[task], meaning, f'{where}.ids[{value}]')
+    return table

@@ -1,0 +1,165 @@
+"""What a data set offers before an image is read: where its files lie and what its ids mean.
+
+A layout (`bdd100k.py`, `coco.py`) turns a configuration and a split into an `Index`; `layout.py`
+reads samples from it, `check.py` looks for faults in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.replay.label_files import Frame, LabelError
+from mtl_perception.tasks import UNLABELLED, Task
+from training.data.sample import DatasetError
+from training.tasks.segmentation import GROUPS
+
+UNKNOWN = 254
+"""Table value of an id that a mask must not hold."""
+NOTHING = 'unlabelled'
+"""Name, in configurations, of pixels without a label."""
+
+
+@dataclass(frozen=True)
+class MaskConfig:
+    """Masks of one task in a COCO-style data set: single-channel PNGs named as their images.
+
+    folder lies below the root; `{split}` in it is filled in. ids: mask value -> class name,
+    `unlabelled`, or a list of class names that the mask does not tell apart (one of
+    `training.tasks.segmentation.GROUPS`). other: the same for values that are not listed; without
+    it they are an error.
+    """
+
+    folder: str
+    ids: dict[int, Any]
+    suffix: str = '.png'
+    other: str = ''
+
+
+@dataclass(frozen=True)
+class CocoConfig:
+    """Where a COCO-style data set has its files, below the root; `{split}` is filled in.
+
+    categories: name in the file -> name of BDD100K (one of the ten, or `other vehicle`, `other
+    person`, `trailer` for regions that are neither right nor wrong), None for what is to be left
+    out. A category that is neither listed nor one of BDD100K's is an error. annotations may be
+    empty where there are masks only; boxes False says that the file tells image attributes only.
+    """
+
+    images: str = 'images/{split}'
+    annotations: str = 'annotations/instances_{split}.json'
+    boxes: bool = True
+    categories: dict[str, str | None] = field(default_factory=dict)
+    masks: dict[str, MaskConfig] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LayoutConfig:
+    """Where a data set lies and what its labels mean.
+
+    kind: `bdd100k` or `coco`. pattern picks image names; labelled keeps images that have a label of
+    one of these tasks. weight is the share of training draws. repeat_threshold: t of repeat-factor
+    sampling over the classes of repeat_tasks (`sampling.py`), 0 draws uniformly. An optional data
+    set that is not there is left out, with a log line.
+
+    For `bdd100k`: semantic_masks is the folder of the semantic labels, for `coarse7` its ids are
+    class sets; drivable_split False says that the masks know road and background only, so that road
+    means direct or alternative. For `coco`: see `CocoConfig`.
+    """
+
+    name: str
+    root: str
+    kind: str = 'bdd100k'
+    pattern: str = '*'
+    labelled: list[str] = field(default_factory=list)
+    weight: float = 1.0
+    repeat_threshold: float = 0.0
+    repeat_tasks: list[str] = field(default_factory=lambda: ['detection'])
+    semantic_masks: str = 'sem_seg'
+    drivable_split: bool = True
+    optional: bool = False
+    coco: CocoConfig = field(default_factory=CocoConfig)
+
+    def __post_init__(self) -> None:
+        """Check ranges; raises ValueError."""
+        if self.weight <= 0 or self.repeat_threshold < 0:
+            raise ValueError(
+                f'data set {self.name!r}: weight {self.weight}, repeat_threshold '
+                f'{self.repeat_threshold}; expected above 0, and 0 or above'
+            )
+
+    @property
+    def folder(self) -> Path:
+        """The root as a path."""
+        return Path(self.root).expanduser()
+
+
+@dataclass(frozen=True)
+class MaskFiles:
+    """Masks of one task: image name -> file, and a table uint8 [256] from file ids to ours.
+
+    Ours are class ids, 255, class sets as in `training.tasks.segmentation`, or UNKNOWN.
+    """
+
+    paths: Mapping[str, Path]
+    table: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Index:
+    """One split by image name. A frame or mask may lack its image, an image its labels.
+
+    box_file is where the frames stand, for messages. folders are where images were looked for.
+    boxed: the frames tell boxes, so that one without any is empty, not unlabelled.
+    """
+
+    images: Mapping[str, Path]
+    frames: Mapping[str, Frame]
+    masks: Mapping[str, MaskFiles]
+    box_file: Path | None
+    folders: str
+    boxed: bool = True
+
+
+def id_table(classes: int) -> NDArray[np.uint8]:
+    """Table of masks whose ids are ours already: 0 to classes - 1, and 255."""
+    table = np.full(256, UNKNOWN, np.uint8)
+    table[:classes] = np.arange(classes)
+    table[UNLABELLED] = UNLABELLED
+    return table
+
+
+def mask_code(task: Task, meaning: str | Sequence[str], where: str) -> int:
+    """Class name, class names or `unlabelled` -> mask value; raises DatasetError at `where`."""
+    if meaning == NOTHING:
+        return UNLABELLED
+    names = [meaning] if isinstance(meaning, str) else list(meaning)
+    unknown = [name for name in names if name not in task.classes]
+    if unknown:
+        raise DatasetError(
+            f'{where}: {task.name} has no class {unknown}, expected {NOTHING!r} or some of '
+            f'{list(task.classes)}'
+        )
+    members = tuple(sorted(task.classes.index(name) for name in names))
+    if len(members) == 1:
+        return members[0]
+    sets = GROUPS.get(task.name, ())
+    if members not in sets:
+        known = [[task.classes[i] for i in group] for group in sets]
+        raise DatasetError(f'{where}: class set {names} is not one of {known} of {task.name}')
+    return len(task.classes) + sets.index(members)
+
+
+@contextmanager
+def as_dataset_error() -> Iterator[None]:
+    """Errors of label files, which replay shares, are data set errors here."""
+    try:
+        yield
+    except LabelError as error:
+        raise DatasetError(str(error)) from error

@@ -1,0 +1,249 @@
+"""One split of a data set as samples, whatever layout its files are in.
+
+Labels are kept as a few flat arrays: a split of 70,000 frames takes some 40 MB, which forked loader
+workers share.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.replay.label_files import Frame
+from mtl_perception.replay.labels import read_mask, truth_boxes
+from mtl_perception.tasks import DETECTION, SCENE, TASKS, TIME_OF_DAY, WEATHER
+from training.data import bdd100k, coco
+from training.data.index import (
+    UNKNOWN,
+    CocoConfig,
+    Index,
+    LayoutConfig,
+    MaskConfig,
+    as_dataset_error,
+)  # fmt: skip
+from training.data.pictures import largest_shrink, picture_size, read_picture
+from training.data.sample import Boxes, DatasetError, Sample
+
+__all__ = [
+    'ATTRIBUTES', 'LAYOUTS', 'CocoConfig', 'Layout', 'LayoutConfig', 'MaskConfig', 'box_rows',
+    'mask_of', 'open_index', 'open_layouts',
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+ATTRIBUTES = (WEATHER, SCENE, TIME_OF_DAY)
+
+LAYOUTS: dict[str, Callable[[LayoutConfig, str], Index]] = {
+    'bdd100k': bdd100k.index,
+    'coco': coco.index,
+}
+
+
+class Layout:
+    """Samples of one split; `load(i)` reads one.
+
+    Raises DatasetError when the split has no images, on a label file that cannot be read and on a
+    label that is malformed.
+    """
+
+    def __init__(self, config: LayoutConfig, split: str) -> None:
+        """Index by image name; reads the label file, no image and no mask."""
+        self.config = config
+        self.split = split
+        index = open_index(config, split)
+        self.masks = index.masks
+        names = sorted(index.images)
+        if config.labelled:
+            names = [name for name in names if _tasks(index, name) & set(config.labelled)]
+        if not names:
+            labelled = f', labelled for any of {config.labelled}' if config.labelled else ''
+            raise DatasetError(
+                f'data set {config.name!r}: no images {config.pattern!r}{labelled} under '
+                f'{index.folders}; see docs/data.md for the layouts'
+            )
+        self.names = names
+        self.paths = [index.images[name] for name in names]
+        self._boxed = np.array([index.boxed and name in index.frames for name in names])
+        self._attributes = np.full((len(names), len(ATTRIBUTES)), -1, np.int8)
+        rows = [box_rows(index.frames.get(name, {}), f'{index.box_file}: {name}') for name in names]
+        for row, name in enumerate(names):
+            self._attributes[row] = _attributes(index.frames.get(name, {}))
+        self._first = np.cumsum([0, *(len(boxes.labels) for boxes in rows)])
+        self._boxes = _joined(rows)
+        self._leave_out_inverted()
+
+    def __len__(self) -> int:
+        """Number of images of the split."""
+        return len(self.names)
+
+    def size(self, index: int) -> tuple[int, int]:
+        """Width and height of an image, without decoding it; raises DatasetError."""
+        return picture_size(self.paths[index])
+
+    def tasks(self, index: int) -> set[str]:
+        """Names of the tasks that the index-th image is labelled for."""
+        name = self.names[index]
+        found = {task for task, files in self.masks.items() if name in files.paths}
+        found |= {
+            task.name
+            for task, value in zip(ATTRIBUTES, self._attributes[index], strict=True)
+            if value >= 0
+        }
+        return found | ({DETECTION.name} if self._boxed[index] else set())
+
+    def classes(self, index: int, task: str) -> NDArray[np.int64]:
+        """Class ids of a task that an image shows; for a segmentation task its mask is read."""
+        if task == DETECTION.name:
+            boxes = self.boxes(index)
+            return np.unique(boxes.labels[~boxes.ignored])
+        for column, attribute in enumerate(ATTRIBUTES):
+            if attribute.name == task:
+                value = self._attributes[index, column]
+                return np.array([value] if value >= 0 else [], np.int64)
+        mask = self._mask(task, self.names[index], self.size(index))
+        values = np.bincount(mask.ravel(), minlength=256)[: len(TASKS[task].classes)]
+        return np.flatnonzero(values)
+
+    def boxes(self, index: int) -> Boxes:
+        """Truth boxes of the index-th image, in its pixels; empty where it is not labelled."""
+        rows = slice(self._first[index], self._first[index + 1])
+        found = self._boxes
+        return Boxes(found.xyxy[rows], found.labels[rows].astype(np.int64), found.ignored[rows])
+
+    def load(
+        self, index: int, scale: float = 1.0, tasks: Collection[str] | None = None
+    ) -> Sample:  # fmt: skip
+        """Read image and labels of the index-th name; raises DatasetError naming a broken file.
+
+        scale: what the caller is going to resize the image by; it may then come smaller than its
+        labels, which `Sample.shrink` tells. tasks: which labels are wanted; all by default.
+        """
+        name, path = self.names[index], self.paths[index]
+        width, height = self.size(index)
+        shrink = largest_shrink(scale)
+        image = read_picture(path, shrink)
+        if image.shape[:2] == (height, width):
+            shrink = 1
+        elif image.shape[:2] != (-(-height // shrink), -(-width // shrink)):
+            raise DatasetError(
+                f'{path}: decodes as {image.shape[:2]}, its header says {(height, width)}'
+            )
+        wanted = self.tasks(index) if tasks is None else self.tasks(index) & set(tasks)
+        return Sample(
+            name,
+            self.config.name,
+            image,
+            {DETECTION.name: self.boxes(index)} if DETECTION.name in wanted else {},
+            {t: self._mask(t, name, (width, height)) for t in self.masks if t in wanted},
+            {
+                task.name: int(value)
+                for task, value in zip(ATTRIBUTES, self._attributes[index], strict=True)
+                if task.name in wanted
+            },
+            shrink,
+        )
+
+    def _mask(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
+        return mask_of(self.masks[task].paths[name], self.masks[task].table, size)
+
+    def _leave_out_inverted(self) -> None:
+        """Boxes whose corners are exchanged or not finite would poison a loss."""
+        xyxy = self._boxes.xyxy
+        sound = np.isfinite(xyxy).all(axis=1) & (xyxy[:, 2:] >= xyxy[:, :2]).all(axis=1)
+        if sound.all():
+            return
+        log.warning(
+            'data set %r: %d of %d boxes are inverted or not finite and are left out; '
+            '`python -m training.data.check` names them', self.config.name, (~sound).sum(),
+            sound.size,
+        )  # fmt: skip
+        self._first = np.concatenate(([0], np.cumsum(sound)))[self._first]
+        boxes = self._boxes
+        self._boxes = Boxes(xyxy[sound], boxes.labels[sound], boxes.ignored[sound])
+
+
+def open_index(config: LayoutConfig, split: str) -> Index:
+    """The files of a split; raises DatasetError, also for a kind that there is not."""
+    if config.kind not in LAYOUTS:
+        raise DatasetError(
+            f'data set {config.name!r}: kind {config.kind!r}, expected one of {list(LAYOUTS)}'
+        )
+    return LAYOUTS[config.kind](config, split)
+
+
+def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Layout]:
+    """Open a split of every data set; raises DatasetError when one that is needed is missing."""
+    layouts = []
+    for config in configs:
+        if config.optional and not config.folder.is_dir():
+            log.warning('data set %r left out: no folder %s', config.name, config.root)
+            continue
+        layouts.append(Layout(config, split))
+    if not layouts:
+        raise DatasetError(
+            f'none of the data sets {[c.name for c in configs]} is there; '
+            f'`python -m training.data.scenes` draws one'
+        )
+    return layouts
+
+
+def box_rows(frame: Frame, where: str) -> Boxes:
+    """Truth boxes of a frame; raises DatasetError, naming `where`, on a malformed label."""
+    try:
+        truth = truth_boxes(frame.get('labels') or [])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DatasetError(
+            f'{where}: a label is malformed ({type(error).__name__}: {error}); expected '
+            f'`category` and `box2d` with x1, y1, x2, y2'
+        ) from error
+    ids = [DETECTION.classes.index(name) for name in truth.classes]
+    return Boxes(truth.boxes, np.array(ids, np.int64), truth.ignore)
+
+
+def mask_of(path: Any, table: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Read a mask and translate its ids; raises DatasetError on a wrong size and unknown ids."""
+    with as_dataset_error():
+        mask = read_mask(path)
+    width, height = size
+    if mask.shape != (height, width):
+        raise DatasetError(f'{path}: mask is {mask.shape}, its image is {(height, width)}')
+    ours = np.asarray(cv2.LUT(mask, table), np.uint8)
+    if (ours == UNKNOWN).any():
+        known = np.flatnonzero(table != UNKNOWN)
+        unknown = np.setdiff1d(mask, known)
+        raise DatasetError(
+            f'{path}: unknown ids {unknown.tolist()}, expected some of {known.tolist()}'
+        )
+    return ours
+
+
+def _tasks(index: Index, name: str) -> set[str]:
+    """Tasks that an image has labels for, before the labels are read into arrays."""
+    found = {task for task, files in index.masks.items() if name in files.paths}
+    if name in index.frames:
+        found |= {DETECTION.name} if index.boxed else set()
+        values = _attributes(index.frames[name])
+        found |= {task.name for task, v in zip(ATTRIBUTES, values, strict=True) if v >= 0}
+    return found
+
+
+def _attributes(frame: Mapping[str, Any]) -> list[int]:
+    """Class ids of the image attributes, -1 for `undefined` and what is missing."""
+    given = frame.get('attributes') or {}
+    return [
+        task.classes.index(given[task.name]) if given.get(task.name) in task.classes else -1
+        for task in ATTRIBUTES
+    ]
+
+
+def _joined(rows: Sequence[Boxes]) -> Boxes:
+    return Boxes(
+        np.concatenate([boxes.xyxy for boxes in rows]),
+        np.concatenate([boxes.labels for boxes in rows]).astype(np.int8),
+        np.concatenate([boxes.ignored for boxes in rows]),
+    )
