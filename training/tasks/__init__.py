@@ -6,12 +6,13 @@ A new kind is one file here, one entry in `HEADS`, one decode function and one m
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
 from training.tasks.classification import ClassificationHead
-from training.tasks.detection import DetectionHead
-from training.tasks.segmentation import SegmentationHead
+from training.tasks.detection import DetectionConfig, DetectionHead
+from training.tasks.segmentation import SegmentationConfig, SegmentationHead
 
 HEADS: dict[str, type[Head]] = {
     'detection': DetectionHead,
@@ -19,11 +20,25 @@ HEADS: dict[str, type[Head]] = {
     'classification': ClassificationHead,
 }
 
-__all__ = ['HEADS', 'Features', 'Head', 'make_head']
+__all__ = ['HEADS', 'Features', 'Head', 'HeadOptions', 'make_head']
 
 
-def make_head(task: Task, trunk_channels: Sequence[int], neck_channels: int) -> Head:
+class HeadOptions(Protocol):
+    """Options of the heads, by kind."""
+
+    detection: DetectionConfig
+    segmentation: SegmentationConfig
+
+
+def make_head(
+    task: Task,
+    trunk_channels: Sequence[int],
+    neck_channels: int,
+    options: HeadOptions | None = None,
+) -> Head:
     """The head for a task's kind; raises ValueError for a kind without one."""
     if task.kind not in HEADS:
         raise ValueError(f'task {task.name!r}: no head for kind {task.kind!r}, only {list(HEADS)}')
-    return HEADS[task.kind](task, trunk_channels, neck_channels)
+    chosen = getattr(options, task.kind, None)
+    further = () if chosen is None else (chosen,)
+    return HEADS[task.kind](task, trunk_channels, neck_channels, *further)

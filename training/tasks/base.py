@@ -44,7 +44,19 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, outputs: Any, targets: Sequence[Any]) -> Tensor:
-        """Scalar loss; `targets` has one target for each row of the outputs, none of them None."""
+        """Loss summed, not averaged, over the rows; one target a row, none of them None.
+
+        Whatever the head adds up is counted in the unit of `normaliser`: the training loop divides
+        the sums of all ranks and accumulated parts by the sum of their normalisers.
+        """
+
+    @abstractmethod
+    def normaliser(self, targets: Sequence[Any]) -> float:
+        """What summed losses are divided by: labelled pixels, truth boxes or images.
+
+        A function of the targets alone, and additive over them. So it is known before the forward
+        pass, and one batch, its parts and its shares on several GPUs give the same mean.
+        """
 
     @abstractmethod
     def deploy(self, outputs: Any) -> dict[str, Tensor]:

@@ -29,9 +29,13 @@ class ClassificationHead(Head):
         return self.logits(self.dropout(features.trunk[-1].mean(dim=(2, 3))))
 
     def loss(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
-        """Mean over the labelled images."""
+        """Sum over the labelled images."""
         target = torch.tensor(list(targets), device=outputs.device)
-        return F.cross_entropy(outputs.float(), target, label_smoothing=0.1)
+        return F.cross_entropy(outputs.float(), target, label_smoothing=0.1, reduction='sum')
+
+    def normaliser(self, targets: Sequence[int]) -> float:
+        """Labelled images."""
+        return float(len(targets))
 
     def deploy(self, outputs: Tensor) -> dict[str, Tensor]:
         """Probabilities float32 [B, C]."""

@@ -1,10 +1,13 @@
-"""Anchor-free detection on strides 8-32.
+"""Anchor-free detection on strides 8-32, or 4-32.
 
 Head: decoupled classification and box towers (YOLOX, Ge et al. 2021) of separable convolutions,
 one pair a level; boxes as distance distributions (DFL: Li et al., "Generalized Focal Loss", NeurIPS
-2020, eq. 3-6). Labels are assigned by task alignment, the classification target is the normalised
-alignment (TOOD: Feng et al., ICCV 2021, eq. 4-6), trained with the varifocal weighting (Zhang et
-al., CVPR 2021, eq. 2); boxes with GIoU (Rezatofighi et al., CVPR 2019).
+2020, eq. 3-6). Labels are assigned as in `assigners.py`; classes learn the assignment's quality
+through the quality focal loss (the same paper, eq. 2) or the varifocal loss (Zhang et al., CVPR
+2021, eq. 2); boxes GIoU (Rezatofighi et al., CVPR 2019).
+
+With `one_to_one` a second pair of towers learns one point a box beside the others and is the one
+that is deployed: its boxes need no suppression.
 
 Target: `BoxTarget`. Boxes are xyxy input pixels throughout.
 """
@@ -14,40 +17,61 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import box_iou, generalized_box_iou_loss
+from torchvision.ops import generalized_box_iou_loss
 
 from mtl_perception.tasks import Task
 from training.networks.layers import SeparableConv
+from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, BoxTarget, inside
 from training.tasks.base import Features, Head
 
-STRIDES = (8, 16, 32)
+LEVELS = {'p3-p5': (8, 16, 32), 'p2-p5': (4, 8, 16, 32)}
+CLASS_LOSSES = ('quality_focal', 'varifocal')
 BINS = 16
 """Distances run from 0 to BINS - 1 strides."""
+FIRST_DISTANCE = 2.0
+"""Distance that a fresh head predicts, in strides: boxes of the size a level is for."""
 TOP_K = 300
 
 CLASS_WEIGHT, BOX_WEIGHT, DFL_WEIGHT = 1.0, 2.0, 0.5
 
 
-class BoxTarget(NamedTuple):
-    """Boxes of one labelled image: float32 [N, 4], class ids int64 [N], ignored regions [M, 4].
+@dataclass
+class DetectionConfig:
+    """levels: p3-p5 or p2-p5 (strides 8-32 or 4-32). assigner: tal or atss.
 
-    Points inside an ignored region (crowds, merged or too small objects) that match no box add no
-    classification loss.
+    class_loss: quality_focal or varifocal. one_to_one adds the branch that needs no suppression.
+    tower_depth: convolutions before each tower's last. Raises ValueError on any other value.
     """
 
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
+    levels: str = 'p3-p5'
+    assigner: str = 'tal'
+    class_loss: str = 'varifocal'
+    one_to_one: bool = False
+    tower_depth: int = 2
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        for key, known in (
+            ('levels', LEVELS), ('assigner', ASSIGNERS), ('class_loss', CLASS_LOSSES),
+        ):  # fmt: skip
+            if getattr(self, key) not in known:
+                raise ValueError(
+                    f'detection.{key}: expected one of {list(known)}, found {getattr(self, key)!r}'
+                )
+        if self.tower_depth < 0:
+            raise ValueError(f'detection.tower_depth: expected 0 or more, found {self.tower_depth}')
 
 
 @dataclass(frozen=True)
-class DetectionOutputs:
-    """Raw outputs over all points: class logits [B, P, C], distance logits [B, P, 4, BINS]."""
+class Predictions:
+    """Raw outputs over all points: class logits [B, P, C], distance logits [B, P, 4, BINS].
+
+    points [P, 2] xy input pixels, strides [P].
+    """
 
     logits: Tensor
     distances: Tensor
@@ -55,116 +79,174 @@ class DetectionOutputs:
     strides: Tensor
 
 
+@dataclass(frozen=True)
+class DetectionOutputs:
+    """one_to_many is None where nothing learns from it, one_to_one where the head has no such."""
+
+    one_to_many: Predictions | None
+    one_to_one: Predictions | None
+
+    @property
+    def deployed(self) -> Predictions:
+        """What boxes are made of."""
+        predictions = self.one_to_one or self.one_to_many
+        assert predictions is not None
+        return predictions
+
+
 class DetectionHead(Head):
-    """Neck levels at strides 8, 16, 32 -> `DetectionOutputs`."""
+    """Neck levels -> `DetectionOutputs`."""
 
-    def __init__(self, task: Task, trunk_channels: Sequence[int], neck_channels: int) -> None:
-        """Two towers of two separable convolutions a level."""
+    bins: Tensor
+
+    def __init__(
+        self,
+        task: Task,
+        trunk_channels: Sequence[int],
+        neck_channels: int,
+        config: DetectionConfig | None = None,
+    ) -> None:
+        """Two towers a level, four with `one_to_one`."""
         super().__init__(task, trunk_channels, neck_channels)
-
-        def tower(outputs: int) -> nn.Sequential:
-            return nn.Sequential(
-                SeparableConv(neck_channels, neck_channels),
-                SeparableConv(neck_channels, neck_channels),
-                nn.Conv2d(neck_channels, outputs, 1),
-            )
-
-        self.classify = nn.ModuleList(tower(len(task.classes)) for _ in STRIDES)
-        self.regress = nn.ModuleList(tower(4 * BINS) for _ in STRIDES)
-        for level in self.classify:
-            nn.init.constant_(level[-1].bias, -math.log(99))  # 1 % prior: RetinaNet section 4.1
+        self.config = config or DetectionConfig()
+        self.level_strides = LEVELS[self.config.levels]
+        self.depth = self.config.tower_depth
         self.register_buffer('bins', torch.arange(BINS, dtype=torch.float32), persistent=False)
+        rare = torch.full((len(task.classes),), -math.log(99))  # 1 %: RetinaNet section 4.1
+        # The logits of a geometric distribution with this mean.
+        near = (-math.log1p(1 / FIRST_DISTANCE) * self.bins).repeat(4)
+        self.classify = self._towers(neck_channels, rare)
+        self.regress = self._towers(neck_channels, near)
+        if self.config.one_to_one:
+            self.one_classify = self._towers(neck_channels, rare)
+            self.one_regress = self._towers(neck_channels, near)
+
+    def _towers(self, channels: int, bias: Tensor) -> nn.ModuleList:
+        """One a level; `bias` [outputs] is what the last convolution starts with."""
+        towers = nn.ModuleList()
+        for _ in self.level_strides:
+            last = nn.Conv2d(channels, len(bias), 1)
+            last.bias = nn.Parameter(bias.clone())
+            convolutions = (SeparableConv(channels, channels) for _ in range(self.depth))
+            towers.append(nn.Sequential(*convolutions, last))
+        return towers
 
     def forward(self, features: Features) -> DetectionOutputs:
-        """Run both towers on each level and lay the levels' points one after another."""
-        levels = features.neck[1:]
+        """Run the towers on each level; in eval mode only those that are deployed."""
+        levels = features.neck[-len(self.level_strides) :]
+        if not self.config.one_to_one:
+            return DetectionOutputs(self._predict(levels, self.classify, self.regress), None)
+        many = self._predict(levels, self.classify, self.regress) if self.training else None
+        # The richer supervision alone shapes what is shared.
+        one = self._predict([f.detach() for f in levels], self.one_classify, self.one_regress)
+        return DetectionOutputs(many, one)
+
+    def _predict(
+        self, levels: Sequence[Tensor], classify: nn.ModuleList, regress: nn.ModuleList
+    ) -> Predictions:
+        """Lay the levels' points one after another."""
         logits, distances, points, strides = [], [], [], []
-        for level, classify, regress, stride in zip(
-            levels, self.classify, self.regress, STRIDES, strict=True
+        for level, class_tower, box_tower, stride in zip(
+            levels, classify, regress, self.level_strides, strict=True
         ):
-            logits.append(classify(level).flatten(2).transpose(1, 2))
-            distances.append(regress(level).flatten(2).transpose(1, 2).unflatten(2, (4, BINS)))
+            logits.append(class_tower(level).flatten(2).transpose(1, 2))
+            distances.append(box_tower(level).flatten(2).transpose(1, 2).unflatten(2, (4, BINS)))
             height, width = level.shape[-2:]
             ys = (torch.arange(height, device=level.device) + 0.5) * stride
             xs = (torch.arange(width, device=level.device) + 0.5) * stride
             grid = torch.stack((xs.repeat(height), ys.repeat_interleave(width)), dim=1)
             points.append(grid)
             strides.append(torch.full((len(grid),), float(stride), device=level.device))
-        return DetectionOutputs(
+        return Predictions(
             torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(points), torch.cat(strides)
         )
 
-    def boxes(self, outputs: DetectionOutputs) -> Tensor:
+    def boxes(self, predictions: Predictions) -> Tensor:
         """Expected distances of the distributions -> boxes [B, P, 4]."""
-        distances = self._expected(outputs.distances) * outputs.strides[:, None]
-        return torch.cat(
-            (outputs.points - distances[..., :2], outputs.points + distances[..., 2:]), dim=-1
-        )
+        distances = self._expected(predictions.distances) * predictions.strides[:, None]
+        points = predictions.points
+        return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
 
     def _expected(self, distances: Tensor) -> Tensor:
         """Mean of the distance distributions [..., BINS], in strides."""
         return (distances.float().softmax(-1) * self.bins).sum(-1)
 
     def loss(self, outputs: DetectionOutputs, targets: Sequence[BoxTarget]) -> Tensor:
-        """Varifocal + GIoU + DFL, each normalised by the batch's sum of classification targets."""
-        boxes = self.boxes(outputs)
-        logits = outputs.logits.float()
+        """Class + GIoU + DFL loss, summed over the points of all rows and over the branches."""
+        total = torch.zeros((), device=outputs.deployed.logits.device)
+        for predictions, assigner in (
+            (outputs.one_to_many, ASSIGNERS[self.config.assigner]),
+            (outputs.one_to_one, ONE_TO_ONE),
+        ):
+            if predictions is not None:
+                total = total + self._branch_loss(predictions, assigner, targets)
+        return total
+
+    def normaliser(self, targets: Sequence[BoxTarget]) -> float:
+        """Truth boxes.
+
+        The usual divisor, the sum of the classification targets (TOOD), depends on the predictions
+        of the whole batch, which parts of a batch do not know; the loss is scaled by its mean, the
+        assigner's `quality_per_box`, instead.
+        """
+        return float(sum(len(target.boxes) for target in targets))
+
+    def _branch_loss(
+        self, predictions: Predictions, assigner: Assigner, targets: Sequence[BoxTarget]
+    ) -> Tensor:
+        boxes = self.boxes(predictions)
+        logits = predictions.logits.float()
         probabilities = logits.detach().sigmoid()
-        class_loss = logits.new_zeros(())
-        box_loss = logits.new_zeros(())
-        dfl_loss = logits.new_zeros(())
+        points, strides = predictions.points, predictions.strides
         total = logits.new_zeros(())
         for i, target in enumerate(targets):
-            matched, quality = assign(
-                probabilities[i], boxes[i].detach(), outputs.points, outputs.strides, target
+            matched, quality = assigner.assign(
+                probabilities[i], boxes[i].detach(), points, strides, target
             )
             positive = matched >= 0
-            label = torch.zeros_like(logits[i])
             rows = positive.nonzero().squeeze(1)
+            label = torch.zeros_like(logits[i])
             label[rows, target.labels[matched[rows]]] = quality[rows]
-            # Varifocal: negatives by p^2, positives by their target.
-            weight = torch.where(label > 0, label, 0.75 * probabilities[i] ** 2)
-            ignored = inside(outputs.points, target.ignored).any(1) & ~positive
-            weight = weight.masked_fill(ignored[:, None], 0)
-            class_loss = (
-                class_loss
-                + (
-                    F.binary_cross_entropy_with_logits(logits[i], label, reduction='none') * weight
-                ).sum()
-            )
-            total = total + quality.sum()
+            weight = self._class_weight(probabilities[i], label)
+            ignored = inside(points, target.ignored).any(1) & ~positive
+            class_loss = F.binary_cross_entropy_with_logits(logits[i], label, reduction='none')
+            total = total + CLASS_WEIGHT * (class_loss * weight * ~ignored[:, None]).sum()
             if len(rows):
                 wanted = target.boxes[matched[rows]]
-                box_loss = (
-                    box_loss
-                    + (generalized_box_iou_loss(boxes[i][rows], wanted) * quality[rows]).sum()
-                )
-                dfl_loss = dfl_loss + (self._dfl(outputs, i, rows, wanted) * quality[rows]).sum()
-        total = total.clamp(min=1)
-        return (CLASS_WEIGHT * class_loss + BOX_WEIGHT * box_loss + DFL_WEIGHT * dfl_loss) / total
+                box_loss = BOX_WEIGHT * generalized_box_iou_loss(boxes[i][rows], wanted)
+                box_loss = box_loss + DFL_WEIGHT * self._dfl(predictions, i, rows, wanted)
+                total = total + (box_loss * quality[rows]).sum()
+        return total / assigner.quality_per_box
 
-    def _dfl(self, outputs: DetectionOutputs, i: int, rows: Tensor, wanted: Tensor) -> Tensor:
+    def _class_weight(self, probability: Tensor, label: Tensor) -> Tensor:
+        """What the cross-entropy [P, C] is weighted with."""
+        if self.config.class_loss == 'varifocal':
+            return torch.where(label > 0, label, 0.75 * probability**2)
+        return (label - probability) ** 2
+
+    def _dfl(self, predictions: Predictions, i: int, rows: Tensor, wanted: Tensor) -> Tensor:
         """Distribution focal loss [N]: cross-entropy with the two bins around the true distance."""
-        points = outputs.points[rows]
+        points = predictions.points[rows]
         distance = torch.cat((points - wanted[:, :2], wanted[:, 2:] - points), dim=1)
-        distance = (distance / outputs.strides[rows, None]).clamp(0, BINS - 1 - 0.01)
+        distance = (distance / predictions.strides[rows, None]).clamp(0, BINS - 1 - 0.01)
         lower = distance.floor()
         upper_weight = distance - lower
-        log_p = outputs.distances[i][rows].float().log_softmax(-1)
+        log_p = predictions.distances[i][rows].float().log_softmax(-1)
         at_lower = log_p.gather(-1, lower.long()[..., None]).squeeze(-1)
         at_upper = log_p.gather(-1, lower.long()[..., None] + 1).squeeze(-1)
         return -(at_lower * (1 - upper_weight) + at_upper * upper_weight).mean(1)
 
     def deploy(self, outputs: DetectionOutputs) -> dict[str, Tensor]:
         """Top-K points by best class: boxes [B, K, 4], scores [B, K], labels int64 [B, K]."""
-        best, label = outputs.logits.float().max(dim=2)
+        predictions = outputs.deployed
+        best, label = predictions.logits.float().max(dim=2)
         k = min(TOP_K, best.shape[1])
         scores, index = best.topk(k, dim=1)
         distances = self._expected(
-            outputs.distances.gather(1, index[:, :, None, None].expand(-1, -1, 4, BINS))
+            predictions.distances.gather(1, index[:, :, None, None].expand(-1, -1, 4, BINS))
         )
-        distances = distances * outputs.strides[index][..., None]
-        points = outputs.points[index]
+        distances = distances * predictions.strides[index][..., None]
+        points = predictions.points[index]
         return {
             'boxes': torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1),
             'scores': scores.sigmoid(),
@@ -173,53 +255,5 @@ class DetectionHead(Head):
 
     def deployed_names(self) -> dict[str, tuple[str, int]]:
         """Three tensors, as the graph contract names them."""
-        return {name: (name, 1) for name in ('boxes', 'scores', 'labels')}
-
-
-def inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """Bool [P, N]: which points lie in which xyxy boxes."""
-    x, y = points[:, None].unbind(-1)
-    return (x > boxes[:, 0]) & (y > boxes[:, 1]) & (x < boxes[:, 2]) & (y < boxes[:, 3])
-
-
-@torch.no_grad()
-def assign(
-    probabilities: Tensor,
-    boxes: Tensor,
-    points: Tensor,
-    strides: Tensor,
-    target: BoxTarget,
-    top_k: int = 10,
-    alpha: float = 0.5,
-    beta: float = 6.0,
-) -> tuple[Tensor, Tensor]:
-    """Task-aligned assignment of one image (TOOD eq. 4-6).
-
-    A truth box takes the `top_k` points inside it with the largest t = p^alpha * IoU^beta; a point
-    wanted by several goes to the one it overlaps most. Boxes smaller than two cells of the finest
-    level are widened to that, else no point would lie inside. Returns the matched box index
-    int64 [P] (-1: none) and the classification target float32 [P] in [0, 1].
-    """
-    count = len(target.boxes)
-    matched = torch.full((len(points),), -1, dtype=torch.long, device=points.device)
-    quality = torch.zeros(len(points), device=points.device)
-    if count == 0:
-        return matched, quality
-    centre = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
-    half = ((target.boxes[:, 2:] - target.boxes[:, :2]) / 2).clamp(min=float(strides.min()))
-    candidate = inside(points, torch.cat((centre - half, centre + half), dim=1))
-    iou = box_iou(boxes, target.boxes).clamp(min=1e-6)
-    alignment = probabilities[:, target.labels] ** alpha * iou**beta
-    alignment = alignment.masked_fill(~candidate, 0)
-    top = alignment.topk(min(top_k, len(points)), dim=0)
-    chosen = torch.zeros_like(candidate)
-    chosen.scatter_(0, top.indices, top.values > 0)
-    best_iou, best = iou.masked_fill(~chosen, -1).max(dim=1)
-    taken = best_iou >= 0
-    matched[taken] = best[taken]
-    kept = alignment * F.one_hot(matched.clamp(min=0), count) * taken[:, None]
-    # Per box, the largest target equals the largest IoU among its points.
-    largest = kept.amax(0).clamp(min=1e-9)
-    iou_max = (iou * (kept > 0)).amax(0)
-    quality = (kept / largest * iou_max).amax(1)
-    return matched, quality
+        boxes = 'unique_boxes' if self.config.one_to_one else 'boxes'
+        return {'boxes': (boxes, 1), 'scores': ('scores', 1), 'labels': ('labels', 1)}

@@ -1,26 +1,29 @@
-"""Semantic segmentation at stride 4 (drivable area, 19-class mask).
+"""Semantic segmentation (drivable area, lanes, 19-class mask).
 
 Head: every neck level through a 1x1 convolution, upsampled to stride 4 and summed, after the
-panoptic FPN decoder (Kirillov et al., CVPR 2019) with SegFormer's economy (Xie et al., 2021).
+panoptic FPN decoder (Kirillov et al., CVPR 2019) with SegFormer's economy (Xie et al., 2021); other
+decoders by configuration (`decoders.py`).
 
 Target: uint8 [H, W] at input size. A value below the class count is a class, 255 is unlabelled, and
 `len(classes) + g` says only that the pixel is of one of the classes of `GROUPS[task][g]`: data sets
 with coarser labels (one road class, seven super-classes) then train the fine task without inventing
-labels. The loss is the cross-entropy of the label set, -log sum_{c in set} p_c, which for single
-classes is the ordinary one.
+labels. The losses (`mask_loss.py`) take such sets.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from mtl_perception.tasks import DRIVABLE, SEMANTIC, UNLABELLED, Task
+from mtl_perception.tasks import DRIVABLE, SEMANTIC, Task
 from training.networks.layers import ConvNorm, SeparableConv, upsample_to
 from training.tasks.base import Features, Head
+from training.tasks.decoders import DECODERS
+from training.tasks.mask_loss import MaskLossConfig, amounts, at_loss_stride, mask_loss
 
 COARSE7 = (
     (0,), (1, 9), (11, 12), (13, 14, 15, 16, 17, 18), (3, 4, 5, 6, 7), (2, 8), (10,),
@@ -33,61 +36,111 @@ GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
 }
 
 STRIDE = 4
-LOSS_STRIDE = 2
-"""The loss is taken at half resolution, for a quarter of its time and memory."""
 
 
-class SegmentationHead(Head):
-    """Neck levels -> logits [B, C, H/4, W/4]."""
+@dataclass
+class SegmentationConfig(MaskLossConfig):
+    """decoder: fpn (ours), or one of `decoders.DECODERS`; the rest as in `MaskLossConfig`."""
 
-    def __init__(self, task: Task, trunk_channels: Sequence[int], neck_channels: int) -> None:
-        """One projection a neck level, a separable convolution on their sum, a 1x1 classifier."""
+    decoder: str = 'fpn'
+
+    def __post_init__(self) -> None:
+        """Check the values."""
+        super().__post_init__()
+        known = ['fpn', *DECODERS]
+        if self.decoder not in known:
+            raise ValueError(
+                f'segmentation.decoder: expected one of {known}, found {self.decoder!r}'
+            )
+
+
+class MaskOutputs(NamedTuple):
+    """logits [B, C, H/s, W/s]; auxiliary: the same, coarser, in training with deep supervision."""
+
+    logits: Tensor
+    auxiliary: Tensor | None = None
+
+
+class MaskHead(Head):
+    """Loss and deployed form of class masks; subclasses make `MaskOutputs`."""
+
+    stride = STRIDE
+    """Input pixels a cell of the logits."""
+    members: Tensor
+
+    def __init__(
+        self, task: Task, trunk_channels: Sequence[int], neck_channels: int, loss: MaskLossConfig
+    ) -> None:
+        """Keep the class sets that the task's labels may name."""
         super().__init__(task, trunk_channels, neck_channels)
-        self.project = nn.ModuleList(
-            ConvNorm(neck_channels, neck_channels, act=False) for _ in trunk_channels
-        )
-        self.fuse = nn.Sequential(nn.ReLU(), SeparableConv(neck_channels, neck_channels))
-        self.logits = nn.Conv2d(neck_channels, len(task.classes), 1)
+        self.loss_config = loss
         groups = GROUPS.get(task.name, ())
-        members = torch.zeros(len(groups), len(task.classes))
+        members = torch.zeros(len(groups), len(task.classes), dtype=torch.bool)
         for row, group in enumerate(groups):
-            members[row, list(group)] = 1
+            members[row, list(group)] = True
         self.register_buffer('members', members, persistent=False)
 
-    def forward(self, features: Features) -> Tensor:
-        """Project, upsample to stride 4, add, fuse, classify."""
-        levels = [project(f) for project, f in zip(self.project, features.neck, strict=True)]
-        total = levels[0]
-        for level in levels[1:]:
-            total = total + upsample_to(level, levels[0])
-        return self.logits(self.fuse(total))
+    def loss(self, outputs: MaskOutputs, targets: Sequence[Tensor]) -> Tensor:
+        """Sum over labelled pixels, at the loss's resolution."""
+        target = at_loss_stride(targets).to(outputs.logits.device).long()
+        total = mask_loss(outputs.logits, target, self.members, self.loss_config)
+        if outputs.auxiliary is not None:
+            further = mask_loss(outputs.auxiliary, target, self.members, self.loss_config)
+            total = total + self.loss_config.auxiliary * further
+        return total
 
-    def loss(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
-        """Mean over labelled pixels of the batch; zero when there is none."""
-        target = torch.stack(list(targets))[:, ::LOSS_STRIDE, ::LOSS_STRIDE]
-        target = target.to(outputs.device).long()
-        logits = F.interpolate(
-            outputs.float(), size=target.shape[-2:], mode='bilinear', align_corners=False
-        )
-        log_p = logits.log_softmax(dim=1)
-        classes = log_p.shape[1]
-        fine = F.nll_loss(
-            log_p, target.where(target < classes, UNLABELLED), ignore_index=UNLABELLED,
-            reduction='sum',
-        )  # fmt: skip
-        labelled = target != UNLABELLED
-        coarse = labelled & (target >= classes)
-        total = fine
-        if coarse.any():
-            log_p_at = log_p.permute(0, 2, 3, 1)[coarse]
-            member = self.members[target[coarse] - classes]
-            total = total - log_p_at.masked_fill(member == 0, -torch.inf).logsumexp(1).sum()
-        return total / labelled.sum().clamp(min=1)
+    def normaliser(self, targets: Sequence[Tensor]) -> float:
+        """Labelled pixels, at the loss's resolution, as the configuration counts them."""
+        return float(amounts(at_loss_stride(targets).long(), self.loss_config).sum())
 
-    def deploy(self, outputs: Tensor) -> dict[str, Tensor]:
-        """Stride-4 logits float32 [B, C, H/4, W/4]; `decode.py` upsamples and takes the argmax."""
-        return {self.task.name: outputs.float()}
+    def deploy(self, outputs: MaskOutputs) -> dict[str, Tensor]:
+        """Logits float32 [B, C, H/s, W/s]; `decode.py` upsamples and takes the argmax."""
+        return {self.task.name: outputs.logits.float()}
 
     def deployed_names(self) -> dict[str, tuple[str, int]]:
         """One logits tensor, named as the task."""
-        return {self.task.name: ('logits', STRIDE)}
+        return {self.task.name: ('logits', self.stride)}
+
+
+class SegmentationHead(MaskHead):
+    """Neck levels, or trunk levels for the other decoders -> logits at stride 4."""
+
+    def __init__(
+        self,
+        task: Task,
+        trunk_channels: Sequence[int],
+        neck_channels: int,
+        config: SegmentationConfig | None = None,
+    ) -> None:
+        """One projection a neck level, a separable convolution on their sum, a 1x1 classifier."""
+        config = config or SegmentationConfig()
+        super().__init__(task, trunk_channels, neck_channels, config)
+        self.decoder: nn.Module | None = None
+        if config.decoder == 'fpn':
+            self.project = nn.ModuleList(
+                ConvNorm(neck_channels, neck_channels, act=False) for _ in trunk_channels
+            )
+            self.fuse = nn.Sequential(nn.ReLU(), SeparableConv(neck_channels, neck_channels))
+        else:
+            self.decoder = DECODERS[config.decoder](trunk_channels, neck_channels)
+        self.logits = nn.Conv2d(neck_channels, len(task.classes), 1)
+        if config.auxiliary:
+            self.auxiliary = nn.Sequential(
+                ConvNorm(trunk_channels[-2], neck_channels, 3),
+                nn.Conv2d(neck_channels, len(task.classes), 1),
+            )
+
+    def forward(self, features: Features) -> MaskOutputs:
+        """Decode to stride 4 and classify."""
+        if self.decoder is None:
+            levels = [project(f) for project, f in zip(self.project, features.neck, strict=True)]
+            total = levels[0]
+            for level in levels[1:]:
+                total = total + upsample_to(level, levels[0])
+            decoded = self.fuse(total)
+        else:
+            decoded = self.decoder(features.trunk)
+        auxiliary = None
+        if self.training and self.loss_config.auxiliary:
+            auxiliary = self.auxiliary(features.trunk[-2])
+        return MaskOutputs(self.logits(decoded), auxiliary)

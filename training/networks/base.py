@@ -1,0 +1,83 @@
+"""What every network offers: shared features, one head a task, and the graph that is deployed."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from mtl_perception.bundle import Meaning, OutputSpec
+from mtl_perception.tasks import Task
+from training.tasks import Features, Head
+
+
+class MultiTaskNetwork(nn.Module, ABC):
+    """trunk and neck make shared features, the heads read them; module names are the task names.
+
+    `features` takes uint8 [B, 3, H, W] RGB; `head(task)` takes features, or chosen rows of them,
+    which is how unlabelled images cost a head nothing. There is no forward of its own: training
+    runs it through `training.train.TaskLosses`, deployment through `DeployedNetwork`.
+    """
+
+    def __init__(
+        self, trunk: nn.Module, neck: nn.Module, tasks: Sequence[Task], heads: Mapping[str, Head]
+    ) -> None:
+        """heads: one for each task."""
+        super().__init__()
+        self.trunk = trunk
+        self.neck = neck
+        self.tasks = tuple(tasks)
+        self.heads = nn.ModuleDict(heads)
+
+    @abstractmethod
+    def features(self, image: Tensor) -> Features:
+        """Run trunk and neck once."""
+
+    def head(self, task: str) -> Head:
+        """The head of a task."""
+        return cast(Head, self.heads[task])
+
+
+class DeployedNetwork(nn.Module):
+    """The graph of DESIGN.md section 2: uint8 [B, H, W, 3] in, the manifest's small tensors out."""
+
+    def __init__(self, network: MultiTaskNetwork) -> None:
+        """Wrap a trained network; outputs follow `network.tasks` in order."""
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Outputs by tensor name."""
+        features = self.network.features(image.permute(0, 3, 1, 2))
+        outputs: dict[str, Tensor] = {}
+        for task in self.network.tasks:
+            head = self.network.head(task.name)
+            outputs.update(head.deploy(head(features)))
+        return outputs
+
+
+def output_specs(network: MultiTaskNetwork, height: int, width: int) -> tuple[OutputSpec, ...]:
+    """What `DeployedNetwork` returns for an input size, found by running it once."""
+    deployed = DeployedNetwork(network).eval()
+    device = next(network.parameters()).device
+    with torch.no_grad():
+        outputs = deployed(torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device))
+    owner = {
+        name: (task.name, meaning, stride)
+        for task in network.tasks
+        for name, (meaning, stride) in network.head(task.name).deployed_names().items()
+    }
+    return tuple(
+        OutputSpec(
+            name,
+            owner[name][0],
+            cast(Meaning, owner[name][1]),
+            str(tensor.dtype).removeprefix('torch.'),
+            tuple(tensor.shape[1:]),
+            owner[name][2],
+        )
+        for name, tensor in outputs.items()
+    )
