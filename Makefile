@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-training setup-test demo test lint lock clean
+.PHONY: help setup setup-training setup-test oracle demo test lint lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -33,6 +33,9 @@ RUNTIME := $(call stamp,runtime,$(RUNTIME_FILES))
 VISION := $(call stamp,vision_msgs,$(VISION_FILES))
 TRAINING := $(call stamp,training,$(CONSTRAINTS) $(R)/training.txt)
 TEST := $(call stamp,test,$(CONSTRAINTS) $(R)/test.txt)
+ORACLE := .cache/oracle
+ORACLE_STAMP := $(ORACLE)/.$(shell sha256sum < $(R)/oracle.txt | cut -c1-12)
+ORACLE_LEFT_OUT := certifi charset-normalizer gmplot idna imageio networkx plyfile requests tifffile
 
 # Installs with one line a download.
 pip = $(BIN)/python -m pip install --progress-bar off -c $(CONSTRAINTS) $(1) 2>&1 | sed -uE \
@@ -50,7 +53,9 @@ endif
 
 setup-training: setup $(TRAINING) ## and what training/ needs (torch, 6 GB)
 
-setup-test: setup-training $(TEST) ## and what the tests need
+setup-test: setup-training $(TEST) oracle ## and what the tests need
+
+oracle: $(ORACLE_STAMP) ## the official BDD100K toolkit, in an environment of its own
 
 demo: setup ## drive a bag through the live node; BAG=, VIDEO= or IMAGES= for your own
 	@$(BIN)/mtl-perception demo $(if $(BAG),--bag '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
@@ -62,12 +67,15 @@ test: lint ## lint, types and all tests; PYTEST_ARGS='-k letterbox' for some
 lint: setup-test ## ruff and mypy
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
 
-lock: $(VENV_STAMP) ## complete requirements/constraints.txt after a change; LOCK_ARGS=--upgrade for new versions
+lock: $(VENV_STAMP) ## complete the locks in requirements/ after a change; LOCK_ARGS=--upgrade for new versions
 	@$(BIN)/python -m venv .cache/lock && .cache/lock/bin/pip install --quiet 'uv>=0.5,<1'
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/constraints.txt \
 	    $(addprefix $(R)/,tools.txt runtime.txt ros.txt ros-build.txt training.txt test.txt)
-	@git --no-pager diff --stat -- $(R)/constraints.txt
+	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
+	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/oracle.txt \
+	    $(addprefix --no-emit-package ,$(ORACLE_LEFT_OUT)) $(R)/oracle.in
+	@git --no-pager diff --stat -- $(R)/constraints.txt $(R)/oracle.txt
 
 clean: ## remove .venv, build folders and caches (not runs/ and demo/)
 	rm -rf $(VENV) .cache build install log dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
@@ -97,3 +105,10 @@ $(TEST): | $(RUNTIME)
 	@echo '==> test requirements'
 	@$(call pip,-r $(R)/test.txt)
 	@$(done)
+
+$(ORACLE_STAMP): | $(VENV_STAMP)
+	@echo '==> the official BDD100K toolkit (about 0.4 GB)'
+	@rm -rf $(ORACLE) && $(BIN)/python -m venv --without-pip $(ORACLE)
+	@$(BIN)/python -m pip --python $(ORACLE)/bin/python install --quiet --no-deps -r $(R)/oracle.txt \
+	    2>&1 | sed -u '/is ignored/d'
+	@touch $@

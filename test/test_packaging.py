@@ -22,8 +22,9 @@ PACKAGE = ElementTree.parse(ROOT / 'package.xml')
 ROS_PACKAGE = re.compile(
     r'rclpy|(rcl|launch|ament|rosbag2)_.*|.*_(msgs|interfaces)|launch|cv_bridge|message_filters'
 )
-CONSTRAINT_FILES = {'constraints.txt', 'ros-apt.txt'}
+CONSTRAINT_FILES = {'constraints.txt', 'oracle.txt', 'ros-apt.txt'}
 REQUIREMENT_FILES = sorted({path.name for path in REQUIREMENTS.glob('*.txt')} - CONSTRAINT_FILES)
+LOCKED = [('oracle.in', 'oracle.txt'), *((name, 'constraints.txt') for name in REQUIREMENT_FILES)]
 
 
 def requirement_lines(name):
@@ -59,14 +60,14 @@ def test_package_xml_names_every_ros_package_that_is_imported():
     assert {name for name in imported if ROS_PACKAGE.fullmatch(name)} <= named
 
 
-@pytest.mark.parametrize('name', REQUIREMENT_FILES)
-def test_lock_holds_every_requirement_within_its_bounds(name):
-    pins = [Requirement(line) for line in requirement_lines('constraints.txt')]
+@pytest.mark.parametrize(('name', 'lock'), LOCKED)
+def test_lock_holds_every_requirement_within_its_bounds(name, lock):
+    pins = [Requirement(line) for line in requirement_lines(lock)]
 
     for line in requirement_lines(name):
         wanted = Requirement(line)
         locked = [pin for pin in pins if pin.name == wanted.name.lower()]
-        assert locked, f'{wanted.name} is not in constraints.txt: make lock'
+        assert locked, f'{wanted.name} is not in {lock}: make lock'
         for pin in locked:
             (version,) = (specifier.version for specifier in pin.specifier)
             assert wanted.specifier.contains(version), f'{pin} is not {wanted}: make lock'

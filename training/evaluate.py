@@ -1,206 +1,246 @@
-"""Evaluate a network or bundle.
+"""Evaluate a bundle, or the weights of a training run, on labelled data.
 
-    python -m training.evaluate models/hydranet_b0_demo --config training/configs/demo.yaml
+    python -m training.evaluate models/hydranet_b0_demo --output runs/evaluation
 
 Every number goes through the deployed path (letterbox, graph, decode) and `replay/metrics.py`. Each
-source is scored by itself: their labels mean different things.
+source is scored by itself: their labels mean different things. What is written is described in
+docs/evaluation.md: a run (`mtl-perception compare` reads it), evaluation.json and report.html.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.progress import track
 
 from mtl_perception import machine
-from mtl_perception.bundle import BundleError, InputSpec
+from mtl_perception.bundle import BundleError
 from mtl_perception.engines.base import EngineError
-from mtl_perception.pipeline import Frame, Pipeline
-from mtl_perception.replay.metrics import ClassificationMetric, DetectionMetric, SegmentationMetric
-from mtl_perception.tasks import DRIVABLE, SEMANTIC, TASKS, UNLABELLED, Task
+from mtl_perception.pipeline import DEFAULT_THRESHOLDS, Frame, Pipeline
+from mtl_perception.replay.metrics import THRESHOLDS
+from mtl_perception.replay.run import Run, RunError, RunWriter
+from mtl_perception.replay.run_report import write_report
+from training.checkpoint import CheckpointError
 from training.config import ConfigError, RunConfig, load_config
-from training.data.bdd100k import Bdd100kLayout, LayoutConfig, open_layouts
-from training.data.sample import DatasetError, Sample
-from training.module_engine import ModuleEngine, bundle_in_memory
-from training.networks.hydranet import HydraNet
-from training.tasks.segmentation import COARSE7
+from training.data.layout import Layout, open_layouts
+from training.data.sample import DatasetError
+from training.evaluation.cost import network_cost, paired_latency
+from training.evaluation.model import WEIGHTS, Model, open_model, torch_pipeline
+from training.evaluation.official import OfficialWriter
+from training.evaluation.results import headline, source_results
+from training.evaluation.scoring import chosen, fingerprint, score_layout, scored_tasks
+from training.evaluation.sections import evaluation_sections
+from training.evaluation.seen import looker
+from training.networks.base import MultiTaskNetwork
 
-SCORE_THRESHOLD = 0.01
-"""Low, so that the precision-recall curve is whole; the node's default is for people."""
+__all__ = ['evaluate_network', 'headline']
 
-HEADLINES = {
-    'detection': ('AP50', 'AP'),
-    'drivable': ('miou', 'two_class_miou'),
-    'semantic': ('miou',),
-    'coarse7': ('miou',),
-    'weather': ('accuracy',),
-    'scene': ('accuracy',),
-    'timeofday': ('accuracy',),
-}
-
-
-COARSE = Task(
-    'coarse7',
-    'segmentation',
-    (
-        'drivable', 'non-drivable ground', 'living', 'vehicles', 'roadside objects',
-        'far objects', 'sky',
-    ),
-)  # fmt: skip
-COARSE_OF = np.full(256, UNLABELLED, np.uint8)
-"""Semantic id, or id of a class set as in `training.tasks.segmentation`, -> coarse id."""
-for _group, _members in enumerate(COARSE7):
-    COARSE_OF[[*_members, len(SEMANTIC.classes) + _group]] = _group
-
-M = TypeVar('M', DetectionMetric, SegmentationMetric, ClassificationMetric)
+NOTE = (
+    'Accuracy against the labels of each source; they mean different things, so read a figure by '
+    'its source. What is over several sources is a sum over their frames.'
+)
 
 
 def evaluate_network(
-    network: HydraNet, config: RunConfig, split: str, limit: int | None = None
+    network: MultiTaskNetwork, config: RunConfig, split: str, limit: int | None = None
 ) -> dict[str, Any]:
-    """Metrics by source and task of a network in eval mode; `limit` images a source."""
-    spec = InputSpec(
-        config.augment.input_height, config.augment.input_width, config.augment.letterbox_colour
-    )
-    bundle = bundle_in_memory(network, spec)
-    engine = ModuleEngine(network, [output.name for output in bundle.manifest.outputs])
-    return evaluate_pipeline(Pipeline(bundle, engine), config, split, limit)
+    """Figures by source and task of a network in eval mode; `limit` images a source."""
+    return evaluate_pipeline(torch_pipeline(network, config), config, split, limit)
 
 
 def evaluate_pipeline(
     pipeline: Pipeline, config: RunConfig, split: str, limit: int | None = None,
     progress: bool = False,
 ) -> dict[str, Any]:  # fmt: skip
-    """Metrics by source and task through any engine."""
-    pipeline.thresholds = type(pipeline.thresholds)(score=SCORE_THRESHOLD, max_detections=300)
-    results: dict[str, Any] = {}
-    for layout in open_layouts(config.data, split):
-        scores = Scores(layout.config)
-        for sample in _samples(layout, limit, progress):
-            scores.update(sample, pipeline)
-        results[layout.config.name] = {'images': scores.images, **scores.result()}
-    return results
-
-
-class Scores:
-    """Metrics of one source, as fine as its labels are."""
-
-    def __init__(self, source: LayoutConfig) -> None:
-        """Empty; a metric begins with the first label of its task."""
-        self.source = source
-        self.images = 0
-        self.metrics: dict[str, DetectionMetric | SegmentationMetric | ClassificationMetric] = {}
-
-    def update(self, sample: Sample, pipeline: Pipeline) -> None:
-        """Predict a sample for the tasks it labels and add what it says."""
-        known = {task.name for task in pipeline.tasks}
-        labelled = {*sample.boxes, *sample.masks, *sample.classes} & known
-        result = pipeline(Frame(sample.image, 'rgb'), labelled)
-        self.images += 1
-        height, width = sample.image.shape[:2]
-        for name in labelled & set(sample.boxes):
-            truth = sample.boxes[name]
-            self._metric(TASKS[name], DetectionMetric).update(
-                sample.name,
-                result.detections[name],
-                truth.xyxy,
-                truth.labels,
-                truth.ignored,
-                width=width,
-                height=height,
-            )
-        for name in labelled & set(sample.masks):
-            self._add_mask(name, result.masks[name], sample.masks[name])
-        for name in labelled & set(sample.classes):
-            self._metric(TASKS[name], ClassificationMetric).update(
-                int(result.probabilities[name].argmax()), sample.classes[name]
-            )
-
-    def _add_mask(self, name: str, found: NDArray[np.uint8], truth: NDArray[np.uint8]) -> None:
-        if name == SEMANTIC.name:
-            self._metric(COARSE, SegmentationMetric).update(COARSE_OF[found], COARSE_OF[truth])
-            if self.source.semantic_masks != 'sem_seg':
-                return
-        if name == DRIVABLE.name and not self.source.drivable_split:
-            truth = np.where(truth == len(DRIVABLE.classes), np.uint8(0), truth)
-        self._metric(TASKS[name], SegmentationMetric).update(found, truth)
-
-    def _metric(self, task: Task, kind: type[M]) -> M:
-        metric = self.metrics.setdefault(task.name, kind(task))
-        assert isinstance(metric, kind)
-        return metric
-
-    def result(self) -> dict[str, dict[str, Any]]:
-        """Values by task; without a drivable split only the two-class figure has a meaning."""
-        results = {name: metric.result() for name, metric in self.metrics.items()}
-        if DRIVABLE.name in results and not self.source.drivable_split:
-            two_class = results[DRIVABLE.name]['two_class_miou']
-            results[DRIVABLE.name] = {'two_class_miou': two_class}
-        return results
-
-
-def headline(results: Mapping[str, Any]) -> dict[str, float]:
-    """The few numbers a person watches: `source/task/metric` -> value."""
+    """Figures by source and task through any engine, with nothing written."""
+    pipeline.thresholds = THRESHOLDS
     return {
-        f'{source}/{task}/{key}': float(values[task][key])
-        for source, values in results.items()
-        for task, keys in HEADLINES.items()
-        for key in keys
-        if isinstance(values.get(task), dict) and values[task].get(key) is not None
+        layout.config.name: source_results(
+            score_layout(layout, pipeline, _indices(layout, limit, progress)), pipeline.tasks
+        )
+        for layout in open_layouts(config.data, split)
     }
 
 
-def _samples(layout: Bdd100kLayout, limit: int | None, progress: bool) -> Iterator[Sample]:
-    count = len(layout) if limit is None else min(limit, len(layout))
-    indices = np.linspace(0, len(layout) - 1, count).round().astype(int)
-    shown = track(indices, description=layout.config.name) if progress else indices
-    for index in shown:
-        yield layout.load(int(index))
+def evaluate_to(
+    output: Path, model: Model, layouts: Sequence[Layout], args: argparse.Namespace
+) -> tuple[Run, dict[str, Any]]:
+    """Write (or go on with) the run of an evaluation; returns it and the figures by source.
+
+    Raises RunError, also when predictions in official forms would miss the images of a run that was
+    interrupted.
+    """
+    model.pipeline.thresholds = THRESHOLDS
+    info = model.pipeline.info
+    indices = {layout.config.name: chosen(layout, args.limit) for layout in layouts}
+    identity = {
+        'model': model.identity,
+        'engine': [info.name, info.version, info.device, info.precision],
+        'split': args.split,
+        'score': THRESHOLDS.score,
+        'labels': {
+            layout.config.name: fingerprint(layout, indices[layout.config.name])
+            for layout in layouts
+        },
+    }
+    sources = [
+        {'name': layout.config.name, 'root': layout.config.root, 'kind': 'images'}
+        for layout in layouts
+    ]
+    tasks = scored_tasks(model.pipeline.tasks)
+    with RunWriter(output, tasks, identity, sources, args.fresh) as writer:
+        for layout in layouts:
+            name = layout.config.name
+            done = len(writer.part(name))
+            if args.official and done:
+                raise RunError(
+                    f'{output} holds {done} records of {name!r} already, and --official needs all '
+                    f'images in one go: begin again (--fresh), or give another folder'
+                )
+            with ExitStack() as stack:
+                answered = None
+                if args.official:
+                    official = stack.enter_context(OfficialWriter(output / 'official' / name))
+                    answered = official.answered
+                left = track(indices[name][done:], description=name)
+                for record in score_layout(layout, model.pipeline, left, answered):
+                    writer.add(record)
+        run = writer.finish(
+            {
+                'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+                'command': _command(args),
+                'machine': machine.describe(),
+                'model': {
+                    'name': model.name,
+                    'bundle_hash': model.identity.get('bundle_hash', ''),
+                    'engine': info.name,
+                    'engine_version': info.version,
+                    'device': info.device,
+                    'precision': info.precision,
+                },
+                'undecodable': [],
+                'accuracy_note': NOTE,
+            }
+        )
+    results = {name: source_results(run.records([name]), model.pipeline.tasks) for name in indices}
+    return run, results
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Command line."""
-    parser = argparse.ArgumentParser(prog='python -m training.evaluate', description=__doc__)
-    parser.add_argument('model', help='bundle folder')
-    parser.add_argument('--config', required=True, help='YAML with the data sets')
-    parser.add_argument('--split', default='val')
-    parser.add_argument('--engine', default='auto')
-    parser.add_argument('--limit', type=int, help='images a source')
-    parser.add_argument('--json', type=Path, help='write everything here')
-    args = parser.parse_args(argv)
+    """Command line; exit code 1 with one sentence when something cannot be read or written."""
+    args = _parser().parse_args(argv)
+    args.argv = sys.argv[1:] if argv is None else argv
     try:
-        config = load_config(args.config)
-        pipeline = Pipeline.open(args.model, engine=args.engine, precision='fp32', build=True)
-        results = evaluate_pipeline(pipeline, config, args.split, args.limit, progress=True)
-    except (ConfigError, DatasetError, BundleError, EngineError) as error:
+        _evaluate(args)
+    except (
+        BundleError, CheckpointError, ConfigError, DatasetError, EngineError, RunError, OSError,
+    ) as error:  # fmt: skip
         print(f'error: {error}', file=sys.stderr)
         return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python -m training.evaluate', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument('model', help='bundle (folder or name) or folder of a training run')
+    parser.add_argument('overrides', nargs='*', metavar='key=value', help='of the configuration')
+    parser.add_argument('--config', help='YAML with the data sets; default: what trained the model')
+    parser.add_argument('--split', default='val')
+    parser.add_argument('--output', type=Path, help='folder for run, evaluation.json, report.html')
+    parser.add_argument('--fresh', action='store_true', help='begin again instead of going on')
+    parser.add_argument('--official', action='store_true', help='and predictions as BDD100K wants')
+    parser.add_argument('--json', type=Path, help='write evaluation.json here too')
+    parser.add_argument('--weights', choices=WEIGHTS, help='of a training run; default best')
+    parser.add_argument('--engine', default='auto')
+    parser.add_argument('--device', default='auto', help='as the engine names it')
+    parser.add_argument('--limit', type=int, help='images a source, spread evenly')
+    parser.add_argument('--latency', type=int, default=20, metavar='FRAMES', help='0 leaves it out')
+    parser.add_argument('--baseline', help='model to time beside it; default: its network in torch')
+    return parser
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    if args.official and args.output is None:
+        raise ConfigError('--official writes into the folder that --output names: give both')
+    model = open_model(args.model, args.engine, args.device, args.weights)
+    path = args.config or model.config
+    if path is None:
+        raise ConfigError(f'{args.model} does not say what it was trained on: give --config')
+    config = load_config(path, args.overrides)
+    layouts = open_layouts(config.data, args.split)
+    if args.output is None:
+        results = evaluate_pipeline(model.pipeline, config, args.split, args.limit, progress=True)
+    else:
+        run, results = evaluate_to(args.output, model, layouts, args)
+    record = {
+        'command': _command(args),
+        **model.identity,
+        'model': model.name,
+        'engine': model.pipeline.info.name,
+        'precision': model.pipeline.info.precision,
+        'split': args.split,
+        'limit': args.limit,
+        'seed': config.seed,
+        'data': [{'name': layout.config.name, 'root': layout.config.root} for layout in layouts],
+        'environment': machine.describe(),
+        'cost': _cost(model),
+        'latency': _latency(model, config, layouts[0], args),
+        'results': results,
+    }
+    text = json.dumps(record, indent=1) + '\n'
+    for file in filter(None, (args.output and args.output / 'evaluation.json', args.json)):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, 'utf-8')
     for name, value in headline(results).items():
         print(f'{name:40} {value:.4f}')
-    if args.json:
-        record = {
-            'command': 'python -m training.evaluate ' + ' '.join(argv or sys.argv[1:]),
-            'bundle': pipeline.bundle.manifest.name,
-            'bundle_hash': pipeline.bundle.hash,
-            # A later card with these numbers changes the bundle's hash, not its graph's.
-            'files': dict(pipeline.bundle.manifest.files),
-            'engine': pipeline.info.name,
-            'precision': pipeline.info.precision,
-            'split': args.split,
-            'seed': config.seed,
-            'environment': machine.describe(),
-            'results': results,
-        }
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(record, indent=1) + '\n', 'utf-8')
-    return 0
+    if args.output is not None:
+        look = looker(layouts, model.pipeline)
+        print(f'report: {write_report(run, look, more=evaluation_sections(record))}')
+
+
+def _indices(layout: Layout, limit: int | None, progress: bool) -> Any:
+    found = chosen(layout, limit)
+    return track(found, description=layout.config.name) if progress else found
+
+
+def _cost(model: Model) -> dict[str, Any] | None:
+    if model.network is None:
+        return None
+    spec = model.pipeline.bundle.manifest.input
+    return network_cost(model.network, spec.height, spec.width)
+
+
+def _latency(
+    model: Model, config: RunConfig, layout: Layout, args: argparse.Namespace
+) -> dict[str, Any] | None:
+    """Beside the baseline, or the same network in torch, or alone; at the node's own thresholds."""
+    if not args.latency:
+        return None
+    pipelines: dict[str, Pipeline] = {}
+    if args.baseline:
+        pipelines['baseline'] = open_model(args.baseline, args.engine, args.device).pipeline
+    elif model.network is not None and model.pipeline.info.name != 'torch':
+        pipelines['torch'] = torch_pipeline(model.network, config)
+    pipelines['evaluated'] = model.pipeline
+    for pipeline in pipelines.values():
+        pipeline.thresholds = DEFAULT_THRESHOLDS
+    frames = [Frame(layout.load(index).image, 'rgb') for index in chosen(layout, 10)]
+    return paired_latency(pipelines, frames, args.latency)
+
+
+def _command(args: argparse.Namespace) -> str:
+    return shlex.join(['python', '-m', 'training.evaluate', *args.argv])
 
 
 if __name__ == '__main__':

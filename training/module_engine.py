@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 
 from mtl_perception.bundle import Bundle, InputSpec, Manifest
 from mtl_perception.engines.base import EngineInfo
-from training.networks.hydranet import DeployedHydraNet, HydraNet, output_specs
+from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
 
 
 class ModuleEngine:
-    """Runs a HydraNet in memory; see `mtl_perception.engines.base.Engine`."""
+    """Runs a network in memory; see `mtl_perception.engines.base.Engine`."""
 
-    def __init__(self, network: HydraNet, outputs: Sequence[str]) -> None:
+    def __init__(self, network: MultiTaskNetwork, outputs: Sequence[str]) -> None:
         """The network must be in eval mode; `outputs` are the names it returns."""
-        self.module = DeployedHydraNet(network)
+        self.module = DeployedNetwork(network)
         self.device = next(network.parameters()).device
         self.info = EngineInfo(
             'torch', torch.__version__, str(self.device), 'fp32', 1, tuple(outputs)
@@ -35,7 +35,7 @@ class ModuleEngine:
         """Nothing to free."""
 
 
-def bundle_in_memory(network: HydraNet, spec: InputSpec) -> Bundle:
+def bundle_in_memory(network: MultiTaskNetwork, spec: InputSpec) -> Bundle:
     """What the network would be as a bundle, without files: for `Pipeline` in training."""
     manifest = Manifest(
         name='in memory',

@@ -1,0 +1,58 @@
+"""Frame records -> the figures of each source, as they stand in `evaluation.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from mtl_perception.replay.run import FrameRecord, new_metrics
+from mtl_perception.tasks import DRIVABLE, Task
+from training.evaluation.scoring import COARSE, scored_tasks
+from training.evaluation.yolop import YolopStyle
+
+HEADLINES = {
+    'detection': ('AP50', 'AP'),
+    'drivable': ('miou', 'two_class_miou'),
+    'semantic': ('miou',),
+    'coarse7': ('miou',),
+    'lane': ('miou',),
+    'weather': ('accuracy',),
+    'scene': ('accuracy',),
+    'timeofday': ('accuracy',),
+}
+
+
+def source_results(records: Iterable[FrameRecord], tasks: Iterable[Task]) -> dict[str, Any]:
+    """`images` and, by task, the metric's result over all records; `yolop_style` beside them.
+
+    Where the labels do not tell direct from alternative, `drivable` has `two_class_miou` only.
+    """
+    metrics = new_metrics(scored_tasks(tasks))
+    yolop = YolopStyle()
+    images = 0
+    for record in records:
+        images += 1
+        yolop.add(record.pieces)
+        for name, piece in record.pieces.items():
+            metrics[name].merge(piece)  # type: ignore[arg-type]
+    results = {name: metric.result() for name, metric in metrics.items() if metric.frames}
+    two_class = results.pop(COARSE[DRIVABLE.name].task.name, None)
+    if two_class is not None and DRIVABLE.name not in results:
+        results[DRIVABLE.name] = {
+            'frames': two_class['frames'],
+            'labelled_pixels': two_class['labelled_pixels'],
+            'two_class_miou': two_class['miou'],
+        }
+    family = yolop.result()
+    return {'images': images, **results, **({'yolop_style': family} if family else {})}
+
+
+def headline(results: Mapping[str, Any]) -> dict[str, float]:
+    """The few numbers a person watches: `source/task/metric` -> value."""
+    return {
+        f'{source}/{task}/{key}': float(values[task][key])
+        for source, values in results.items()
+        for task, keys in HEADLINES.items()
+        for key in keys
+        if isinstance(values.get(task), dict) and values[task].get(key) is not None
+    }

@@ -1,0 +1,182 @@
+"""Labelled images -> frame records: each answered through the deployed path and scored by itself.
+
+A mask is scored by class where the data set tells all classes apart, and always at the coarse
+classes that a rougher data set still tells apart, as a task of its own: so every piece of one task
+means the same, whatever data set it comes from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.pipeline import Frame, Pipeline, Result
+from mtl_perception.replay.bag_replay import answers_digest
+from mtl_perception.replay.metrics import (
+    ClassificationMetric,
+    DetectionMetric,
+    Metric,
+    SegmentationMetric,
+)
+from mtl_perception.replay.run import FrameRecord, frame_key
+from mtl_perception.tasks import DRIVABLE, SEMANTIC, TASKS, UNLABELLED, Task
+from training.data.index import UNKNOWN
+from training.data.layout import ATTRIBUTES, Layout
+from training.data.sample import Sample
+from training.tasks.segmentation import GROUPS
+
+AHEAD = 4
+"""Images that are decoded while the network answers an earlier one."""
+
+STEP_NS = 2_000_000_000
+"""Images of a data set have no time: their stamps are so far apart that none are neighbours."""
+
+
+@dataclass(frozen=True)
+class Coarse:
+    """A task over sets of another task's classes; table: uint8 [256], its ids -> these."""
+
+    task: Task
+    table: NDArray[np.uint8]
+
+
+def _coarse(fine: Task, name: str, classes: tuple[str, ...]) -> Coarse:
+    """The class sets of `GROUPS`, then each class that is in none of them."""
+    groups = GROUPS[fine.name]
+    grouped = {member for group in groups for member in group}
+    alone = [(i,) for i in range(len(fine.classes)) if i not in grouped]
+    table = np.full(256, UNLABELLED, np.uint8)
+    for index, members in enumerate([*groups, *alone]):
+        table[list(members)] = index
+    for index in range(len(groups)):
+        table[len(fine.classes) + index] = index
+    colours = tuple(fine.colours[members[0]] for members in [*groups, *alone])
+    return Coarse(Task(name, 'segmentation', classes, colours), table)
+
+
+COARSE = {
+    DRIVABLE.name: _coarse(DRIVABLE, 'two_class_drivable', ('drivable', 'other')),
+    SEMANTIC.name: _coarse(
+        SEMANTIC,
+        'coarse7',
+        (
+            'drivable', 'non-drivable ground', 'living', 'vehicles', 'roadside objects',
+            'far objects', 'sky',
+        ),
+    ),
+}  # fmt: skip
+"""By fine task: what a data set without its classes is scored at."""
+
+
+def scored_tasks(tasks: Iterable[Task]) -> tuple[Task, ...]:
+    """The tasks that records of a model with these tasks hold pieces of."""
+    known = [task for task in tasks if task.name in TASKS]
+    return (*known, *(COARSE[task.name].task for task in known if task.name in COARSE))
+
+
+def told_apart(layout: Layout, task: str) -> bool:
+    """Whether the masks of a data set tell all classes of a segmentation task apart."""
+    table = layout.masks[task].table
+    return not ((table >= len(TASKS[task].classes)) & (table < UNKNOWN)).any()
+
+
+def chosen(layout: Layout, limit: int | None) -> list[int]:
+    """Indices of all images, or of `limit` ones spread evenly."""
+    count = len(layout) if limit is None else min(limit, len(layout))
+    return [int(index) for index in np.linspace(0, len(layout) - 1, count).round()]
+
+
+def fingerprint(layout: Layout, indices: Iterable[int]) -> str:
+    """Sha256 over names and labels of some images; of masks their files' sizes and times."""
+    digest = hashlib.sha256()
+    for index in indices:
+        name, boxes = layout.names[index], layout.boxes(index)
+        digest.update(f'{name} {sorted(layout.tasks(index))}'.encode())
+        for array in (boxes.xyxy, boxes.labels, boxes.ignored):
+            digest.update(np.ascontiguousarray(array).data)
+        for task in ATTRIBUTES:
+            digest.update(layout.classes(index, task.name).data)
+        for files in layout.masks.values():
+            if name in files.paths:
+                status = files.paths[name].stat()
+                digest.update(f'{status.st_size} {status.st_mtime_ns}'.encode())
+    return digest.hexdigest()
+
+
+Answered = Callable[[Sample, Result], None]
+
+
+def score_layout(
+    layout: Layout,
+    pipeline: Pipeline,
+    indices: Iterable[int],
+    answered: Answered | None = None,
+) -> Iterator[FrameRecord]:
+    """One record an image, answered for the tasks that it is labelled for, else for all.
+
+    `answered` sees each sample with what was answered about it.
+    """
+    known = {task.name for task in pipeline.tasks} & TASKS.keys()
+    fine = {name for name in layout.masks if name in COARSE and told_apart(layout, name)}
+    for index, sample in _loaded(layout, indices):
+        wanted = known & layout.tasks(index) or known
+        result = pipeline(Frame(sample.image, 'rgb'), sorted(wanted))
+        if answered is not None:
+            answered(sample, result)
+        height, width = sample.image.shape[:2]
+        yield FrameRecord(
+            layout.config.name, '', index, index * STEP_NS, sample.name, (width, height),
+            answers_digest(index * STEP_NS, result),
+            {name: TASKS[name].classes[label] for name, label in sample.classes.items()},
+            result.timings_ms,
+            pieces(frame_key(layout.config.name, '', index), sample, result, fine),
+        )  # fmt: skip
+
+
+def pieces(key: str, sample: Sample, result: Result, fine: Iterable[str]) -> dict[str, Metric]:
+    """Metrics of one frame; `fine` names the segmentation tasks that are scored by class."""
+    found: dict[str, Metric] = {}
+    height, width = sample.image.shape[:2]
+    for name in result.detections.keys() & sample.boxes.keys():
+        truth = sample.boxes[name]
+        detection = DetectionMetric(TASKS[name])
+        detection.update(
+            key, result.detections[name], truth.xyxy, truth.labels, truth.ignored,
+            width=width, height=height,
+        )  # fmt: skip
+        found[name] = detection
+    for name in result.masks.keys() & sample.masks.keys():
+        answer, mask = result.masks[name], sample.masks[name]
+        if name in COARSE:
+            rough = COARSE[name]
+            segmentation = SegmentationMetric(rough.task)
+            segmentation.update(rough.table[answer], rough.table[mask])
+            found[rough.task.name] = segmentation
+        if name not in COARSE or name in fine:
+            segmentation = SegmentationMetric(TASKS[name])
+            segmentation.update(answer, mask)
+            found[name] = segmentation
+    for name in result.probabilities.keys() & sample.classes.keys():
+        classification = ClassificationMetric(TASKS[name])
+        classification.update(int(result.probabilities[name].argmax()), sample.classes[name])
+        found[name] = classification
+    return found
+
+
+def _loaded(layout: Layout, indices: Iterable[int]) -> Iterator[tuple[int, Sample]]:
+    """Samples in order, decoded ahead in a thread while the caller works."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting: deque[tuple[int, Future[Sample]]] = deque()
+        for index in indices:
+            waiting.append((index, pool.submit(layout.load, index)))
+            if len(waiting) > AHEAD:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        for first, future in waiting:
+            yield first, future.result()

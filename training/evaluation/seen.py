@@ -1,0 +1,44 @@
+"""Images of an evaluation looked at again, for the galleries of its report."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.replay.pictures import Seen
+from mtl_perception.replay.run import FrameRecord
+from mtl_perception.replay.run_report import Pictures
+from mtl_perception.replay.truth import Truth, TruthBoxes
+from mtl_perception.tasks import DETECTION, TASKS
+from training.data.layout import Layout
+from training.evaluation.scoring import COARSE, told_apart
+
+
+def looker(layouts: Sequence[Layout], pipeline: Pipeline) -> Pictures:
+    """Shows any record of these data sets: the image, what is answered now, what is labelled."""
+    by_name = {layout.config.name: layout for layout in layouts}
+
+    def look(record: FrameRecord) -> Seen | None:
+        layout = by_name.get(record.bag)
+        if layout is None or record.name not in layout.names[record.index : record.index + 1]:
+            return None
+        sample = layout.load(record.index)
+        result = pipeline(Frame(sample.image, 'rgb'))
+        masks = {}
+        for name, mask in sample.masks.items():
+            if name in COARSE:
+                rough = COARSE[name]
+                masks[rough.task.name] = rough.table[mask]
+                if name in result.masks:
+                    result.masks[rough.task.name] = rough.table[result.masks[name]]
+            if name not in COARSE or told_apart(layout, name):
+                masks[name] = mask
+        found = None
+        if DETECTION.name in sample.boxes:
+            boxes = sample.boxes[DETECTION.name]
+            names = tuple(DETECTION.classes[label] for label in boxes.labels)
+            found = TruthBoxes(boxes.xyxy, names, boxes.ignored)
+        labels = {name: TASKS[name].classes[label] for name, label in sample.classes.items()}
+        return Seen(sample.image, result, Truth(found, masks, labels))
+
+    return look
