@@ -1,59 +1,58 @@
 """The training commands, end to end on a handful of tiny generated scenes."""
 
 import json
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytest.importorskip('torch', reason='training extras are not installed')
+torch = pytest.importorskip('torch', reason='training extras are not installed')
 
-from training.checkpoint import find_checkpoint
-from training.config import ConfigError, load_config
-from training.data import scenes
-from training.evaluate import evaluate_network, headline
-from training.evaluate import main as evaluate_main
-from training.export import card, export, load_network, load_run, read_metrics, round_weights
-from training.train import NonFiniteLossError, learning_rate, train
+from safetensors.torch import load_file  # noqa: E402
+from tensorboard.backend.event_processing import event_accumulator  # noqa: E402
+from tiny_training import CONFIG, ROOT, tiny_overrides, tiny_scenes  # noqa: E402
 
-CONFIG = Path(__file__).parents[1] / 'training' / 'configs' / 'demo.yaml'
+from training.board import WARM_STEPS  # noqa: E402
+from training.checkpoint import find_checkpoint, read_state  # noqa: E402
+from training.config import ConfigError, load_config  # noqa: E402
+from training.data.sample import DatasetError  # noqa: E402
+from training.evaluate import evaluate_network, headline  # noqa: E402
+from training.evaluate import main as evaluate_main  # noqa: E402
+from training.export import (  # noqa: E402
+    card,
+    export,
+    load_network,
+    load_run,
+    read_metrics,
+    round_weights,
+)
+from training.train import NonFiniteLossError, train  # noqa: E402
+
+VALIDATED = ('validate_every=4', 'validate_images=1')
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Six training and two validation scenes of 160x96 pixels in BDD100K layout."""
-    root = tmp_path_factory.mktemp('scenes')
-    arguments = ['--train', '6', '--val', '2', '--width', '160', '--height', '96']
-    assert scenes.main(['--output', str(root), *arguments, '--workers', '1']) == 0
-    return root
+    return tiny_scenes(tmp_path_factory.mktemp('scenes'), 6, 2)
+
+
+def run_overrides(data: Path, output: Path, *more: str) -> list[str]:
+    optimizer = '{steps: 8, batch_size: 2, accumulate: 2, warmup_steps: 2}'
+    return tiny_overrides(data, f'output={output}', f'optimizer={optimizer}', *more)
 
 
 def tiny(data: Path, output: Path, *overrides: str):
-    return load_config(
-        CONFIG,
-        [
-            f'output={output}',
-            f'data=[{{name: scenes, root: "{data}"}}]',
-            'precision=32-true',
-            'accelerator=cpu',
-            'workers=0',
-            'optimizer.steps=4',
-            'optimizer.batch_size=2',
-            'optimizer.warmup_steps=2',
-            'checkpoint_every=2',
-            'augment.height=64',
-            'augment.width=96',
-            'augment.input_height=64',
-            'augment.input_width=96',
-            *overrides,
-        ],
-    )
+    return load_config(CONFIG, run_overrides(data, output, *overrides))
 
 
 @pytest.fixture(scope='module')
 def run(data, tmp_path_factory):
     output = tmp_path_factory.mktemp('run')
-    train(tiny(data, output, 'validate_every=4', 'validate_images=1'))
+    train(tiny(data, output, *VALIDATED))
     return output
 
 
@@ -68,34 +67,62 @@ def losses(output: Path) -> list[list[str]]:
     return [[cell for i, cell in enumerate(row.split(',')) if i != 1] for row in rows]
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_as_if_it_had_not_been(data, run, tmp_path):
-    config = tiny(data, tmp_path)
-    config.checkpoint_every = 2
+    """Killed for good (SIGKILL) and begun anew: the same losses, the same state bit for bit."""
+    overrides = run_overrides(data, tmp_path, *VALIDATED)
+    process = subprocess.Popen(
+        [sys.executable, '-m', 'training.train', str(CONFIG), *overrides],
+        cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    state = tmp_path / 'checkpoint/state.json'
+    while not state.exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGKILL, errors.decode()[-2000:]
+    begun = find_checkpoint(tmp_path / 'checkpoint')
+    assert begun and 2 <= read_state(begun)['step'] < 8
 
-    class Killed(Exception):
-        pass
+    train(load_config(CONFIG, overrides))
 
-    def kill_after(step, lr=learning_rate):
-        def stop(at, opt):
-            if at == step:
-                raise Killed
-            return lr(at, opt)
-
-        return stop
-
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
-        patch.setattr('training.train.learning_rate', kill_after(3))
-        train(config)
-    assert json.loads((tmp_path / 'checkpoint/state.json').read_text())['step'] == 2
-    train(config)
-    rows = losses(tmp_path)
-    assert rows[:2] + rows[-2:] == losses(run)  # the step lost to the kill is done again
+    assert losses(tmp_path) == losses(run)
+    for name in ('network', 'ema', 'optimizer'):
+        expected = load_file(run / f'checkpoint/{name}.safetensors')
+        found = load_file(tmp_path / f'checkpoint/{name}.safetensors')
+        assert found.keys() == expected.keys()
+        for key, tensor in expected.items():
+            assert torch.equal(found[key], tensor), f'{name}: {key}'
+    best = [read_state(folder / 'best') | {'seconds': 0} for folder in (tmp_path, run)]
+    assert best[0] == best[1]
 
 
 def test_run_folder_holds_what_a_person_needs(run):
-    assert len(losses(run)) == 4
-    validation = json.loads((run / 'validation.jsonl').read_text().splitlines()[-1])
-    assert validation['step'] == 4 and any('semantic' in key for key in validation)
+    assert [row[0] for row in losses(run)] == [str(step) for step in range(8)]
+    lines = (run / 'validation.jsonl').read_text().splitlines()
+    validations = [json.loads(line) for line in lines]
+    assert [validation['step'] for validation in validations] == [4, 8]
+    assert all('scenes/semantic/miou' in validation for validation in validations)
+    speed = json.loads((run / 'speed.json').read_text())
+    assert speed['steps'] == 8 - WARM_STEPS and speed['batch_size'] == 2
+    assert speed['images_per_s'] == pytest.approx(2e3 / speed['step_ms'], rel=0.05)
+    assert 0 < speed['data_wait_share'] < 1 and speed['peak_memory_mb'] > 100
+
+
+def test_tensorboard_shows_losses_validation_and_speed(run):
+    events = event_accumulator.EventAccumulator(str(run / 'tensorboard')).Reload()
+    scalars = set(events.Tags()['scalars'])
+    assert {'loss/semantic', 'optimizer/lr', 'optimizer/gradient_norm'} <= scalars
+    assert {'val/scenes/semantic/miou', 'val/score', 'speed/data_wait_share'} <= scalars
+    assert [event.step for event in events.Scalars('loss/semantic')] == [2, 4, 6, 8]
+
+
+def test_best_holds_the_weights_of_the_best_validation(run):
+    lines = (run / 'validation.jsonl').read_text().splitlines()
+    best = max(map(json.loads, lines), key=lambda validation: validation['score'])
+    state = read_state(run / 'best')
+    assert state['step'] == best['step'] and state['best'] == best['score']
+    assert not (run / 'best' / 'optimizer.safetensors').exists()
 
 
 def test_export_writes_a_bundle_whose_formats_hold_the_same_weights(run, bundle):
@@ -161,10 +188,39 @@ def test_nan_loss_stops_and_keeps_the_checkpoint(data, tmp_path):
 
 
 def test_unknown_configuration_key_is_named(data, tmp_path):
-    with pytest.raises(ConfigError, match='lrr'):
+    with pytest.raises(ConfigError, match=r"Key 'lrr'.*Did you mean: 'lr'"):
         tiny(data, tmp_path, 'optimizer.lrr=1')
 
 
 def test_unknown_task_is_named(data, tmp_path):
     with pytest.raises(ConfigError, match='lanes'):
         train(tiny(data, tmp_path, 'tasks=[lanes]'))
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('validate_split=night', 'no images'),
+        ('best_by=[scenes/semantic/mIoU]', 'matches no figure'),
+    ],
+)
+def test_what_cannot_be_validated_is_found_before_the_first_step(data, tmp_path, override, message):
+    with pytest.raises((ConfigError, DatasetError), match=message):
+        train(tiny(data, tmp_path, *VALIDATED, override))
+    assert not (tmp_path / 'losses.csv').exists()
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='no CUDA device')
+@pytest.mark.parametrize('precision', ['16-mixed', 'bf16-mixed'])
+def test_a_gpu_trains_and_goes_on_with_its_loss_scale(data, tmp_path, precision):
+    options = (f'precision={precision}', 'accelerator=cuda', 'network.drop_path_rate=0')
+    train(tiny(data, tmp_path / 'whole', *options))
+    train(tiny(data, tmp_path / 'cut', *options, 'optimizer.steps=4'))
+    train(tiny(data, tmp_path / 'cut', *options, 'optimizer.steps=8'))
+    whole, cut = (
+        read_state(tmp_path / name / 'checkpoint')['precision'] for name in ('whole', 'cut')
+    )
+    assert bool(whole) == (precision == '16-mixed') and whole.get('scale') == cut.get('scale')
+    speed = json.loads((tmp_path / 'whole/speed.json').read_text())
+    assert speed['device'].startswith('cuda') and speed['peak_memory_mb'] > 10

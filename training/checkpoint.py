@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+LAST, BEST = 'checkpoint', 'best'
+"""Folders of a run: the newest state, to go on from, and the best validated weights."""
+NETWORK, EMA, OPTIMIZER, STATE = (
+    'network.safetensors', 'ema.safetensors', 'optimizer.safetensors', 'state.json',
+)  # fmt: skip
+
 
 class CheckpointError(Exception):
-    """A checkpoint that cannot be read or does not fit the network."""
+    """A checkpoint that cannot be written, read or does not fit the network."""
 
 
 def save_checkpoint(
@@ -22,17 +31,42 @@ def save_checkpoint(
     network: nn.Module,
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
-    state: dict[str, Any],
+    state: Mapping[str, Any],
 ) -> None:
-    """Write a new folder beside the old one, then swap: a kill leaves one of the two whole."""
+    """Everything that training goes on from; raises CheckpointError and keeps the old one."""
+    with _replaced(folder, state) as fresh:
+        save_file(_contiguous(network.state_dict()), fresh / NETWORK)
+        save_file(_contiguous(ema.state_dict()), fresh / EMA)
+        save_file(_optimizer_tensors(optimizer), fresh / OPTIMIZER)
+
+
+def save_best(folder: Path, ema: nn.Module, state: Mapping[str, Any]) -> None:
+    """The averaged weights alone, which is what is exported; errors as `save_checkpoint`."""
+    with _replaced(folder, state) as fresh:
+        save_file(_contiguous(ema.state_dict()), fresh / EMA)
+
+
+@contextmanager
+def _replaced(folder: Path, state: Mapping[str, Any]) -> Iterator[Path]:
+    """A new folder beside the old one, then swapped: a kill leaves one of the two whole."""
     fresh = folder.with_name(folder.name + '.new')
     old = folder.with_name(folder.name + '.old')
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    save_file(_contiguous(network.state_dict()), fresh / 'network.safetensors')
-    save_file(_contiguous(ema.state_dict()), fresh / 'ema.safetensors')
-    save_file(_optimizer_tensors(optimizer), fresh / 'optimizer.safetensors')
-    (fresh / 'state.json').write_text(json.dumps(state, indent=1), 'utf-8')
+    try:
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        yield fresh
+        (fresh / STATE).write_text(json.dumps(state, indent=1), 'utf-8')
+        for path in fresh.iterdir():
+            _flush(path)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(fresh, ignore_errors=True)
+        kept = find_checkpoint(folder)
+        raise CheckpointError(
+            f'step {state["step"]} cannot be saved under {folder}: {error}. '
+            + (f'{kept} is intact, of step {read_state(kept)["step"]}' if kept else 'None is there')
+            + f'; {shutil.disk_usage(folder.parent).free / 1e6:.0f} MB are free on that disk. '
+            'Make room and give the same command again.'
+        ) from error
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
@@ -40,28 +74,41 @@ def save_checkpoint(
     shutil.rmtree(old, ignore_errors=True)
 
 
+def _flush(path: Path) -> None:
+    """Onto the disk, so that a power cut after the swap finds the file whole."""
+    with path.open('rb') as file:
+        os.fsync(file.fileno())
+
+
 def find_checkpoint(folder: Path) -> Path | None:
     """The checkpoint folder, or the one that an interrupted swap left behind."""
     for candidate in (folder, folder.with_name(folder.name + '.old')):
-        if (candidate / 'state.json').is_file():
+        if (candidate / STATE).is_file():
             return candidate
     return None
+
+
+def read_state(folder: Path) -> dict[str, Any]:
+    """What `state.json` of a checkpoint says; raises CheckpointError."""
+    try:
+        state: dict[str, Any] = json.loads((folder / STATE).read_text('utf-8'))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f'{folder / STATE} cannot be read: {error}') from error
+    return state
 
 
 def load_checkpoint(
     folder: Path, network: nn.Module, ema: nn.Module, optimizer: torch.optim.Optimizer
 ) -> dict[str, Any]:
     """Restore everything in place and return the state; raises CheckpointError."""
-    load_weights(network, folder / 'network.safetensors')
-    load_weights(ema, folder / 'ema.safetensors')
-    tensors = _read(folder / 'optimizer.safetensors')
+    load_weights(network, folder / NETWORK)
+    load_weights(ema, folder / EMA)
     state = optimizer.state_dict()
-    for key, tensor in tensors.items():
+    for key, tensor in _read(folder / OPTIMIZER).items():
         index, name = key.split('.', 1)
         state['state'].setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict(state)
-    loaded: dict[str, Any] = json.loads((folder / 'state.json').read_text('utf-8'))
-    return loaded
+    return read_state(folder)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -89,6 +136,6 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     )
 
 
-def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """safetensors stores row-major tensors that share no memory."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}

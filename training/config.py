@@ -1,17 +1,27 @@
-"""Typed training configuration: a YAML file plus `key=value` overrides, unknown keys are errors."""
+"""Typed training configuration: a YAML file plus `key=value` overrides, unknown keys are errors.
+
+`base: other.yaml` in a file takes over the other file (path beside it); what the file says itself
+goes before it, and overrides go before both.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from mtl_perception.tasks import TASKS, Task
-from training.data.bdd100k import LayoutConfig
+from training.data.layout import LayoutConfig
 from training.data.transforms import AugmentConfig
+from training.tasks.detection import DetectionConfig
+from training.tasks.segmentation import SegmentationConfig
+
+BATCH_NORMS = ('sync', 'local', 'frozen')
 
 
 class ConfigError(Exception):
@@ -20,20 +30,38 @@ class ConfigError(Exception):
 
 @dataclass
 class NetworkConfig:
-    """trunk: any timm pyramid model. pretrained: timm's ImageNet weights (needs the network)."""
+    """Which network.
 
+    architecture: hydranet, or a peer's of `training.networks.build.ARCHITECTURES`, which has trunk,
+    neck and heads of its own and takes the mask losses only. trunk: any timm pyramid model.
+    pretrained: timm's ImageNet weights, downloaded. trunk_weights: ImageNet weights of the trunk
+    from a .safetensors or .pth file, or `pypi:PACKAGE` for the file of an installed package.
+    own_neck: tasks that have a neck of their own beside the shared one. detection, segmentation:
+    options of the heads of a kind.
+    """
+
+    architecture: str = 'hydranet'
     trunk: str = 'pvt_v2_b0'
     pretrained: bool = False
+    trunk_weights: str = ''
     neck_channels: int = 64
     drop_path_rate: float = 0.05
+    own_neck: list[str] = field(default_factory=list)
+    detection: DetectionConfig = field(default_factory=DetectionConfig)
+    segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
 
 
 @dataclass
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay to `final_lr_ratio`; one step is one batch."""
+    """AdamW with linear warm-up and cosine decay to `final_lr_ratio`.
+
+    batch_size: images a step, over all devices. accumulate: parts in which a device takes its share
+    of them one after another, for less memory.
+    """
 
     steps: int = 8000
     batch_size: int = 16
+    accumulate: int = 1
     lr: float = 1e-3
     weight_decay: float = 0.05
     warmup_steps: int = 300
@@ -44,7 +72,14 @@ class OptimizerConfig:
 
 @dataclass
 class RunConfig:
-    """Everything `training.train` needs. `output` is the run folder, resumed when it exists."""
+    """Everything `training.train` needs. `output` is the run folder, resumed when it exists.
+
+    devices a node, nodes: one process a device. precision: 32-true, bf16-mixed or 16-mixed.
+    batch_norm: `sync` takes statistics over all devices, `local` over a device's own images,
+    `frozen` keeps those there are; statistics of an accumulated step are those of its parts.
+    compile: torch.compile for trunk and neck. best_by: patterns of validation figures whose mean
+    picks `best/`; without one the default of `training.selection`.
+    """
 
     name: str
     output: str
@@ -56,13 +91,18 @@ class RunConfig:
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     accelerator: str = 'auto'
     devices: int = 1
+    nodes: int = 1
     precision: str = 'bf16-mixed'
+    batch_norm: str = 'sync'
+    compile: bool = False
     workers: int = 1
     seed: int = 0
     log_every: int = 20
     checkpoint_every: int = 200
     validate_every: int = 2000
     validate_images: int = 40
+    validate_split: str = 'val'
+    best_by: list[str] = field(default_factory=list)
 
     def task_table(self) -> tuple[Task, ...]:
         """The tasks by name; raises ConfigError naming those there are."""
@@ -70,6 +110,24 @@ class RunConfig:
         if unknown:
             raise ConfigError(f'tasks: unknown {unknown}, expected some of {list(TASKS)}')
         return tuple(TASKS[name] for name in self.tasks)
+
+    def check(self) -> None:
+        """Raise ConfigError for values that do not go together."""
+        batch, parts = self.optimizer.batch_size, self.optimizer.accumulate
+        shares = self.devices * self.nodes * parts
+        if min(self.devices, self.nodes, parts, batch) < 1 or batch % shares:
+            raise ConfigError(
+                f'optimizer.batch_size {batch} does not divide among {self.nodes} nodes x '
+                f'{self.devices} devices x optimizer.accumulate {parts}; it counts the images of a '
+                f'whole step: choose a multiple of {shares}'
+            )
+        if self.batch_norm not in BATCH_NORMS:
+            raise ConfigError(f'batch_norm: {self.batch_norm!r}, expected one of {BATCH_NORMS}')
+        if self.validate_split.startswith('test'):
+            raise ConfigError(
+                f'validate_split: {self.validate_split!r} would choose weights by test labels; '
+                'validate on `val` and score the test split once, with training.evaluate'
+            )
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -79,16 +137,64 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     try:
         merged = OmegaConf.merge(
             OmegaConf.structured(RunConfig),
-            OmegaConf.load(path),
+            *_with_bases(Path(path)),
             OmegaConf.from_dotlist(list(overrides)),
         )
         config = OmegaConf.to_object(merged)
-    except (OmegaConfBaseException, ValueError) as error:
+    except (OmegaConfBaseException, ValueError, YAMLError) as error:
         raise ConfigError(f'{path}: {error}') from error
     assert isinstance(config, RunConfig)
+    config.check()
     return config
+
+
+def _with_bases(path: Path) -> list[DictConfig]:
+    """The file and those it builds on, the last base first."""
+    chain: list[DictConfig] = []
+    names = [path]
+    while True:
+        loaded = OmegaConf.load(names[-1])
+        if not isinstance(loaded, DictConfig):
+            raise ConfigError(f'{names[-1]}: expected keys and values, found a list')
+        base = loaded.pop('base', None)
+        chain.insert(0, loaded)
+        if base is None:
+            return chain
+        names.append(names[-1].parent / str(base))
+        if not names[-1].is_file():
+            raise ConfigError(f'{names[-2]}: base {base!r} is not there: no file {names[-1]}')
+        if names[-1].resolve() in [name.resolve() for name in names[:-1]]:
+            raise ConfigError(f'{names[-2]}: base {base!r} goes in a circle')
 
 
 def save_config(config: RunConfig, path: Path) -> None:
     """Write the configuration as `load_config` reads it."""
-    path.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)), 'utf-8')
+    path.write_text(_as_yaml(config), 'utf-8')
+
+
+def differences(path: Path, config: RunConfig) -> list[str]:
+    """`key: before -> now` for what a saved configuration has otherwise."""
+    before, now = _flat(OmegaConf.load(path)), _flat(OmegaConf.create(_as_yaml(config)))
+    return [
+        f'{key}: {before.get(key)} -> {now.get(key)}'
+        for key in {**before, **now}
+        if key in before and before.get(key) != now.get(key)
+    ]
+
+
+def _as_yaml(config: RunConfig) -> str:
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def _flat(node: Any, prefix: str = '') -> dict[str, Any]:
+    """`optimizer.lr` -> value, lists by number."""
+    if isinstance(node, DictConfig):
+        pairs = [(str(key), value) for key, value in node.items()]
+    elif isinstance(node, ListConfig):
+        pairs = [(str(i), value) for i, value in enumerate(node)]
+    else:
+        return {prefix: node}
+    flat: dict[str, Any] = {}
+    for key, value in pairs:
+        flat |= _flat(value, f'{prefix}.{key}' if prefix else key)
+    return flat

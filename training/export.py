@@ -13,8 +13,9 @@ import logging
 import shutil
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -32,28 +33,47 @@ from mtl_perception.bundle import (
     sha256_of,
     write_manifest,
 )
-from training.checkpoint import CheckpointError, find_checkpoint, load_weights
+from training.checkpoint import (
+    BEST,
+    EMA,
+    LAST,
+    CheckpointError,
+    find_checkpoint,
+    load_weights,
+    read_state,
+)
 from training.config import ConfigError, RunConfig, load_config, save_config
-from training.networks.hydranet import DeployedHydraNet, HydraNet, output_specs
-from training.train import build_network
+from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
+from training.networks.build import build_network
 
 WEIGHTS, ONNX, CARD, CONFIG = 'weights.safetensors', 'model.onnx', 'card.md', 'training.yaml'
+PARENT = 'parent.json'
+"""In a run that added a task to a model: which model that was, as `training.add_task` wrote it."""
 OPSET = 18
 HALF_FROM_AXES = 2
 
 
-def load_run(run: Path) -> tuple[HydraNet, RunConfig, dict[str, Any]]:
-    """The averaged network of a run folder in eval mode, its configuration and training state."""
-    found = find_checkpoint(run / 'checkpoint')
+def load_run(
+    run: Path, weights: str | None = None
+) -> tuple[MultiTaskNetwork, RunConfig, dict[str, Any]]:
+    """The averaged network of a run folder in eval mode, its configuration and training state.
+
+    weights: `best` or `last`; by default the best validated ones, or the last where no validation
+    has been. Raises CheckpointError, ConfigError.
+    """
+    if weights is None:
+        weights = 'best' if find_checkpoint(run / BEST) else 'last'
+    found = find_checkpoint(run / {'best': BEST, 'last': LAST}[weights])
+    if found is None and weights == 'best':
+        raise CheckpointError(f'{run} holds no {BEST}/: nothing was validated; take the last')
     if found is None:
         raise CheckpointError(
             f'{run} holds no checkpoint; expected the output folder of `python -m training.train`'
         )
     config = load_config(run / 'config.yaml')
-    config.network.pretrained = False
-    network = build_network(config).eval()
-    load_weights(network, found / 'ema.safetensors')
-    return network, config, json.loads((found / 'state.json').read_text('utf-8'))
+    network = build_network(config.network, config.task_table(), initialise=False).eval()
+    load_weights(network, found / EMA)
+    return network, config, read_state(found)
 
 
 def round_weights(network: torch.nn.Module) -> None:
@@ -76,11 +96,10 @@ def save_weights(network: torch.nn.Module, path: Path) -> None:
     path.chmod(0o644)  # safetensors makes files for their owner only
 
 
-def load_network(bundle: Bundle) -> HydraNet:
+def load_network(bundle: Bundle) -> MultiTaskNetwork:
     """The network of a bundle in eval mode, from its weights: to train on, or to compare with."""
     config = load_config(bundle.file(CONFIG))
-    config.network.pretrained = False
-    network = build_network(config).eval()
+    network = build_network(config.network, config.task_table(), initialise=False).eval()
     tensors = load_file(bundle.file(WEIGHTS))
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, strict=True
@@ -88,9 +107,9 @@ def load_network(bundle: Bundle) -> HydraNet:
     return network
 
 
-def save_onnx(network: HydraNet, spec: InputSpec, path: Path) -> None:
+def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
     """The deployed graph with a dynamic batch; kernels stored as float16 with a Cast."""
-    deployed = DeployedHydraNet(network).eval()
+    deployed = DeployedNetwork(network).eval()
     names = [output.name for output in output_specs(network, spec.height, spec.width)]
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
@@ -136,10 +155,15 @@ def store_half(graph: onnx.GraphProto) -> None:
 
 
 def export(
-    run: Path, output: Path, metrics_json: Sequence[Path] = (), description: Path | None = None
+    run: Path,
+    output: Path,
+    metrics_json: Sequence[Path] = (),
+    description: Path | None = None,
+    weights: str | None = None,
 ) -> Bundle:
     """Write a bundle folder; an existing one is replaced only when the new one is whole."""
-    network, config, state = load_run(run)
+    network, config, state = load_run(run, weights)
+    parent = read_parent(run)
     round_weights(network)
     aug = config.augment
     spec = InputSpec(aug.input_height, aug.input_width, tuple(aug.letterbox_colour))
@@ -152,7 +176,7 @@ def export(
         metrics = [metric for path in metrics_json for metric in read_metrics(path)]
         text = description.read_text('utf-8') if description else ''
         (folder / CARD).write_text(
-            card(output.name, network, config, state, metrics, text), 'utf-8'
+            card(output.name, network, config, state, metrics, text, parent), 'utf-8'
         )
         manifest = Manifest(
             name=output.name,
@@ -161,13 +185,18 @@ def export(
             outputs=output_specs(network, spec.height, spec.width),
             files={name: sha256_of(folder / name) for name in (WEIGHTS, ONNX, CONFIG, CARD)},
             licence='weights: Apache-2.0 as far as they are ours; see card.md for the data terms',
-            training_data=tuple(layout.name for layout in config.data),
+            training_data=tuple(
+                dict.fromkeys(
+                    [*parent.get('training_data', []), *(layout.name for layout in config.data)]
+                )
+            ),
             built_with={
                 package: importlib.metadata.version(package)
                 for package in ('torch', 'timm', 'onnx', 'onnxscript')
             },
             metrics=tuple(metrics),
-            parent_run=f'{config.name} seed {config.seed} step {state["step"]}',
+            parent_run=f'{config.name} seed {config.seed} step {state["step"]}'
+            + (f', on {parent["name"]}' if parent else ''),
         )
         write_manifest(folder, manifest)
         Bundle.open(folder)
@@ -175,6 +204,12 @@ def export(
             shutil.rmtree(output)
         folder.rename(output)
     return Bundle.open(output)
+
+
+def read_parent(run: Path) -> dict[str, Any]:
+    """What a run added a task to; empty for one that trained everything itself."""
+    path = run / PARENT
+    return json.loads(path.read_text('utf-8')) if path.is_file() else {}
 
 
 def read_metrics(path: Path) -> list[Metric]:
@@ -200,11 +235,12 @@ def read_metrics(path: Path) -> list[Metric]:
 
 def card(
     name: str,
-    network: HydraNet,
+    network: MultiTaskNetwork,
     config: RunConfig,
     state: dict[str, Any],
     metrics: Sequence[Metric],
     description: str,
+    parent: Mapping[str, Any] = MappingProxyType({}),
 ) -> str:
     """The model card (Mitchell et al., FAT* 2019) as Markdown."""
     parameters = sum(p.numel() for p in network.parameters()) / 1e6
@@ -212,7 +248,7 @@ def card(
     lines = [
         f'# {name}',
         '',
-        f'HydraNet({config.network.trunk}), {parameters:.2f} M parameters, input '
+        f'{_network_name(config)}, {parameters:.2f} M parameters, input '
         f'{config.augment.input_height}x{config.augment.input_width}, tasks: '
         f'{", ".join(config.tasks)}.',
         '',
@@ -225,6 +261,7 @@ def card(
         f'{config.seed}. Shares of the draws: '
         + ', '.join(f'{layout.name} {layout.weight}' for layout in config.data)
         + '.',
+        *_origin(parent),
         '',
         '## Measured',
         '',
@@ -235,6 +272,24 @@ def card(
         lines += [f'| {key} | {value:g} |' for key, value in metric.values.items()]
         lines.append('')
     return '\n'.join(lines).rstrip() + '\n'
+
+
+def _origin(parent: Mapping[str, Any]) -> list[str]:
+    if not parent:
+        return []
+    return [
+        '',
+        f'Trained were only the heads of tasks that are not of {parent["name"]}'
+        + (f' (bundle {parent["hash"][:12]})' if 'hash' in parent else '')
+        + f'. Its trunk, neck and heads for {", ".join(parent["tasks"])} are taken over bit for '
+        f'bit; it was trained on {", ".join(parent["training_data"])}.',
+    ]
+
+
+def _network_name(config: RunConfig) -> str:
+    network = config.network
+    ours = network.architecture == 'hydranet'
+    return f'HydraNet({network.trunk})' if ours else f'{network.architecture} (reference)'
 
 
 def _is_kernel(tensor: torch.Tensor) -> bool:
@@ -254,15 +309,19 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--metrics', type=Path, nargs='*', default=[], help='JSON of training.evaluate'
     )
+    parser.add_argument('--weights', choices=('best', 'last'), help='default best, if validated')
     parser.add_argument('--description', type=Path, help='Markdown that opens the card')
     args = parser.parse_args(argv)
     try:
-        bundle = export(args.run, args.bundle, args.metrics, args.description)
+        bundle = export(args.run, args.bundle, args.metrics, args.description, args.weights)
     except (ConfigError, CheckpointError, BundleError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     size = sum(path.stat().st_size for path in bundle.path.iterdir()) / 1e6
-    print(f'{bundle.path}: {size:.1f} MB. Next: mtl-perception compile {bundle.path}')
+    print(
+        f'{bundle.path}: {bundle.manifest.parent_run}, {size:.1f} MB. '
+        f'Next: mtl-perception compile {bundle.path}'
+    )
     return 0
 
 

@@ -1,52 +1,88 @@
 """Train a HydraNet: `python -m training.train training/configs/demo.yaml [key=value ...]`.
 
 One loop, top to bottom. A run folder that holds a checkpoint is resumed: batches, augmentation and
-schedule are functions of the step, so the losses go on as without the interruption.
+schedule are functions of the step, so the losses go on as without the interruption. A loss is the
+mean over the labels of the whole step, however many devices and parts it is taken in.
+`docs/training.md` has the commands for several GPUs, SLURM and new heads.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
-import csv
-import json
 import math
+import os
 import sys
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
+from lightning_fabric.strategies.ddp import DDPStrategy
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from lightning_utilities.core.apply_func import apply_to_collection
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from training.checkpoint import CheckpointError, find_checkpoint, load_checkpoint, save_checkpoint
-from training.config import ConfigError, OptimizerConfig, RunConfig, load_config, save_config
-from training.data.bdd100k import open_layouts
+from training.board import Board
+from training.checkpoint import (
+    BEST,
+    LAST,
+    CheckpointError,
+    find_checkpoint,
+    load_checkpoint,
+    save_best,
+    save_checkpoint,
+)
+from training.config import (
+    ConfigError,
+    OptimizerConfig,
+    RunConfig,
+    differences,
+    load_config,
+    save_config,
+)
+from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
 from training.evaluate import evaluate_network, headline
-from training.networks.hydranet import HydraNet
+from training.networks.base import MultiTaskNetwork
+from training.networks.build import build_network
+from training.selection import check_validation, score
+
+LONGEST_WAIT = timedelta(hours=2)
+"""How long the other processes wait while the first one validates."""
+
+Targets = Mapping[str, Sequence[Any]]
+"""Task -> one target an image, None where the image is not labelled for the task."""
+Batches = Callable[[int], Iterable[tuple[Any, Targets]]]
+"""First step -> this process's share of each step from there on: inputs of the losses, targets."""
 
 
 class NonFiniteLossError(Exception):
-    """A loss that is NaN or infinite; the last checkpoint stays as it was."""
+    """A loss or gradient that is NaN or infinite; the last checkpoint stays as it was."""
 
 
 class TaskLosses(nn.Module):
     """Network plus losses in one forward, so that DDP and autocast wrap them together."""
 
-    def __init__(self, network: HydraNet) -> None:
+    def __init__(self, network: MultiTaskNetwork) -> None:
         """Hold the network; it stays the owner of its weights."""
         super().__init__()
         self.network = network
 
-    def forward(self, image: Tensor, targets: Mapping[str, Sequence[Any]]) -> dict[str, Tensor]:
-        """One loss for each task that the batch labels; a head sees only its labelled rows."""
+    def forward(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
+        """Summed loss of each task that the batch labels; a head sees only its labelled rows.
+
+        A batch without any label gives a zero that depends on the features: the gradients of its
+        process still take part in the sum over all.
+        """
+        image = image.contiguous(memory_format=torch.channels_last)
         features = self.network.features(image)
         losses = {}
         for task in self.network.tasks:
@@ -55,7 +91,26 @@ class TaskLosses(nn.Module):
                 head = self.network.head(task.name)
                 outputs = head(features.rows(torch.tensor(rows, device=image.device)))
                 losses[task.name] = head.loss(outputs, [targets[task.name][i] for i in rows])
-        return losses
+        return losses or {self.network.tasks[0].name: 0.0 * features.neck[0].float().sum()}
+
+
+def normalisers(network: MultiTaskNetwork, targets: Targets) -> Tensor:
+    """For each task: what its summed loss is divided by, and its labelled images; [T, 2]."""
+    rows = []
+    for task in network.tasks:
+        labelled = [target for target in targets[task.name] if target is not None]
+        amount = network.head(task.name).normaliser(labelled) if labelled else 0.0
+        rows.append((amount, float(len(labelled))))
+    return torch.tensor(rows)
+
+
+def parts(inputs: Any, targets: Targets, count: int) -> Iterator[tuple[Any, Targets]]:
+    """A batch in `count` parts of equal size."""
+    for i in range(count):
+        yield (
+            apply_to_collection(inputs, Tensor, lambda tensor, i=i: tensor[i::count]),
+            {task: values[i::count] for task, values in targets.items()},
+        )
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
@@ -70,186 +125,213 @@ def learning_rate(step: int, config: OptimizerConfig) -> float:
 @torch.no_grad()
 def update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> None:
     """Exponential moving average of weights and batch-norm statistics; the decay warms up."""
-    decay = min(decay, (1 + step) / (10 + step))
-    for kept, fresh in zip(ema.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(fresh, 1 - decay)
-        else:
+    pairs = list(zip(ema.state_dict().values(), network.state_dict().values(), strict=True))
+    floats = [pair for pair in pairs if pair[0].is_floating_point()]
+    average = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
+    average([kept for kept, _ in floats], [fresh for _, fresh in floats], None)
+    for kept, fresh in pairs:
+        if not kept.is_floating_point():
             kept.copy_(fresh)
 
 
 def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels, not on biases and norms."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
+    """Weight decay on matrices and kernels, not on biases and norms; frozen parameters stay out."""
+    trained = [p for p in network.parameters() if p.requires_grad]
     return [
-        {'params': decayed, 'weight_decay': weight_decay},
-        {'params': plain, 'weight_decay': 0.0},
+        {'params': [p for p in trained if p.ndim > 1], 'weight_decay': weight_decay},
+        {'params': [p for p in trained if p.ndim <= 1], 'weight_decay': 0.0},
     ]
 
 
-def build_network(config: RunConfig) -> HydraNet:
-    """The network that a configuration describes, fresh."""
-    return HydraNet(
-        config.network.trunk,
-        config.task_table(),
-        config.network.pretrained,
-        config.network.neck_channels,
-        config.network.drop_path_rate,
-    )
+def open_fabric(config: RunConfig) -> Fabric:
+    """One process a device, seeded; raises ConfigError when this machine does not offer it."""
+    alone = config.devices * config.nodes == 1
+    try:
+        fabric = Fabric(
+            accelerator=config.accelerator,
+            devices=config.devices,
+            num_nodes=config.nodes,
+            precision=config.precision,  # type: ignore[arg-type]
+            # A device whose images lack a task leaves that head's parameters unused.
+            strategy='auto' if alone else DDPStrategy(
+                find_unused_parameters=True, timeout=LONGEST_WAIT
+            ),
+        )  # fmt: skip
+        if config.batch_norm == 'sync' and not alone and fabric.device.type != 'cuda':
+            raise ConfigError(
+                'batch_norm: sync over several processes needs GPUs; take local or frozen on a CPU'
+            )
+        fabric.launch()
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
+        raise ConfigError(f'accelerator, devices, nodes or precision: {error}') from error
+    started = int(os.environ.get('WORLD_SIZE', fabric.world_size))
+    if started != fabric.world_size:
+        raise ConfigError(
+            f'{started} processes were started for nodes={config.nodes} devices={config.devices}; '
+            f'torchrun --nproc-per-node N wants devices=N, --nnodes M wants nodes=M'
+        )
+    fabric.seed_everything(config.seed, verbose=False)
+    return fabric
 
 
 def train(config: RunConfig) -> Path:
     """Train to the configured number of steps; returns the checkpoint folder."""
-    fabric = Fabric(
-        accelerator=config.accelerator, devices=config.devices, precision=config.precision
-    )
-    fabric.launch()
-    fabric.seed_everything(config.seed, verbose=False)
-    output = Path(config.output)
-    checkpoint = output / 'checkpoint'
-    output.mkdir(parents=True, exist_ok=True)
-    save_config(config, output / 'config.yaml')
+    fabric = open_fabric(config)
+    begun = find_checkpoint(Path(config.output) / LAST) is not None
+    network = build_network(config.network, config.task_table(), initialise=not begun)
+    layouts = open_layouts(config.data, 'train')
+    draws = Draws(layouts, config.augment, config.seed, config.tasks)
 
-    bare = build_network(config).to(memory_format=torch.channels_last)
-    ema = fabric.to_device(copy.deepcopy(bare)).eval()
-    opt = config.optimizer
-    losses_of, optimizer = fabric.setup(
-        TaskLosses(bare), torch.optim.AdamW(parameter_groups(bare, opt.weight_decay), lr=opt.lr)
+    def batches(first_step: int) -> Iterator[tuple[Tensor, Targets]]:
+        opt = config.optimizer
+        sampler = StepSampler(
+            first_step, opt.steps, opt.batch_size, fabric.global_rank, fabric.world_size
+        )
+        for batch in train_loader(draws, sampler, config.tasks, config.workers):
+            yield batch.image, batch.targets
+
+    checkpoint = fit(fabric, config, network, TaskLosses(network), batches)
+    fabric.print(f'trained. Next: python -m training.export {config.output} models/NAME')
+    return checkpoint
+
+
+def fit(
+    fabric: Fabric,
+    config: RunConfig,
+    network: MultiTaskNetwork,
+    losses_of: nn.Module,
+    batches: Batches,
+) -> Path:
+    """The loop: minimise what `losses_of` (which holds the network) sums up over the batches.
+
+    Writes the run folder `config.output` and goes on from the checkpoint in it. Returns the
+    checkpoint folder. Raises NonFiniteLossError, CheckpointError, ConfigError.
+    """
+    check_validation(config)
+    output, opt = Path(config.output), config.optimizer
+    found = find_checkpoint(output / LAST)
+    if fabric.is_global_zero:
+        output.mkdir(parents=True, exist_ok=True)
+        if found:
+            for line in differences(output / 'config.yaml', config):
+                print(f'not as before the interruption: {line}')
+        save_config(config, output / 'config.yaml')
+
+    network.to(memory_format=torch.channels_last)
+    ema = copy.deepcopy(network).eval()
+    fabric.to_device(ema)
+    if config.batch_norm == 'sync' and fabric.world_size > 1:
+        convert_sync_batchnorm(network)  # timm's: torch's own loses the activation of timm's norms
+    if config.compile:
+        network.trunk.compile()
+        network.neck.compile()
+    wrapped, optimizer = fabric.setup(
+        losses_of, torch.optim.AdamW(parameter_groups(network, opt.weight_decay), lr=opt.lr)
     )
-    state: dict[str, Any] = {'step': 0, 'seconds': 0.0, 'validation': {}}
-    found = find_checkpoint(checkpoint)
+    wrapped.train()
+    if config.batch_norm == 'frozen':
+        for module in network.modules():
+            if isinstance(module, _BatchNorm):
+                module.eval()
+    scaling = fabric.strategy.precision
+    state: dict[str, Any] = {
+        'step': 0, 'seconds': 0.0, 'validation': {}, 'best': None, 'precision': {},
+    }  # fmt: skip
     if found:
-        state = load_checkpoint(found, bare, ema, optimizer)
+        state |= load_checkpoint(found, network, ema, optimizer)
+        if state['precision']:
+            scaling.load_state_dict(state['precision'])
         fabric.print(f'resuming {output} at step {state["step"]} of {opt.steps}')
+    saved = state['step']
 
-    draws = Draws(open_layouts(config.data, 'train'), config.augment, config.seed)
-    sampler = StepSampler(
-        state['step'], opt.steps, opt.batch_size, fabric.global_rank, fabric.world_size
-    )
-    board = Board(config, output, state, fabric.is_global_zero)
-    with board:
-        for step, batch in enumerate(
-            train_loader(draws, sampler, config.tasks, config.workers), state['step']
+    board = Board(config, output, state, fabric.device) if fabric.is_global_zero else None
+    with board or nullcontext():
+        source = batches(state['step'])
+        for step, (inputs, targets) in enumerate(
+            board.watch(source) if board else source, state['step']
         ):
             for group in optimizer.param_groups:
                 group['lr'] = learning_rate(step, opt)
             # Dropout and stochastic depth must not depend on where a run was interrupted.
             torch.manual_seed(hash((config.seed, step, fabric.global_rank)))
-            losses_of.train()
-            image = fabric.to_device(batch.image).contiguous(memory_format=torch.channels_last)
-            losses = losses_of(image, batch.targets)
-            total = torch.stack(
-                [config.loss_weights.get(name, 1.0) * loss for name, loss in losses.items()]
-            ).sum()
-            if not torch.isfinite(total):
-                raise NonFiniteLossError(
-                    f'step {step}: losses { {k: v.item() for k, v in losses.items()} }; the '
-                    f'checkpoint of step {state["step"]} is intact. Lower optimizer.lr or look at '
-                    f'draws {step * opt.batch_size} to {(step + 1) * opt.batch_size - 1}.'
-                )
             optimizer.zero_grad()
-            fabric.backward(total)
-            fabric.clip_gradients(losses_of, optimizer, max_norm=opt.clip_norm)
-            optimizer.step()
-            update_ema(ema, bare, opt.ema_decay, step)
-
-            board.step(step, {name: loss.item() for name, loss in losses.items()})
-            done = step + 1
-            if done % config.validate_every == 0 and fabric.is_global_zero:
-                state['validation'] = headline(
-                    evaluate_network(ema, config, 'val', config.validate_images)
-                )
-                board.validated(done, state['validation'])
-            if (done % config.checkpoint_every == 0 or done == opt.steps) and fabric.is_global_zero:
-                state.update(step=done, seconds=board.seconds)
-                save_checkpoint(checkpoint, bare, ema, optimizer, state)
-    return checkpoint
-
-
-class Board:
-    """What a person watches: a live table on a terminal, a line now and then elsewhere; a CSV."""
-
-    def __init__(self, config: RunConfig, output: Path, state: dict[str, Any], shown: bool) -> None:
-        """`state` is the checkpoint's: its step, seconds so far and last validation."""
-        self.config = config
-        self.console = Console()
-        self.live = Live(console=self.console, refresh_per_second=2)
-        self.shown = shown
-        self.first, self.before = state['step'], state['seconds']
-        self.begun = time.monotonic()
-        self.validation: dict[str, float] = state['validation']
-        self.means: dict[str, float] = {}
-        self.output = output
-
-    def __enter__(self) -> Board:
-        """Open the CSV and, on a terminal, the live table."""
-        path = self.output / 'losses.csv'
-        fresh = not path.exists()
-        self.file = path.open('a', newline='')
-        self.csv = csv.writer(self.file)
-        if fresh:
-            self.csv.writerow(['step', 'seconds', *self.config.tasks])
-        if self.shown and self.console.is_terminal:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Close both."""
-        self.live.stop()
-        self.file.close()
-
-    @property
-    def seconds(self) -> float:
-        """Training time of the run, over all its sessions."""
-        return self.before + time.monotonic() - self.begun
-
-    def step(self, step: int, losses: dict[str, float]) -> None:
-        """Record a step's losses."""
-        self.csv.writerow(
-            [step, f'{self.seconds:.1f}', *(losses.get(t, '') for t in self.config.tasks)]
-        )
-        for name, loss in losses.items():
-            self.means[name] = 0.95 * self.means.get(name, loss) + 0.05 * loss
-        if not self.shown or (step + 1) % self.config.log_every:
-            return
-        self.file.flush()
-        done = step + 1
-        rate = (done - self.first) / (time.monotonic() - self.begun)
-        left = (self.config.optimizer.steps - done) / rate
-        images = rate * self.config.optimizer.batch_size
-        if self.console.is_terminal:
-            self.live.update(self._table(done, images, left))
-        else:
-            means = ' '.join(f'{name} {value:.3f}' for name, value in self.means.items())
-            self.console.print(
-                f'step {done}/{self.config.optimizer.steps} {images:.1f} images/s '
-                f'{left / 60:.0f} min left | {means}',
-                soft_wrap=True,
+            losses = backward(fabric, wrapped, network, config, inputs, targets)
+            norm = fabric.clip_gradients(
+                wrapped, optimizer, max_norm=opt.clip_norm, error_if_nonfinite=False
             )
+            assert norm is not None
+            # With fp16 the scaler leaves out a step whose gradients overflow, and scales down.
+            overflowed = not scaling.state_dict() and not torch.isfinite(norm)
+            if overflowed or not all(map(math.isfinite, losses.values())):
+                raise NonFiniteLossError(
+                    f'step {step}: losses {losses}, gradient norm {float(norm):g}; the checkpoint '
+                    f'of step {saved} is intact. Lower optimizer.lr, or look at draws '
+                    f'{step * opt.batch_size} to {(step + 1) * opt.batch_size - 1}.'
+                )
+            optimizer.step()
+            update_ema(ema, network, opt.ema_decay, step)
 
-    def validated(self, step: int, values: dict[str, float]) -> None:
-        """Show and keep a validation result."""
-        self.validation = values
-        with (self.output / 'validation.jsonl').open('a') as file:
-            file.write(json.dumps({'step': step, **values}) + '\n')
-        if self.shown:
-            text = ' '.join(f'{name} {value:.3f}' for name, value in values.items())
-            self.console.print(f'validation at step {step}: {text}', soft_wrap=True)
+            if board is None:
+                continue
+            board.step(step, losses, learning_rate(step, opt), float(norm))
+            done = step + 1
+            if done % config.validate_every == 0:
+                figures = headline(
+                    evaluate_network(ema, config, config.validate_split, config.validate_images)
+                )
+                state |= {'step': done, 'seconds': board.seconds, 'validation': figures}
+                board.validated(done, figures, value := score(figures, config.best_by))
+                if state['best'] is None or value > state['best']:
+                    state['best'] = value
+                    save_best(output / BEST, ema, state)
+            if done % config.checkpoint_every == 0 or done == opt.steps:
+                state |= {
+                    'step': done, 'seconds': board.seconds, 'precision': scaling.state_dict(),
+                }  # fmt: skip
+                save_checkpoint(output / LAST, network, ema, optimizer, state)
+                saved = done
+    return output / LAST
 
-    def _table(self, done: int, images: float, left: float) -> Table:
-        opt = self.config.optimizer
-        table = Table(
-            title=f'{self.config.name}: step {done}/{opt.steps}, {images:.1f} images/s, '
-            f'{left / 60:.0f} min left'
-        )
-        table.add_column('task')
-        table.add_column('loss', justify='right')
-        for name, value in self.means.items():
-            table.add_row(name, f'{value:.4f}')
-        for name, value in self.validation.items():
-            table.add_row(f'val {name}', f'{value:.4f}')
-        return table
+
+def backward(
+    fabric: Fabric,
+    wrapped: Any,
+    network: MultiTaskNetwork,
+    config: RunConfig,
+    inputs: Any,
+    targets: Targets,
+) -> dict[str, float]:
+    """Gradients of a step, over all its parts and processes; returns the labelled tasks' losses.
+
+    Each task's loss is its sum over the step divided by the sum of its normalisers, which are known
+    beforehand: parts and processes only add up.
+    """
+    tasks = [task.name for task in network.tasks]
+    weights = torch.tensor([config.loss_weights.get(task, 1.0) for task in tasks])
+    weights = fabric.to_device(weights)
+    amounts, labelled = _over_processes(fabric, normalisers(network, targets)).unbind(1)
+    amounts = amounts.clamp(min=1)
+    sums = torch.zeros_like(amounts)
+    count = config.optimizer.accumulate
+    for i, part in enumerate(parts(inputs, targets, count)):
+        with fabric.no_backward_sync(wrapped, enabled=i + 1 < count):
+            losses = wrapped(*fabric.to_device(part))
+            rows = [tasks.index(name) for name in losses]
+            summed = torch.stack(list(losses.values()))
+            # DDP averages gradients over the processes; a sum over them is meant.
+            fabric.backward((summed * weights[rows] / amounts[rows]).sum() * fabric.world_size)
+        sums[rows] += summed.detach()
+    means = _over_processes(fabric, sums) / amounts
+    # One read of the device a step.
+    values = torch.stack((means, labelled)).tolist()
+    return {task: mean for task, mean, there in zip(tasks, *values, strict=True) if there}
+
+
+def _over_processes(fabric: Fabric, values: Tensor) -> Tensor:
+    """Sum over all processes, on the device."""
+    total = fabric.all_reduce(fabric.to_device(values), reduce_op='sum')
+    assert isinstance(total, Tensor)
+    return total
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -259,11 +341,17 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('overrides', nargs='*', metavar='key=value')
     args = parser.parse_args(argv)
     try:
-        checkpoint = train(load_config(args.config, args.overrides))
+        train(load_config(args.config, args.overrides))
     except (ConfigError, DatasetError, CheckpointError, NonFiniteLossError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    print(f'trained: {checkpoint}. Next: python -m training.export {checkpoint.parent} models/NAME')
+    except OSError as error:
+        print(
+            f'error: {error}. Checkpoints that were made are whole; once the cause is mended, the '
+            'same command goes on from the last one.',
+            file=sys.stderr,
+        )
+        return 1
     return 0
 
 

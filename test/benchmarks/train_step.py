@@ -1,0 +1,112 @@
+"""What precision and torch.compile do to a training step.
+
+    python test/benchmarks/train_step.py training/configs/demo.yaml [key=value ...]
+
+Variants take turns on the same batches, so what else the machine does falls on all of them alike:
+the ratio is the figure that carries over. Writes docs/results/train_step.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from rich.progress import track
+
+from mtl_perception import machine
+from training.config import RunConfig, load_config
+from training.data.layout import open_layouts
+from training.data.loader import Draws, StepSampler, train_loader
+from training.networks.build import build_network
+from training.train import TaskLosses, backward, open_fabric, parameter_groups
+
+RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'train_step.json'
+WARM_UP = 3
+VARIANTS = {
+    'fp32': {'precision': '32-true'},
+    'bf16': {'precision': 'bf16-mixed'},
+    'bf16, compiled': {'precision': 'bf16-mixed', 'compile': 'true'},
+}
+
+
+class Step:
+    """One variant: its own network and optimizer."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.fabric = open_fabric(config)
+        self.network = build_network(config.network, config.task_table(), initialise=False)
+        self.network.to(memory_format=torch.channels_last)
+        if config.compile:
+            self.network.trunk.compile()
+            self.network.neck.compile()
+        optimizer = torch.optim.AdamW(parameter_groups(self.network, 0.05), lr=1e-5)
+        self.losses, self.optimizer = self.fabric.setup(TaskLosses(self.network), optimizer)
+
+    def __call__(self, batch) -> float:
+        """Seconds of one step: on a CPU of its time, which others disturb less than the clock's."""
+        cuda = self.fabric.device.type == 'cuda'
+        clock = time.perf_counter if cuda else time.process_time
+        begun = clock()
+        self.optimizer.zero_grad()
+        backward(
+            self.fabric, self.losses, self.network, self.config, batch.image, batch.targets
+        )  # fmt: skip
+        self.fabric.clip_gradients(self.losses, self.optimizer, max_norm=5.0)
+        self.optimizer.step()
+        if cuda:
+            torch.cuda.synchronize()
+        return clock() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config')
+    parser.add_argument('overrides', nargs='*', metavar='key=value')
+    parser.add_argument('--steps', type=int, default=15)
+    args = parser.parse_intermixed_args()
+    config = load_config(args.config, args.overrides)
+    draws = Draws(open_layouts(config.data, 'train'), config.augment, 0, config.tasks)
+    sampler = StepSampler(0, 4, config.optimizer.batch_size)
+    batches = list(train_loader(draws, sampler, config.tasks, workers=0))
+    steps = {
+        name: Step(load_config(args.config, [*args.overrides, *(f'{k}={v}' for k, v in o.items())]))
+        for name, o in VARIANTS.items()
+    }
+    seconds = {name: [] for name in VARIANTS}
+    for turn in track(range(WARM_UP + args.steps), 'steps'):
+        for name, step in steps.items():
+            taken = step(batches[turn % len(batches)])
+            if turn >= WARM_UP:
+                seconds[name].append(taken)
+    results = {
+        name: {
+            'images_per_s': round(config.optimizer.batch_size / statistics.median(times), 2),
+            'paired_ratio_to_fp32': round(
+                statistics.median(t / f for t, f in zip(times, seconds['fp32'], strict=True)), 3
+            ),
+        }
+        for name, times in seconds.items()
+    }
+    record = {
+        'command': shlex.join(['python', 'test/benchmarks/train_step.py', *sys.argv[1:]]),
+        'network': config.network.trunk,
+        'batch': [config.optimizer.batch_size, config.augment.height, config.augment.width],
+        'threads': torch.get_num_threads(),
+        'seconds': 'of the clock on a GPU, of CPU time on a CPU',
+        'steps_each': args.steps,
+        'environment': machine.describe(),
+        'results': results,
+    }
+    RESULT.write_text(json.dumps(record, indent=1) + '\n', 'utf-8')
+    print(json.dumps(results, indent=1))
+
+
+if __name__ == '__main__':
+    main()

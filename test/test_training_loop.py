@@ -1,0 +1,265 @@
+"""The parts of the loop: configuration, schedule, average, choice of the best, checkpoints."""
+
+import os
+import resource
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip('torch', reason='training extras are not installed')
+pytest.importorskip('timm', reason='training extras are not installed')
+
+from torch import nn  # noqa: E402
+
+from training.board import Board, Speed  # noqa: E402
+from training.checkpoint import (  # noqa: E402
+    CheckpointError,
+    find_checkpoint,
+    load_checkpoint,
+    read_state,
+    save_checkpoint,
+)
+from training.config import (  # noqa: E402
+    ConfigError,
+    OptimizerConfig,
+    differences,
+    load_config,
+    save_config,
+)
+from training.networks.build import build_network  # noqa: E402
+from training.selection import score  # noqa: E402
+from training.train import learning_rate, parameter_groups, update_ema  # noqa: E402
+
+CONFIGS = Path(__file__).parents[1] / 'training' / 'configs'
+REQUIRED = 'name: a\noutput: out\ntasks: [weather]\ndata: [{name: d, root: r}]\n'
+
+
+@pytest.fixture
+def config_file(tmp_path):
+    path = tmp_path / 'config.yaml'
+    path.write_text(REQUIRED)
+    return path
+
+
+def test_a_file_says_only_what_it_has_otherwise_than_its_base(tmp_path, config_file):
+    (tmp_path / 'big.yaml').write_text('base: config.yaml\noptimizer: {steps: 7}\n')
+    (tmp_path / 'bigger.yaml').write_text('base: big.yaml\nname: b\n')
+
+    config = load_config(tmp_path / 'bigger.yaml', ['seed=3'])
+
+    assert (config.name, config.tasks, config.seed) == ('b', ['weather'], 3)
+    assert config.optimizer.steps == 7 and config.optimizer.lr == OptimizerConfig().lr
+
+
+def test_a_base_that_is_missing_or_in_a_circle_is_named(tmp_path, config_file):
+    (tmp_path / 'one.yaml').write_text('base: two.yaml\n')
+    with pytest.raises(ConfigError, match=r'one\.yaml: base .two\.yaml. is not there'):
+        load_config(tmp_path / 'one.yaml')
+    (tmp_path / 'two.yaml').write_text('base: one.yaml\n')
+    with pytest.raises(ConfigError, match='circle'):
+        load_config(tmp_path / 'one.yaml')
+
+
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('optimizer.accumulate=3', 'batch_size 16 does not divide'),
+        ('optimizer.accumulate=0', 'batch_size 16 does not divide'),
+        ('batch_norm=global', 'expected one of'),
+        ('validate_split=test', 'test labels'),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(config_file, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_file, [override])
+
+
+def test_what_changed_since_the_interruption_is_listed(tmp_path, config_file):
+    save_config(load_config(config_file), tmp_path / 'saved.yaml')
+    assert differences(tmp_path / 'saved.yaml', load_config(config_file)) == []
+    changed = load_config(config_file, ['optimizer.steps=9', 'data=[{name: e, root: r}]'])
+    found = differences(tmp_path / 'saved.yaml', changed)
+    assert found == ['data.0.name: d -> e', 'optimizer.steps: 8000 -> 9']
+
+
+def test_learning_rate_warms_up_and_decays():
+    config = OptimizerConfig(steps=100, lr=1.0, warmup_steps=10, final_lr_ratio=0.1)
+    rates = [learning_rate(step, config) for step in range(101)]
+    assert rates[0] == 0.1 and rates[9] == 1.0 and max(rates) == 1.0
+    assert rates[55] == pytest.approx(0.55) and rates[100] == pytest.approx(0.1)
+
+
+def test_average_of_frozen_weights_is_those_weights():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+    ema = nn.Sequential(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8))
+    ema.load_state_dict(network.state_dict())
+    before = {name: value.clone() for name, value in ema.state_dict().items()}
+    with torch.no_grad():
+        network[1].weight += 1
+    network[1].num_batches_tracked += 5
+    for step in (0, 1000):
+        update_ema(ema, network, 0.99, step)
+    assert torch.equal(ema[0].weight, before['0.weight'])
+    assert torch.equal(ema[0].bias, before['0.bias'])
+    # 0.9 of the way at step 0 (decay warms up), then 0.01 of the rest.
+    assert torch.allclose(ema[1].weight, torch.full((8,), 1 + 0.9 + 0.01 * 0.1))
+    assert ema[1].num_batches_tracked == 5
+
+
+def test_frozen_parameters_are_not_optimised():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    network[0].requires_grad_(False)
+    groups = parameter_groups(network, 0.1)
+    assert groups[0]['params'] == [network[1].weight] and groups[0]['weight_decay'] == 0.1
+    assert groups[1]['params'] == [network[1].bias] and groups[1]['weight_decay'] == 0
+
+
+FIGURES = {
+    'camvid/detection/AP50': 0.4, 'camvid/detection/AP': 0.2, 'camvid/semantic/miou': 0.6,
+    'idd/semantic/miou': 0.2, 'idd/drivable/two_class_miou': 0.9,
+}  # fmt: skip
+
+
+def test_by_default_tasks_count_alike_whatever_number_of_sources_labels_them():
+    assert score(FIGURES, []) == pytest.approx((0.4 + (0.6 + 0.2) / 2 + 0.9) / 3)
+
+
+def test_named_figures_choose_the_best():
+    assert score(FIGURES, ['*/semantic/miou']) == pytest.approx(0.4)
+    assert score(FIGURES, ['idd/*', 'camvid/detection/AP']) == pytest.approx((0.2 + 0.9 + 0.2) / 3)
+    with pytest.raises(ConfigError, match=r'\*/lane/miou'):
+        score(FIGURES, ['*/lane/miou'])
+    with pytest.raises(ConfigError, match='no figure'):
+        score({}, [])
+
+
+@pytest.fixture
+def trained():
+    """A network, its average and an optimizer with state."""
+    torch.manual_seed(0)
+    network = nn.Linear(300, 300)
+    optimizer = torch.optim.AdamW(network.parameters())
+    network(torch.ones(1, 300)).sum().backward()
+    optimizer.step()
+    return network, nn.Linear(300, 300), optimizer
+
+
+def test_a_full_disk_keeps_the_earlier_checkpoint(tmp_path, trained):
+    folder = tmp_path / 'checkpoint'
+    save_checkpoint(folder, *trained, {'step': 1})
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=r'step 2 cannot be saved.*intact, of step 1'):
+            save_checkpoint(folder, *trained, {'step': 2})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    assert [path.name for path in tmp_path.iterdir()] == ['checkpoint']
+    assert load_checkpoint(folder, *trained)['step'] == 1
+
+
+@pytest.mark.parametrize('renames', [0, 1])
+def test_a_kill_between_two_renames_leaves_a_whole_checkpoint(
+    tmp_path, trained, monkeypatch, renames
+):
+    folder = tmp_path / 'checkpoint'
+    save_checkpoint(folder, *trained, {'step': 1})
+    calls = []
+
+    def rename(self, target, real=os.rename):
+        if len(calls) == renames:
+            raise KeyboardInterrupt
+        calls.append(target)
+        real(self, target)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr('pathlib.Path.rename', rename)
+        save_checkpoint(folder, *trained, {'step': 2})
+    found = find_checkpoint(folder)
+    assert found and read_state(found)['step'] == 1
+    save_checkpoint(folder, *trained, {'step': 3})
+    assert read_state(folder)['step'] == 3
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path, trained):
+    save_checkpoint(tmp_path / 'checkpoint', *trained, {'step': 1})
+    other = nn.Linear(300, 2)
+    with pytest.raises(CheckpointError, match='does not fit this network'):
+        load_checkpoint(tmp_path / 'checkpoint', other, other, torch.optim.AdamW([other.weight]))
+
+
+def test_a_cut_off_checkpoint_is_refused(tmp_path, trained):
+    folder = tmp_path / 'checkpoint'
+    save_checkpoint(folder, *trained, {'step': 1})
+    path = folder / 'network.safetensors'
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(CheckpointError, match=r'network\.safetensors cannot be read'):
+        load_checkpoint(folder, *trained)
+
+
+def test_checkpoints_of_earlier_versions_load(tmp_path, trained):
+    """Their state has no best score and no scaler; `fit` fills in what is missing."""
+    folder = tmp_path / 'checkpoint'
+    save_checkpoint(folder, *trained, {'step': 5, 'seconds': 1.0, 'validation': {}})
+    assert load_checkpoint(folder, *trained) == {'step': 5, 'seconds': 1.0, 'validation': {}}
+
+
+def board(config_file, output, step):
+    state = {'step': step, 'seconds': 0.0, 'validation': {}}
+    return Board(load_config(config_file), output, state, torch.device('cpu'))
+
+
+def test_steps_after_the_last_checkpoint_are_written_once(tmp_path, config_file):
+    with board(config_file, tmp_path, 0) as first:
+        for step in range(4):
+            first.speed.ask()
+            first.speed.receive()
+            first.step(step, {'weather': step / 10}, 1e-3, 1.0)
+    with (tmp_path / 'losses.csv').open('a') as file:
+        file.write('4,0.')  # cut off by a kill
+    with board(config_file, tmp_path, 2):
+        pass
+    rows = (tmp_path / 'losses.csv').read_text().splitlines()
+    assert [row.split(',')[0] for row in rows] == ['step', '0', '1']
+
+
+def test_speed_knows_the_time_that_data_were_waited_for(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr('training.board.time.monotonic', lambda: now[0])
+    speed = Speed(batch_size=8)
+    assert speed.values() == {}
+    for _ in range(10):
+        speed.ask()
+        now[0] += 0.1
+        speed.receive()
+        now[0] += 0.3
+        speed.finish()
+        now[0] += 100  # validation
+    assert speed.values() == {'images_per_s': 20.0, 'step_ms': 400.0, 'data_wait_share': 0.25}
+
+
+@pytest.mark.parametrize('path', sorted(CONFIGS.glob('*.yaml')), ids=lambda path: path.stem)
+def test_every_configuration_describes_a_network(path):
+    config = load_config(path)
+    network = build_network(config.network, config.task_table(), initialise=False)
+    assert [task.name for task in network.tasks] == config.tasks
+    assert set(config.loss_weights) <= set(config.tasks)
+    named = {pattern.split('/')[0] for pattern in config.best_by}
+    assert named <= {layout.name for layout in config.data} | {'*'}
+    for further in ('devices=8', 'devices=1'):
+        load_config(path, [further])
+
+
+def test_bdd100k_lies_where_the_environment_says(monkeypatch):
+    monkeypatch.setenv('BDD100K', '/data/bdd100k')
+    config = load_config(CONFIGS / 'bdd100k_b2.yaml')
+    assert {layout.root for layout in config.data} == {'/data/bdd100k'}
+
+
+def test_committed_bundles_are_small_enough_to_be_cloned():
+    for manifest in (CONFIGS.parents[1] / 'models').glob('*/manifest.yaml'):
+        size = sum(path.stat().st_size for path in manifest.parent.iterdir())
+        assert size <= 25e6, f'{manifest.parent.name}: {size / 1e6:.1f} MB'

@@ -1,0 +1,59 @@
+"""Which validation was the best one.
+
+The score is a mean of validation figures, each between 0 and 1. With `best_by` (patterns such as
+`camvid/semantic/miou` or `*/detection/AP50`) those that match are averaged. Without it each task
+counts alike: the first figure of a task (AP50, mIoU, accuracy) is averaged over the sources that
+label it, then over the tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatch
+from statistics import fmean
+
+from training.config import ConfigError, RunConfig
+from training.data.layout import open_layouts
+from training.evaluation.results import HEADLINES
+
+
+def check_validation(config: RunConfig) -> None:
+    """Raise before the training what would end it at the first validation.
+
+    DatasetError for a split that is not there, ConfigError for `best_by` that cannot match.
+    """
+    if config.validate_every > config.optimizer.steps:
+        return
+    sources = [layout.config.name for layout in open_layouts(config.data, config.validate_split)]
+    possible = [
+        f'{source}/{task}/{figure}'
+        for source in sources
+        for task, figures in HEADLINES.items()
+        for figure in figures
+    ]
+    for pattern in config.best_by:
+        if not any(fnmatch(name, pattern) for name in possible):
+            raise ConfigError(f'best_by: {pattern!r} matches no figure; there can be {possible}')
+
+
+def score(values: Mapping[str, float], best_by: Sequence[str]) -> float:
+    """Score of `source/task/metric` -> value; raises ConfigError when a pattern matches nothing."""
+    if not values:
+        raise ConfigError(
+            'validation found no figure to choose the best weights by: no task of this run is '
+            'labelled in the validated images; raise validate_images or validate_every'
+        )
+    if not best_by:
+        return _over_tasks(values)
+    for pattern in best_by:
+        if not any(fnmatch(name, pattern) for name in values):
+            raise ConfigError(f'best_by: {pattern!r} matches none of {sorted(values)}')
+    return fmean(value for name, value in values.items() if any(fnmatch(name, p) for p in best_by))
+
+
+def _over_tasks(values: Mapping[str, float]) -> float:
+    of_task: dict[str, dict[str, float]] = {}
+    for name, value in values.items():
+        source, task, _ = name.split('/')
+        of_task.setdefault(task, {}).setdefault(source, value)
+    return fmean(fmean(sources.values()) for sources in of_task.values())
