@@ -1,5 +1,6 @@
 """A new head on a frozen trunk: nothing else changes, and the trunk runs once."""
 
+import dataclasses
 import json
 import os
 from pathlib import Path
@@ -148,9 +149,15 @@ def test_a_task_that_is_there_or_unlabelled_is_refused(data, base_run, tmp_path,
     with pytest.raises(ConfigError, match="a task 'weather' already"):
         with_task(base, config(data), 'weather', tmp_path)
     with pytest.raises(DatasetError, match="no data set labels 'lane'"):
-        with_task(base, config(data), 'lane', tmp_path)
+        add_task(base, config(data), 'lane', tmp_path)
     command = [str(tmp_path / 'none'), str(CONFIG), '--task', 'lane']
     assert add_task_main(command) == 1 and 'no model' in capsys.readouterr().err
+
+
+def test_a_folder_with_another_run_is_refused(data, base_run, run):
+    other = dataclasses.replace(open_base(str(base_run)), parent={'name': 'another model'})
+    with pytest.raises(ConfigError, match='not one that adds to another model'):
+        add_task(other, config(data), 'semantic', run)
 
 
 @pytest.mark.parametrize('own_neck', [False, True])

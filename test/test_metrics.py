@@ -101,6 +101,26 @@ def test_semantic_mean_is_over_classes_present_in_the_truth():
     assert 'official_miou' not in metric.result()
 
 
+@pytest.mark.parametrize('areas', [1, 8])
+def test_pixels_are_counted_one_by_one_however_they_lie(areas):
+    """Noise, and areas of equal pixels: counted in two ways."""
+    rng = np.random.default_rng(areas)
+    small = rng.choice([*range(19), 255], (2, 40, 60)).astype(np.uint8)
+    prediction, truth = small.repeat(areas, 1).repeat(areas, 2)
+    # Rows that are padded, as those of an image message may be.
+    padded = np.zeros((len(prediction), prediction.shape[1] + 3), np.uint8)
+    padded[:, : prediction.shape[1]] = prediction
+    metric = SegmentationMetric(SEMANTIC)
+
+    metric.update(padded[:, : prediction.shape[1]], truth)
+
+    for label in range(19):
+        for answer in range(19):
+            count = int(((truth == label) & (prediction == answer)).sum())
+            assert metric.confusion[label, answer] == count
+        assert metric.unanswered[label] == ((truth == label) & (prediction == 255)).sum()
+
+
 @pytest.mark.parametrize(
     ('prediction', 'truth', 'message'),
     [

@@ -125,9 +125,9 @@ def test_every_camera_is_answered_and_is_a_slice(tmp_path, tiny_bundle):
     assert run['bags'][0]['cameras'] == ['/front/image_raw', '/rear/image_raw']
     of_front = run['slices']['camera=/front/image_raw']
     assert of_front == {task: front['accuracy'][task] for task in of_front}
-    # Each camera is compared with itself: twice 9 pairs of frames, thinned to 32x48.
+    # Each camera is compared with itself: twice 9 pairs of frames, thinned to 16x24.
     records = list(Run.open(tmp_path / 'a').records())
-    assert sum(int(record.stability.masks['drivable'][0]) for record in records) == 18 * 32 * 48
+    assert sum(int(record.stability.masks['drivable'][0]) for record in records) == 18 * 16 * 24
 
 
 def test_distance_needs_the_height_of_the_camera(tmp_path, tiny_bundle):

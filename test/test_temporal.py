@@ -7,7 +7,7 @@ import pytest
 
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
-from mtl_perception.replay.temporal import Stability, StabilityTracker
+from mtl_perception.replay.temporal import PIXEL_STEP, Stability, StabilityTracker
 from mtl_perception.replay.truth import Truth
 from mtl_perception.tasks import DETECTION, DRIVABLE
 
@@ -24,10 +24,10 @@ def play(frames, tasks=(DETECTION, DRIVABLE), step_ns=STEP_NS, indices=None):
 
 
 def masks(*rows, truths=None):
-    """Frames of one row of pixels, each twice as wide: every second one is looked at."""
+    """Frames of one row of pixels, each as wide as the step at which they are looked at."""
     truths = truths or [None] * len(rows)
-    rows = [np.repeat(row, 2) for row in rows]
-    truths = [None if truth is None else np.repeat(truth, 2) for truth in truths]
+    rows = [np.repeat(row, PIXEL_STEP) for row in rows]
+    truths = [None if truth is None else np.repeat(truth, PIXEL_STEP) for truth in truths]
     return [
         (
             Result(masks={'drivable': np.array([row], np.uint8)}),

@@ -65,7 +65,8 @@ def test_a_base_that_is_missing_or_in_a_circle_is_named(tmp_path, config_file):
     [
         ('optimizer.accumulate=3', 'batch_size 16 does not divide'),
         ('optimizer.accumulate=0', 'batch_size 16 does not divide'),
-        ('batch_norm=global', 'expected one of'),
+        ('batch_norm=global', "batch_norm: 'global', expected one of"),
+        ('precision=fp8', "precision: 'fp8', expected one of"),
         ('validate_split=test', 'test labels'),
     ],
 )

@@ -1,6 +1,7 @@
 """The training commands, end to end on a handful of tiny generated scenes."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from tensorboard.backend.event_processing import event_accumulator  # noqa: E402
 from tiny_training import CONFIG, ROOT, tiny_overrides, tiny_scenes  # noqa: E402
 
 from training.board import WARM_STEPS  # noqa: E402
-from training.checkpoint import find_checkpoint, read_state  # noqa: E402
+from training.checkpoint import CheckpointError, find_checkpoint, read_state  # noqa: E402
 from training.config import ConfigError, load_config  # noqa: E402
 from training.data.sample import DatasetError  # noqa: E402
 from training.evaluate import evaluate_network, headline  # noqa: E402
@@ -208,6 +209,21 @@ def test_what_cannot_be_validated_is_found_before_the_first_step(data, tmp_path,
     with pytest.raises((ConfigError, DatasetError), match=message):
         train(tiny(data, tmp_path, *VALIDATED, override))
     assert not (tmp_path / 'losses.csv').exists()
+
+
+def test_another_network_in_a_run_folder_is_refused_and_changes_nothing(data, run):
+    before = {path: path.read_bytes() for path in run.rglob('*') if path.is_file()}
+    with pytest.raises(CheckpointError, match='does not fit this network'):
+        train(tiny(data, run, 'network.neck_channels=32', 'optimizer.steps=9'))
+    assert before == {path: path.read_bytes() for path in run.rglob('*') if path.is_file()}
+
+
+def test_what_a_resumed_run_has_otherwise_is_said(data, run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path / 'run')
+    train(tiny(data, tmp_path / 'run', 'optimizer.steps=9', 'validate_every=9999'))
+    text = capsys.readouterr().out
+    assert 'resuming' in text and 'optimizer.steps: 8 -> 9' in text
+    assert [row[0] for row in losses(tmp_path / 'run')] == [str(step) for step in range(9)]
 
 
 @pytest.mark.gpu

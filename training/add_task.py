@@ -24,13 +24,13 @@ from safetensors.torch import save
 
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.tasks import TASKS
-from training.checkpoint import CheckpointError
+from training.checkpoint import LAST, CheckpointError, find_checkpoint
 from training.config import ConfigError, RunConfig, load_config
-from training.data.layout import LayoutConfig, open_layouts
+from training.data.layout import Layout, LayoutConfig, open_layouts
 from training.data.loader import Draws
 from training.data.sample import DatasetError
 from training.evaluation.scoring import fingerprint
-from training.export import CONFIG, PARENT, export, load_network, load_run
+from training.export import CONFIG, PARENT, export, load_network, load_run, read_parent
 from training.feature_cache import (
     BUILD_BATCH,
     EpochSampler,
@@ -70,7 +70,10 @@ def open_base(model: str) -> Base:
         parent = {
             'name': f'{config.name} seed {config.seed} step {state["step"]}',
             'tasks': config.tasks,
-            'training_data': [layout.name for layout in config.data],
+            'training_data': [
+                *read_parent(run).get('training_data', []),
+                *(layout.name for layout in config.data),
+            ],
         }
         return Base(network, config, parent)
     bundle = Bundle.open(find_bundle(model))
@@ -88,7 +91,7 @@ def with_task(
 ) -> RunConfig:
     """The run's configuration: data and optimizer of `config`, the rest of the base's.
 
-    Only the data sets whose training split labels the task. Raises ConfigError, DatasetError.
+    Raises ConfigError.
     """
     if task in base.config.tasks:
         raise ConfigError(
@@ -118,21 +121,18 @@ def with_task(
             input_width=seen.input_width,
             letterbox_colour=seen.letterbox_colour,
         ),
-        data=labelled(config.data, task),
     )
 
 
-def labelled(configs: Sequence[LayoutConfig], task: str) -> list[LayoutConfig]:
-    """The data sets whose training split labels a task, less their other images."""
-    found, missing = [], []
+def labelled(configs: Sequence[LayoutConfig], task: str) -> list[Layout]:
+    """The training splits that label a task, less their other images; raises DatasetError."""
+    found: list[Layout] = []
+    missing = []
     for config in configs:
-        narrowed = replace(config, labelled=[task])
         try:
-            open_layouts([narrowed], 'train')
+            found += open_layouts([replace(config, labelled=[task])], 'train')
         except DatasetError as error:
             missing.append(str(error))
-        else:
-            found.append(narrowed)
     if not found:
         raise DatasetError(f'no data set labels {task!r}: {"; ".join(missing)}')
     return found
@@ -197,12 +197,19 @@ def add_task(
     begins as the shared one. Raises what `training.train` raises.
     """
     config = with_task(base, config, task, output, own_neck)
+    if find_checkpoint(output / LAST) and read_parent(output) != base.parent:
+        raise ConfigError(
+            f'{output} holds another run, not one that adds to {base.parent["name"]}: give another '
+            f'--output, or delete it'
+        )
+    layouts = labelled(config.data, task)
+    config.data = [layout.config for layout in layouts]
     fabric = open_fabric(config)
     network = extended(base, config, task)
     fabric.to_device(network)
-    draws = Draws(open_layouts(config.data, 'train'), config.augment, config.seed, [task])
+    draws = Draws(layouts, config.augment, config.seed, [task])
     cache, size = cache_for(config, network, draws, task, root)
-    images = sum(map(len, draws.layouts))
+    images = sum(map(len, layouts))
     count = make_room(cache, max(views * images, BUILD_BATCH), size, int(cache_gb * 1e9))
     fabric.print(
         f'{task}: {count} views of {images} images, {size / 1e6:.2f} MB each, in {cache.folder}'

@@ -22,6 +22,7 @@ from training.tasks.detection import DetectionConfig
 from training.tasks.segmentation import SegmentationConfig
 
 BATCH_NORMS = ('sync', 'local', 'frozen')
+PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
 
 
 class ConfigError(Exception):
@@ -121,8 +122,9 @@ class RunConfig:
                 f'{self.devices} devices x optimizer.accumulate {parts}; it counts the images of a '
                 f'whole step: choose a multiple of {shares}'
             )
-        if self.batch_norm not in BATCH_NORMS:
-            raise ConfigError(f'batch_norm: {self.batch_norm!r}, expected one of {BATCH_NORMS}')
+        for key, known in (('batch_norm', BATCH_NORMS), ('precision', PRECISIONS)):
+            if getattr(self, key) not in known:
+                raise ConfigError(f'{key}: {getattr(self, key)!r}, expected one of {known}')
         if self.validate_split.startswith('test'):
             raise ConfigError(
                 f'validate_split: {self.validate_split!r} would choose weights by test labels; '
@@ -174,6 +176,8 @@ def save_config(config: RunConfig, path: Path) -> None:
 
 def differences(path: Path, config: RunConfig) -> list[str]:
     """`key: before -> now` for what a saved configuration has otherwise."""
+    if not path.is_file():
+        return []
     before, now = _flat(OmegaConf.load(path)), _flat(OmegaConf.create(_as_yaml(config)))
     return [
         f'{key}: {before.get(key)} -> {now.get(key)}'

@@ -210,13 +210,6 @@ def fit(
     check_validation(config)
     output, opt = Path(config.output), config.optimizer
     found = find_checkpoint(output / LAST)
-    if fabric.is_global_zero:
-        output.mkdir(parents=True, exist_ok=True)
-        if found:
-            for line in differences(output / 'config.yaml', config):
-                print(f'not as before the interruption: {line}')
-        save_config(config, output / 'config.yaml')
-
     network.to(memory_format=torch.channels_last)
     ema = copy.deepcopy(network).eval()
     fabric.to_device(ema)
@@ -233,16 +226,22 @@ def fit(
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-    scaling = fabric.strategy.precision
+    precision = fabric.strategy.precision
+    has_scaler = bool(precision.state_dict())
     state: dict[str, Any] = {
         'step': 0, 'seconds': 0.0, 'validation': {}, 'best': None, 'precision': {},
     }  # fmt: skip
     if found:
         state |= load_checkpoint(found, network, ema, optimizer)
         if state['precision']:
-            scaling.load_state_dict(state['precision'])
+            precision.load_state_dict(state['precision'])
         fabric.print(f'resuming {output} at step {state["step"]} of {opt.steps}')
+        for line in differences(output / 'config.yaml', config):
+            fabric.print(f'not as before the interruption: {line}')
     saved = state['step']
+    if fabric.is_global_zero:
+        output.mkdir(parents=True, exist_ok=True)
+        save_config(config, output / 'config.yaml')
 
     board = Board(config, output, state, fabric.device) if fabric.is_global_zero else None
     with board or nullcontext():
@@ -261,8 +260,8 @@ def fit(
             )
             assert norm is not None
             # With fp16 the scaler leaves out a step whose gradients overflow, and scales down.
-            overflowed = not scaling.state_dict() and not torch.isfinite(norm)
-            if overflowed or not all(map(math.isfinite, losses.values())):
+            diverged = not has_scaler and not torch.isfinite(norm)
+            if diverged or not all(map(math.isfinite, losses.values())):
                 raise NonFiniteLossError(
                     f'step {step}: losses {losses}, gradient norm {float(norm):g}; the checkpoint '
                     f'of step {saved} is intact. Lower optimizer.lr, or look at draws '
@@ -285,9 +284,8 @@ def fit(
                     state['best'] = value
                     save_best(output / BEST, ema, state)
             if done % config.checkpoint_every == 0 or done == opt.steps:
-                state |= {
-                    'step': done, 'seconds': board.seconds, 'precision': scaling.state_dict(),
-                }  # fmt: skip
+                state |= {'step': done, 'seconds': board.seconds}
+                state['precision'] = precision.state_dict()
                 save_checkpoint(output / LAST, network, ema, optimizer, state)
                 saved = done
     return output / LAST

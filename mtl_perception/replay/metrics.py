@@ -393,15 +393,19 @@ def metric_from(task: Task, arrays: Mapping[str, NDArray[Any]]) -> Metric:
 
 
 def _joint_histogram(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Pixels by [truth, prediction], int64 [256, 256]; twice as fast as `np.bincount` of pairs."""
-    counts = np.zeros((256, 256), np.int64)
-    # OpenCV counts in float32, which is exact up to 2 ** 24 pixels.
-    rows = max(1, (1 << 24) // truth.shape[1])
-    for first in range(0, len(truth), rows):
-        pair = [np.ascontiguousarray(mask[first : first + rows]) for mask in (truth, prediction)]
-        ends = [0.0, 256.0, 0.0, 256.0]
-        counts += cv2.calcHist(pair, [0, 1], None, [256, 256], ends).astype(np.int64)
-    return counts
+    """Pixels by [truth, prediction], int64 [256, 256].
+
+    Masks are made of areas, so runs of equal pairs are counted, not pixels: a third of the time of
+    `cv2.calcHist`, which is itself twice as fast as `np.bincount` of all pairs.
+    """
+    pairs = cv2.merge([prediction, truth]).view(np.uint16).ravel()
+    ends = np.flatnonzero(pairs[1:] != pairs[:-1])
+    if len(ends) > pairs.size // 20:  # noise
+        return np.bincount(pairs, minlength=1 << 16).reshape(256, 256)
+    ends = np.append(ends, pairs.size - 1)
+    lengths = np.diff(ends, prepend=-1)
+    counts = np.bincount(pairs[ends], weights=lengths, minlength=1 << 16)
+    return counts.astype(np.int64).reshape(256, 256)
 
 
 def _check_kind(task: Task, kind: str) -> None:

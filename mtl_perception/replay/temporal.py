@@ -5,8 +5,7 @@ alone changes some. *flicker*: the same among the pixels whose truth is labelled
 from one frame to the next, so that only changes without a cause count: 1 - VC_2, the video
 consistency of VSPW (Miao et al., CVPR 2021), pooled over pixels instead of averaged over clips.
 *blink*: pixels that leave their class for one frame and return, of all seen in three frames; it
-needs neither truth nor optical flow. Shares of pixels are taken over every second pixel of every
-second row.
+needs neither truth nor optical flow. Shares are taken over every fourth pixel of every fourth row.
 
 Boxes, at the score from which the node shows them. A box of frame t - 2 is *found again* in frame t
 when the two are of one class and each is the other's best overlap, of IoU 0.5 or more. Of those the
@@ -36,7 +35,8 @@ IOU = 0.5
 MAX_GAP_NS = 1_000_000_000
 """Frames further apart than this are not consecutive."""
 
-PIXEL_STEP = 2
+PIXEL_STEP = 4
+"""The stride of the logits that masks are made of."""
 
 _SCORE_UNIT = 1_000_000
 """Score changes are summed as millionths: sums of fractions depend on their order."""

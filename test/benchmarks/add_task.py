@@ -1,12 +1,13 @@
 """What a new head on a frozen trunk costs and reaches, beside training everything again.
 
-    python test/benchmarks/add_task.py CONFIG [key=value ...] --task semantic
+    python -m training.train CONFIG [key=value ...] tasks=[detection,drivable] output=runs/base
+    python test/benchmarks/add_task.py runs/base CONFIG [key=value ...] --task semantic
 
-Trains (1) a base on all tasks of the configuration but one, then adds that one by
-`training.add_task`, (2) as it is and (3) with a neck of its own, and trains (4) all tasks together
-from the start: the same data, crops, steps and batches everywhere. Costs are CPU seconds of one
-process without loader workers, which other programs disturb little. It also exports base and
-result and compares the other tasks' outputs bit for bit. Writes docs/results/add_task.json.
+Adds the task to the base by `training.add_task`, (1) as it is and (2) with a neck of its own, and
+trains (3) the base's tasks and the new one together from the start: the same data, crops, steps
+and batches. Costs are CPU seconds of one process without loader workers, which other programs
+disturb little. It also exports base and result and compares the other tasks' outputs bit for bit.
+Writes docs/results/add_task.json.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'add_task.json'
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('base', help='run folder')
     parser.add_argument('config')
     parser.add_argument('overrides', nargs='*', metavar='key=value')
     parser.add_argument('--task', required=True)
@@ -48,32 +50,31 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     torch.set_num_threads(1)
 
-    def configured(name: str, *more: str) -> RunConfig:
-        options = ['workers=0', 'validate_every=1000000', f'output={args.output / name}']
-        return load_config(args.config, [*options, *args.overrides, *more])
-
-    whole = configured('together')
-    others = [task for task in whole.tasks if task != args.task]
-    shutil.rmtree(args.output, ignore_errors=True)
-    runs: dict[str, Any] = {}
-    config = configured('base', f'tasks=[{",".join(others)}]')
-    runs['base'] = timed(lambda: train(config))
-    base = open_base(str(args.output / 'base'))
+    base = open_base(args.base)
+    others = base.config.tasks
+    options = [f'tasks=[{",".join([*others, args.task])}]', f'output={args.output / "together"}']
+    whole = load_config(args.config, [*args.overrides, 'workers=0', *options])
+    for name in ('added', 'added_own_neck', 'together', 'cache'):
+        shutil.rmtree(args.output / name, ignore_errors=True)
+    runs: dict[str, Any] = {'base': {}}
     for name, own_neck in (('added', False), ('added_own_neck', True)):
         runs[name] = timed(
             lambda name=name, own_neck=own_neck: add_task(
-                base, configured('unused'), args.task, args.output / name, args.views,
+                base, whole, args.task, args.output / name, args.views,
                 root=args.output / 'cache', own_neck=own_neck,
             )
         )  # fmt: skip
     runs['together'] = timed(lambda: train(whole))
+    folders = {name: Path(args.base) if name == 'base' else args.output / name for name in runs}
     for name, run in runs.items():
-        network, _, _ = load_run(args.output / name)
+        network, _, _ = load_run(folders[name])
         run['parameters'] = sum(p.numel() for p in network.parameters())
         run['val'] = headline(evaluate_network(network, whole, 'val', args.images))
         print(name, json.dumps(run))
-    bundles = {name: export(args.output / name, args.output / f'{name}_bundle')
-               for name in ('base', 'added', 'added_own_neck')}  # fmt: skip
+    bundles = {
+        name: export(folders[name], args.output / f'{name}_bundle')
+        for name in ('base', 'added', 'added_own_neck')
+    }
     frames = images(whole)
     record = {
         'command': shlex.join(['python', 'test/benchmarks/add_task.py', *sys.argv[1:]]),

@@ -3,11 +3,11 @@
 Trunk: ESP blocks (ESPNet: Mehta et al., ECCV 2018), whose repeated ones have depthwise dilated
 convolutions, down to stride 8 only; the shrunken image joins at each stage. Neck: partial class
 activation attention (Liu et al., CVPR 2022). One decoder a mask task: transposed convolutions to
-full resolution. No detection. With the published tasks 1.92 M (large) and 0.47 M parameters
+full resolution. No detection. With the published tasks 1.92 M (large) and 0.48 M parameters
 (medium); published are 1.94 M and 0.48 M.
 
-Changed: widths and repetitions, of which the paper gives no full table, are chosen to meet those
-counts; the attention has one round and no graph convolution; mask losses are ours (cross-entropy
+Changed: widths and repetitions are chosen to meet those counts and not taken from the authors'
+code; the attention has one round and no graph convolution; mask losses are ours (cross-entropy
 instead of focal and Tversky loss, able to take class sets); the last width is at least the class
 count.
 """
