@@ -45,7 +45,9 @@ LIVE = 'live.json'
 PEAK_BYTES = 256 << 20
 """Frames held in memory for the search of the peak, so that no disk limits it."""
 
-PEAK_SECONDS = 5.0
+PEAK_SECONDS, PEAK_FRAMES = 5.0, 30
+"""A run at a rate takes at least so long and so many frames: one of them may be lost."""
+
 HIGHEST_HZ = 240.0
 
 
@@ -108,7 +110,7 @@ def _peak(session: LiveSession, bag: GuardedBag) -> dict[str, Any]:
     console = Console(stderr=True)
 
     def play(rate: float) -> float:
-        count = max(20, round(rate * PEAK_SECONDS))
+        count = max(PEAK_FRAMES, round(rate * PEAK_SECONDS))
         frames = itertools.islice(itertools.cycle(kept), count)
         with console.status(f'peak: {count} frames at {rate:.1f} Hz'):
             live = session.play(frames, Pace(rate_hz=rate), lambda n, m: None)

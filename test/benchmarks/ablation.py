@@ -50,6 +50,11 @@ VARIANTS = {
     'semantic_fpn': ['network.segmentation.decoder=semantic_fpn'],
     'wide_neck': ['network.neck_channels=128'],
 }
+PEERS = {
+    name: [f'network.architecture={name}', 'network.trunk_weights=""']
+    for name in ('yolop', 'hybridnets')
+}
+"""Timed only: they have no ImageNet weights here; training/configs/references/ trains them."""
 
 
 def trained(config_path: str, overrides: list[str], name: str) -> dict:
@@ -75,7 +80,8 @@ def step_ratios(config_path: str, overrides: list[str], names: list[str], turns:
     draws = Draws(open_layouts(config.data, 'train'), config.augment, 0, config.tasks)
     sampler = StepSampler(0, 3, config.optimizer.batch_size)
     batches = list(train_loader(draws, sampler, config.tasks, workers=0))
-    steps = {name: Step(load_config(config_path, [*overrides, *VARIANTS[name]])) for name in names}
+    every = VARIANTS | PEERS
+    steps = {name: Step(load_config(config_path, [*overrides, *every[name]])) for name in names}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for turn in track(range(1 + turns), 'turns'):
         for name, step in steps.items():
@@ -114,6 +120,7 @@ def main() -> None:
         'schedule': {'steps': config.optimizer.steps, 'batch_size': config.optimizer.batch_size},
     }
     if args.steps_only:
+        names += [] if args.only else [*PEERS]
         results = step_ratios(args.config, args.overrides, names, args.turns)
         path.write_text(json.dumps(record | {'results': results}, indent=1) + '\n', 'utf-8')
     else:
