@@ -21,8 +21,8 @@ from pathlib import Path
 from drive_bags import stereo_bag
 
 from mtl_perception.image_codec import ImageError
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.cdr import BagError
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.cdr import BagError
 
 STORAGES = (('mcap', True), ('mcap', False), ('sqlite3', True), ('sqlite3', False))
 SLOW_S = 5.0

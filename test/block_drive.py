@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from tiny_bundle import COLUMNS, ROWS, cell_box
 
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage
-from mtl_perception.replay.truth import Truth, TruthBoxes
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
 
 START_NS = 1_700_000_000_000_000_000
 PERIOD_NS = 100_000_000

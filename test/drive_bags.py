@@ -5,9 +5,9 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage
-from mtl_perception.replay.cdr import IMAGE, serialise, typestore
-from mtl_perception.replay.truth import Truth, TruthBoxes
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_perception.replay.bags.cdr import IMAGE, serialise, typestore
+from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
 
 SECOND = 1_000_000_000
 START = 1_700_000_000 * SECOND

@@ -10,10 +10,14 @@ import numpy as np
 
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
-from mtl_perception.replay.metrics import ClassificationMetric, DetectionMetric, SegmentationMetric
-from mtl_perception.replay.run import FrameRecord, Run, RunWriter
-from mtl_perception.replay.temporal import StabilityTracker
-from mtl_perception.replay.truth import Truth, TruthBoxes
+from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
+from mtl_perception.replay.runs.run import FrameRecord, Run, RunWriter
+from mtl_perception.replay.scoring.metrics import (
+    ClassificationMetric,
+    DetectionMetric,
+    SegmentationMetric,
+)
+from mtl_perception.replay.scoring.temporal import StabilityTracker
 from mtl_perception.tasks import TASKS
 
 CLASSES = ('pedestrian', 'car', 'truck', 'traffic sign')

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mtl_perception.decode import Detections
-from mtl_perception.replay.average_precision import MatchTable, match
-from mtl_perception.replay.metrics import DetectionMetric
+from mtl_perception.replay.scoring.average_precision import MatchTable, match
+from mtl_perception.replay.scoring.metrics import DetectionMetric
 from mtl_perception.tasks import DETECTION
 
 CLASSES = len(DETECTION.classes)

@@ -9,11 +9,11 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat
 
 from mtl_perception.image_codec import ImageError
-from mtl_perception.replay import bag_file
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_file import by_stamp, open_bag, read_messages
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage, MessageWriter
-from mtl_perception.replay.cdr import (
+from mtl_perception.replay.bags import bag_file
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_file import by_stamp, open_bag, read_messages
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage, MessageWriter
+from mtl_perception.replay.bags.cdr import (
     COMPRESSED_IMAGE,
     IMAGE,
     LABEL_INFO,
@@ -24,7 +24,7 @@ from mtl_perception.replay.cdr import (
     typestore,
     with_stamp,
 )
-from mtl_perception.replay.truth import Truth, TruthBoxes
+from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
 
 
 @pytest.mark.parametrize('storage', ['mcap', 'sqlite3'])

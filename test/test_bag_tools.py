@@ -15,13 +15,13 @@ from drive_bags import make_bag, stereo_bag
 from test_drive_sources import bdd_folder
 
 from mtl_perception import cli
-from mtl_perception.replay import bag_make
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_make import Stopped
-from mtl_perception.replay.bag_make import make_bag as make
-from mtl_perception.replay.bag_parts import PartialBag
-from mtl_perception.replay.cdr import BagError
-from mtl_perception.replay.sources import ImageFolder, SourceError
+from mtl_perception.replay.bags import bag_make
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_make import Stopped
+from mtl_perception.replay.bags.bag_make import make_bag as make
+from mtl_perception.replay.bags.bag_parts import PartialBag
+from mtl_perception.replay.bags.cdr import BagError
+from mtl_perception.replay.bags.sources import ImageFolder, SourceError
 
 
 def images(folder, count=7, suffix='.png', size=(24, 32)):
@@ -208,7 +208,7 @@ def test_a_full_disk_is_one_sentence_and_a_partial_bag(tmp_path, storage):
     code = (
         'import resource, sys\n'
         'from mtl_perception import cli\n'
-        'from mtl_perception.replay import bag_make\n'
+        'from mtl_perception.replay.bags import bag_make\n'
         'bag_make.PART_FRAMES = 3\n'
         'resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n'
         'sys.exit(cli.main(sys.argv[1:]))\n'

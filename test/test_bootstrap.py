@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_perception.replay.bootstrap import (
+from mtl_perception.replay.comparing.bootstrap import (
     Sampling,
     block_length,
     interval,
@@ -13,7 +13,7 @@ from mtl_perception.replay.bootstrap import (
     resemblance,
     upper_bound,
 )
-from mtl_perception.replay.bootstrap import _student as student
+from mtl_perception.replay.comparing.bootstrap import _student as student
 
 SECOND = 1_000_000_000
 

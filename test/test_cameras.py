@@ -6,10 +6,10 @@ import pytest
 from drive_bags import START, TRUTH, header, image_cdr, picture, stereo_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage, MessageWriter
-from mtl_perception.replay.cdr import COMPRESSED_IMAGE, DETECTIONS, IMAGE, BagError, serialise
-from mtl_perception.replay.truth import Truth
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage, MessageWriter
+from mtl_perception.replay.bags.cdr import COMPRESSED_IMAGE, DETECTIONS, IMAGE, BagError, serialise
+from mtl_perception.replay.ground_truth.truth import Truth
 
 
 def test_every_frame_of_every_camera_comes_in_a_fixed_order(tmp_path):

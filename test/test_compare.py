@@ -12,10 +12,10 @@ from made_runs import TASK_LIST, write_made_run
 
 from mtl_perception.cli import main
 from mtl_perception.replay.compare import CODES, to_json
-from mtl_perception.replay.comparison import compare, headlines, most_changed
-from mtl_perception.replay.gate import read_gate
-from mtl_perception.replay.paired import Pair, Side
-from mtl_perception.replay.run import Run, RunWriter
+from mtl_perception.replay.comparing.comparison import compare, headlines, most_changed
+from mtl_perception.replay.comparing.gate import read_gate
+from mtl_perception.replay.comparing.paired import Pair, Side
+from mtl_perception.replay.runs.run import Run, RunWriter
 from mtl_perception.tasks import Task
 
 GATE = """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_perception.replay.curves import detection_confusion, precision_recall
-from mtl_perception.replay.metrics import DetectionMetric
+from mtl_perception.replay.scoring.curves import detection_confusion, precision_recall
+from mtl_perception.replay.scoring.metrics import DetectionMetric
 from mtl_perception.tasks import DETECTION
 
 CLASSES = len(DETECTION.classes)

@@ -11,7 +11,7 @@ from tiny_data import picture, put, put_json
 
 pytest.importorskip('torch', reason='training extras are not installed')
 
-from mtl_perception.replay.label_files import LabelError, scalabel_frames
+from mtl_perception.replay.ground_truth.label_files import LabelError, scalabel_frames
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC
 from training.config import load_config
 from training.data import check, preview

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.generated import GeneratedDrive, Segment
-from mtl_perception.replay.labels import LabelError, read_mask, truth_boxes
-from mtl_perception.replay.sources import (
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.generated import GeneratedDrive, Segment
+from mtl_perception.replay.bags.sources import (
     DatasetSplit,
     ImageFolder,
     SourceError,
@@ -20,6 +19,7 @@ from mtl_perception.replay.sources import (
     generated_config,
     write_drive,
 )
+from mtl_perception.replay.ground_truth.labels import LabelError, read_mask, truth_boxes
 
 
 def quiet(done: int) -> None:

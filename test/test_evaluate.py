@@ -15,9 +15,9 @@ from timm.layers import set_fused_attn, use_fused_attn  # noqa: E402
 
 from mtl_perception.cli import main as cli_main  # noqa: E402
 from mtl_perception.pipeline import Detections, Result  # noqa: E402
-from mtl_perception.replay.metrics import SegmentationMetric  # noqa: E402
-from mtl_perception.replay.run import Run  # noqa: E402
-from mtl_perception.replay.sources import ImageFolder, write_drive  # noqa: E402
+from mtl_perception.replay.bags.sources import ImageFolder, write_drive  # noqa: E402
+from mtl_perception.replay.runs.run import Run  # noqa: E402
+from mtl_perception.replay.scoring.metrics import SegmentationMetric  # noqa: E402
 from mtl_perception.tasks import DRIVABLE, SEMANTIC  # noqa: E402
 from training import evaluate  # noqa: E402
 from training.checkpoint import save_best, save_checkpoint  # noqa: E402

@@ -12,12 +12,12 @@ import pytest
 from block_drive import write_block_drive
 
 from mtl_perception.cli import main
-from mtl_perception.replay import bag_replay, fleet
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_replay import BagJob, Interrupted, bag_state, replay_bag
-from mtl_perception.replay.cost import cost_model
-from mtl_perception.replay.fleet import EngineSettings, LocalWorkers, Work, replay_fleet
-from mtl_perception.replay.run import Run, RunWriter
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.runs import bag_replay, fleet
+from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
+from mtl_perception.replay.runs.cost import cost_model
+from mtl_perception.replay.runs.fleet import EngineSettings, LocalWorkers, Work, replay_fleet
+from mtl_perception.replay.runs.run import Run, RunWriter
 
 
 @pytest.fixture(autouse=True)

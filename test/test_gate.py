@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_perception.replay.differences import Difference
-from mtl_perception.replay.gate import (
+from mtl_perception.replay.comparing.differences import Difference
+from mtl_perception.replay.comparing.gate import (
     FAIL,
     PASS,
     UNDECIDED,

@@ -13,12 +13,12 @@ import pytest
 from drive_bags import SECOND, START, TRUTH, image_cdr, jpeg, make_bag, picture, stereo_bag
 
 from mtl_perception.image_codec import ImageError
-from mtl_perception.replay import wire
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage
-from mtl_perception.replay.cdr import IMAGE, BagError
-from mtl_perception.replay.guarded import GuardedBag, Limits
-from mtl_perception.replay.truth import Truth
+from mtl_perception.replay.bags import wire
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_perception.replay.bags.cdr import IMAGE, BagError
+from mtl_perception.replay.bags.guarded import GuardedBag, Limits
+from mtl_perception.replay.ground_truth.truth import Truth
 
 
 def content(frame) -> tuple:

@@ -17,10 +17,10 @@ from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat
 
 from mtl_perception.image_codec import ImageError
-from mtl_perception.replay import bag_file
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage, MessageWriter
-from mtl_perception.replay.cdr import (
+from mtl_perception.replay.bags import bag_file
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage, MessageWriter
+from mtl_perception.replay.bags.cdr import (
     CLASSIFICATION,
     DETECTIONS,
     IMAGE,
@@ -28,8 +28,8 @@ from mtl_perception.replay.cdr import (
     serialise,
     typestore,
 )
-from mtl_perception.replay.guarded import GuardedBag, Limits
-from mtl_perception.replay.truth import Truth
+from mtl_perception.replay.bags.guarded import GuardedBag, Limits
+from mtl_perception.replay.ground_truth.truth import Truth
 
 CHUNK, FOOTER, STATISTICS, CHUNK_INDEX, MESSAGE = 0x06, 0x02, 0x0B, 0x08, 0x05
 

@@ -20,7 +20,7 @@ ROS = {
 }  # fmt: skip
 ROS_FILES = {
     'node.py', 'lifecycle.py', 'topics.py', 'messages.py', 'health.py', 'parameters.py',
-    'test_pattern.py', 'replay/live.py', 'replay/demo.py',
+    'test_pattern.py', 'replay/live/session.py', 'replay/demo.py',
 }  # fmt: skip
 """The only files of the runtime that may import ROS: the node, its parts, replay, test camera."""
 
@@ -30,7 +30,7 @@ TORCH_FILES = ('engines/torch', 'engines/aot', 'engines/tensorrt')
 
 PLAIN_MODULES = [
     'pipeline', 'decode', 'overlay', 'cli', 'compile', 'bench', 'doctor', 'engines', 'bundle',
-    'engines.fake', 'engines.cache', 'image_codec', 'newest', 'scenes', 'replay.metrics',
+    'engines.fake', 'engines.cache', 'image_codec', 'newest', 'scenes', 'replay.scoring.metrics',
 ]  # fmt: skip
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from mtl_perception.replay.metrics import (
+from mtl_perception.replay.scoring.metrics import (
     ClassificationMetric,
     DetectionMetric,
     SegmentationMetric,

@@ -15,21 +15,21 @@ from block_drive import write_block_drive
 from red_drive import EXPECTED, START_NS, write_red_drive
 
 from mtl_perception.cli import main
-from mtl_perception.replay import bag_replay, part
-from mtl_perception.replay.accuracy import (
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_perception.replay.ground_truth.truth import Truth
+from mtl_perception.replay.offline import ReplayError, find_bags
+from mtl_perception.replay.pages.accuracy import (
     GENERATED_NOTE,
     NO_TRUTH_NOTE,
     ROAD_ONLY_NOTE,
     note,
     percent,
 )
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_replay import BagJob, Interrupted, bag_state, replay_bag
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage
-from mtl_perception.replay.fleet import EngineSettings
-from mtl_perception.replay.offline import ReplayError, find_bags
-from mtl_perception.replay.run import Run, RunWriter
-from mtl_perception.replay.truth import Truth
+from mtl_perception.replay.runs import bag_replay, part
+from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
+from mtl_perception.replay.runs.fleet import EngineSettings
+from mtl_perception.replay.runs.run import Run, RunWriter
 
 
 @pytest.fixture(autouse=True)
@@ -211,7 +211,8 @@ def test_a_killed_replay_goes_on_to_the_same_result(tmp_path, tiny_bundle):
     code = f"""
 import os, signal, sys
 from mtl_perception.cli import main
-from mtl_perception.replay import fleet, part
+from mtl_perception.replay.runs import fleet
+from mtl_perception.replay.runs import part
 part.COMMIT_S = -1
 replay = fleet.replay_bag
 def killed(job, run, pipeline, notify, record):

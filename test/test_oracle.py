@@ -12,9 +12,9 @@ from PIL import Image
 pytest.importorskip('torch', reason='training extras are not installed')
 
 from mtl_perception.pipeline import Detections, Result
-from mtl_perception.replay.labels import truth_boxes
-from mtl_perception.replay.metrics import DetectionMetric, SegmentationMetric
-from mtl_perception.replay.truth import class_ids
+from mtl_perception.replay.ground_truth.labels import truth_boxes
+from mtl_perception.replay.ground_truth.truth import class_ids
+from mtl_perception.replay.scoring.metrics import DetectionMetric, SegmentationMetric
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, Task
 from training import evaluate, oracle
 from training.evaluation.official import BOXES, MASKS, OfficialWriter

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
-from mtl_perception.replay.live_replay import _peak_text
-from mtl_perception.replay.peak import ACCEPTED, CONFIRMING, peak_rate
-from mtl_perception.replay.timing import (
+from mtl_perception.replay.live.live_replay import _peak_text
+from mtl_perception.replay.live.peak import ACCEPTED, CONFIRMING, peak_rate
+from mtl_perception.replay.live.timing import (
     LiveRun,
     Pace,
     PlayedFrame,

@@ -15,12 +15,12 @@ from red_drive import HEIGHT, PERIOD_NS, START_NS, WIDTH, red_image, red_truth, 
 
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_file import bag_info, open_bag
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage
-from mtl_perception.replay.outputs import recorded_results
-from mtl_perception.replay.recording import RecordingError, Wanted, recorder
-from mtl_perception.replay.truth import Truth
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_file import bag_info, open_bag
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_perception.replay.ground_truth.truth import Truth
+from mtl_perception.replay.live.outputs import recorded_results
+from mtl_perception.replay.runs.recording import RecordingError, Wanted, recorder
 from mtl_perception.tasks import TASKS
 
 CONFIG = Path(__file__).resolve().parent.parent / 'config'

@@ -9,10 +9,10 @@ import pytest
 from red_drive import red_truth, write_red_drive
 
 from mtl_perception.cli import main
-from mtl_perception.replay import bag_replay
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.revisit import revisiting
-from mtl_perception.replay.run import Run
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.runs import bag_replay
+from mtl_perception.replay.runs.revisit import revisiting
+from mtl_perception.replay.runs.run import Run
 
 
 @pytest.fixture

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from mtl_perception.decode import Detections
-from mtl_perception.replay.metrics import DetectionMetric, metric_for
-from mtl_perception.replay.part import pack, unpack
-from mtl_perception.replay.run import (
+from mtl_perception.replay.runs.part import pack, unpack
+from mtl_perception.replay.runs.run import (
     FrameRecord,
     Intrinsics,
     Run,
@@ -24,7 +23,8 @@ from mtl_perception.replay.run import (
     merged,
     part_file,
 )
-from mtl_perception.replay.temporal import BOX_COUNTS, MASK_COUNTS, Stability
+from mtl_perception.replay.scoring.metrics import DetectionMetric, metric_for
+from mtl_perception.replay.scoring.temporal import BOX_COUNTS, MASK_COUNTS, Stability
 from mtl_perception.tasks import DETECTION, SEMANTIC, TIME_OF_DAY
 
 TASKS = (DETECTION, SEMANTIC, TIME_OF_DAY)
@@ -175,7 +175,7 @@ def test_a_kill_leaves_what_was_committed(tmp_path):
 import os, signal, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_run import *
-from mtl_perception.replay import part
+from mtl_perception.replay.runs import part
 part.COMMIT_S = -1
 writer = RunWriter({str(tmp_path / 'run')!r}, TASKS)
 for index in range(5):
@@ -203,7 +203,7 @@ def test_a_full_disk_is_one_sentence_and_keeps_what_was_there(tmp_path):
 import sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from test_run import *
-from mtl_perception.replay import part
+from mtl_perception.replay.runs import part
 part.COMMIT_S = -1
 with RunWriter({str(tmp_path / 'run')!r}, TASKS) as writer:
     for index in range(200):
@@ -222,7 +222,7 @@ with RunWriter({str(tmp_path / 'run')!r}, TASKS) as writer:
 
 
 def test_a_reader_does_not_hold_up_the_writer(tmp_path, monkeypatch):
-    from mtl_perception.replay import part
+    from mtl_perception.replay.runs import part
 
     monkeypatch.setattr(part, 'COMMIT_S', -1)
     with RunWriter(tmp_path / 'run', TASKS) as writer:

@@ -13,15 +13,15 @@ from browser import Browser
 from made_runs import SIZE, TASK_LIST, made_result, made_truth, write_made_run
 
 from mtl_perception.replay.compare import to_json
-from mtl_perception.replay.compare_report import write_page
-from mtl_perception.replay.comparison import compare
-from mtl_perception.replay.paired import Pair, Side
-from mtl_perception.replay.pictures import Seen, Video, task_panels
-from mtl_perception.replay.review import galleries, review
-from mtl_perception.replay.run import RunWriter
-from mtl_perception.replay.run_report import write_report
-from mtl_perception.replay.truth import Truth
-from mtl_perception.replay.worst import FRAMES
+from mtl_perception.replay.comparing.comparison import compare
+from mtl_perception.replay.comparing.paired import Pair, Side
+from mtl_perception.replay.ground_truth.truth import Truth
+from mtl_perception.replay.pages.compare_report import write_page
+from mtl_perception.replay.pages.pictures import Seen, Video, task_panels
+from mtl_perception.replay.pages.review import galleries, review
+from mtl_perception.replay.pages.run_report import write_report
+from mtl_perception.replay.pages.worst import FRAMES
+from mtl_perception.replay.runs.run import RunWriter
 
 LOADED = '[...document.querySelectorAll(".gallery img")].every(i => i.naturalWidth > 100)'
 HOSTILE = '<script>alert("x")</script>'

@@ -7,8 +7,8 @@ import pytest
 
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
-from mtl_perception.replay.temporal import PIXEL_STEP, Stability, StabilityTracker
-from mtl_perception.replay.truth import Truth
+from mtl_perception.replay.ground_truth.truth import Truth
+from mtl_perception.replay.scoring.temporal import PIXEL_STEP, Stability, StabilityTracker
 from mtl_perception.tasks import DETECTION, DRIVABLE
 
 STEP_NS = 100_000_000

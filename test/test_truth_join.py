@@ -9,14 +9,14 @@ import pytest
 from drive_bags import SECOND, START, TRUTH, picture
 from PIL import Image
 
-from mtl_perception.replay.bag import DriveBag
-from mtl_perception.replay.bag_writer import DriveWriter, EncodedImage
-from mtl_perception.replay.cdr import BagError
-from mtl_perception.replay.guarded import GuardedBag
-from mtl_perception.replay.label_files import LabelError
-from mtl_perception.replay.truth import Truth
-from mtl_perception.replay.truth_files import TruthFiles, stamp_in
-from mtl_perception.replay.truth_join import JoinedBag
+from mtl_perception.replay.bags.bag import DriveBag
+from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_perception.replay.bags.cdr import BagError
+from mtl_perception.replay.bags.guarded import GuardedBag
+from mtl_perception.replay.ground_truth.label_files import LabelError
+from mtl_perception.replay.ground_truth.truth import Truth
+from mtl_perception.replay.ground_truth.truth_files import TruthFiles, stamp_in
+from mtl_perception.replay.ground_truth.truth_join import JoinedBag
 
 MS = 1_000_000
 BOX = {'x1': 1, 'y1': 2, 'x2': 5, 'y2': 4}

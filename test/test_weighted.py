@@ -7,20 +7,20 @@ import pytest
 from made_runs import TASK_LIST, write_made_run
 from test_average_precision import oracle, random_metric
 
-from mtl_perception.replay.metrics import (
-    ClassificationMetric,
-    DetectionMetric,
-    SegmentationMetric,
-)
-from mtl_perception.replay.ratios import RatioTable, ratio_names, ratios
-from mtl_perception.replay.run import merged
-from mtl_perception.replay.weighted import (
+from mtl_perception.replay.comparing.weighted import (
     ClassificationTable,
     DetectionTable,
     SegmentationTable,
     figure_names,
     table_for,
 )
+from mtl_perception.replay.runs.run import merged
+from mtl_perception.replay.scoring.metrics import (
+    ClassificationMetric,
+    DetectionMetric,
+    SegmentationMetric,
+)
+from mtl_perception.replay.scoring.ratios import RatioTable, ratio_names, ratios
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
 
 

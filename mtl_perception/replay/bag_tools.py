@@ -14,13 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from mtl_perception.image_codec import ImageError
-from mtl_perception.replay import bag_make
-from mtl_perception.replay.bag_parts import DONE_KEY
-from mtl_perception.replay.cameras import Camera
-from mtl_perception.replay.cdr import BagError
-from mtl_perception.replay.guarded import GuardedBag
-from mtl_perception.replay.listing import Listing
-from mtl_perception.replay.sources import CONFIG_KEY
+from mtl_perception.replay.bags import bag_make
+from mtl_perception.replay.bags.bag_parts import DONE_KEY
+from mtl_perception.replay.bags.cameras import Camera
+from mtl_perception.replay.bags.cdr import BagError
+from mtl_perception.replay.bags.guarded import GuardedBag
+from mtl_perception.replay.bags.sources import CONFIG_KEY
+from mtl_perception.replay.runs.listing import Listing
 from mtl_perception.tasks import DETECTION
 
 MAKE = 'make a bag of images, a video, a data set or a generated drive, with their labels'

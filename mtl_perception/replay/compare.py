@@ -20,15 +20,15 @@ from rich.console import Console
 from rich.table import Table
 
 from mtl_perception import machine
-from mtl_perception.replay.bootstrap import BLOCK_S, SAMPLES
-from mtl_perception.replay.compare_report import Look, blocks_too_short, write_page
-from mtl_perception.replay.comparison import COMPARED, Comparison, compare, headlines
-from mtl_perception.replay.gate import FAIL, PASS, UNDECIDED, GateError, read_gate
-from mtl_perception.replay.paired import CompareError, Pair, Side
-from mtl_perception.replay.pictures import Seen
-from mtl_perception.replay.review import records_of
-from mtl_perception.replay.revisit import revisiting
-from mtl_perception.replay.run import Run, RunError, write_json
+from mtl_perception.replay.comparing.bootstrap import BLOCK_S, SAMPLES
+from mtl_perception.replay.comparing.comparison import COMPARED, Comparison, compare, headlines
+from mtl_perception.replay.comparing.gate import FAIL, PASS, UNDECIDED, GateError, read_gate
+from mtl_perception.replay.comparing.paired import CompareError, Pair, Side
+from mtl_perception.replay.pages.compare_report import Look, blocks_too_short, write_page
+from mtl_perception.replay.pages.pictures import Seen
+from mtl_perception.replay.pages.review import records_of
+from mtl_perception.replay.runs.revisit import revisiting
+from mtl_perception.replay.runs.run import Run, RunError, write_json
 
 CODES = {PASS: 0, COMPARED: 0, FAIL: 1, UNDECIDED: 2}
 

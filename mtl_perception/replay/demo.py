@@ -24,24 +24,22 @@ from mtl_perception import machine, overlay
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Pipeline, Result
-from mtl_perception.replay.accuracy import accuracy_rows, note
-from mtl_perception.replay.cdr import BagError
-from mtl_perception.replay.generated import GeneratedDrive
-from mtl_perception.replay.guarded import GuardedBag
-from mtl_perception.replay.node_process import need_ros
-from mtl_perception.replay.outputs import joined, recorded_results
-from mtl_perception.replay.pictures import Example, Video, panels, rgb_of, shown, write_png
-from mtl_perception.replay.report import write_report
-from mtl_perception.replay.sources import (
+from mtl_perception.replay.bags.cdr import BagError
+from mtl_perception.replay.bags.generated import GeneratedDrive
+from mtl_perception.replay.bags.guarded import GuardedBag
+from mtl_perception.replay.bags.sources import (
     ImageFolder,
     Source,
     generated_config,
     write_drive,
 )
-from mtl_perception.replay.sources import (
+from mtl_perception.replay.bags.sources import (
     Video as VideoFile,
 )
-from mtl_perception.replay.timing import (
+from mtl_perception.replay.ground_truth.truth import Scores
+from mtl_perception.replay.live.node_process import need_ros
+from mtl_perception.replay.live.outputs import joined, recorded_results
+from mtl_perception.replay.live.timing import (
     LiveRun,
     Pace,
     engine_in_force,
@@ -49,7 +47,9 @@ from mtl_perception.replay.timing import (
     rate_hz,
     summary,
 )
-from mtl_perception.replay.truth import Scores
+from mtl_perception.replay.pages.accuracy import accuracy_rows, note
+from mtl_perception.replay.pages.pictures import Example, Video, panels, rgb_of, shown, write_png
+from mtl_perception.replay.pages.report import write_report
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ def _play(
     args: argparse.Namespace, bag: GuardedBag, bundle: Bundle, output: Path, console: Console
 ) -> LiveRun:
     # Imported late: the messages of a bad path or a missing model must not need ROS.
-    from mtl_perception.replay.live import LiveSettings, run_live
+    from mtl_perception.replay.live.session import LiveSettings, run_live
 
     settings = LiveSettings(str(bundle.path), args.engine, args.device, args.precision)
     with _progress(console, 'playing', bag.frames_total, '{task.fields[note]}') as advance:

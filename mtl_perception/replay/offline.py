@@ -24,14 +24,18 @@ from mtl_perception import machine
 from mtl_perception.bundle import find_bundle
 from mtl_perception.engines.base import cores
 from mtl_perception.pipeline import Pipeline
-from mtl_perception.replay.bag_replay import (
+from mtl_perception.replay.bags.sources import CONFIG_KEY
+from mtl_perception.replay.ground_truth.truth_join import TOLERANCE_MS, Join
+from mtl_perception.replay.live.live_replay import run_live_replay
+from mtl_perception.replay.pages.run_report import write_report
+from mtl_perception.replay.runs.bag_replay import (
     BagJob,
     BagState,
     TruthJoin,
     bag_state,
 )
-from mtl_perception.replay.cost import cost_model
-from mtl_perception.replay.fleet import (
+from mtl_perception.replay.runs.cost import cost_model
+from mtl_perception.replay.runs.fleet import (
     EngineSettings,
     LocalWorkers,
     RayWorkers,
@@ -39,15 +43,11 @@ from mtl_perception.replay.fleet import (
     Workers,
     replay_bags,
 )
-from mtl_perception.replay.live_replay import run_live_replay
-from mtl_perception.replay.recording import Wanted
-from mtl_perception.replay.revisit import revisiting
-from mtl_perception.replay.road import Mount
-from mtl_perception.replay.run import Run, RunWriter, part_file
-from mtl_perception.replay.run_report import write_report
-from mtl_perception.replay.sources import CONFIG_KEY
-from mtl_perception.replay.terminal import print_run
-from mtl_perception.replay.truth_join import TOLERANCE_MS, Join
+from mtl_perception.replay.runs.recording import Wanted
+from mtl_perception.replay.runs.revisit import revisiting
+from mtl_perception.replay.runs.run import Run, RunWriter, part_file
+from mtl_perception.replay.runs.terminal import print_run
+from mtl_perception.replay.scoring.road import Mount
 
 RUNS = Path('runs/replay')
 STOPPED = 130

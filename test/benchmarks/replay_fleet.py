@@ -14,8 +14,8 @@ from pathlib import Path
 
 from mtl_perception import machine
 from mtl_perception.cli import main as command
-from mtl_perception.replay.bag_writer import DriveWriter
-from mtl_perception.replay.sources import START_NS, ImageFolder
+from mtl_perception.replay.bags.bag_writer import DriveWriter
+from mtl_perception.replay.bags.sources import START_NS, ImageFolder
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'replay_fleet.json'
 FIGURES = ('frames', 'accuracy', 'slices', 'road', 'temporal', 'answers_sha256')

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from mtl_perception import machine, pipeline
 from mtl_perception.cli import main as command
-from mtl_perception.replay import bag_replay
-from mtl_perception.replay.run import Run
+from mtl_perception.replay.runs import bag_replay
+from mtl_perception.replay.runs.run import Run
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'replay_overhead.json'
 

@@ -21,7 +21,7 @@ from rich.progress import track
 
 from mtl_perception import decode, machine
 from mtl_perception.pipeline import Frame, Pipeline
-from mtl_perception.replay.metrics import DetectionMetric
+from mtl_perception.replay.scoring.metrics import DetectionMetric
 from mtl_perception.tasks import DETECTION
 from training.config import load_config
 from training.data.layout import open_layouts

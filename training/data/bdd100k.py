@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.label_files import IMAGE_SUFFIX, Frame, scalabel_frames
+from mtl_perception.replay.ground_truth.label_files import IMAGE_SUFFIX, Frame, scalabel_frames
 from mtl_perception.tasks import DRIVABLE, LANE, SEMANTIC, UNLABELLED
 from training.data.index import UNKNOWN, Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
 from training.tasks.segmentation import COARSE7

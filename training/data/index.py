@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.label_files import Frame, LabelError
+from mtl_perception.replay.ground_truth.label_files import Frame, LabelError
 from mtl_perception.tasks import UNLABELLED, Task
 from training.data.sample import DatasetError
 from training.tasks.segmentation import GROUPS

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.label_files import Frame
-from mtl_perception.replay.labels import read_mask, truth_boxes
+from mtl_perception.replay.ground_truth.label_files import Frame
+from mtl_perception.replay.ground_truth.labels import read_mask, truth_boxes
 from mtl_perception.tasks import DETECTION, SCENE, TASKS, TIME_OF_DAY, WEATHER
 from training.data import bdd100k, coco
 from training.data.index import (

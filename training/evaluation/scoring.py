@@ -17,14 +17,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.pipeline import Frame, Pipeline, Result
-from mtl_perception.replay.bag_replay import answers_digest
-from mtl_perception.replay.metrics import (
+from mtl_perception.replay.runs.bag_replay import answers_digest
+from mtl_perception.replay.runs.run import FrameRecord, frame_key
+from mtl_perception.replay.scoring.metrics import (
     ClassificationMetric,
     DetectionMetric,
     Metric,
     SegmentationMetric,
 )
-from mtl_perception.replay.run import FrameRecord, frame_key
 from mtl_perception.tasks import DRIVABLE, SEMANTIC, TASKS, UNLABELLED, Task
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout

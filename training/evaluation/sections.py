@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtl_perception.replay.accuracy import percent
-from mtl_perception.replay.page import Section, card, dim, or_dash, table
+from mtl_perception.replay.pages.accuracy import percent
+from mtl_perception.replay.pages.page import Section, card, dim, or_dash, table
 
 KEYS = {
     'detection': ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'),

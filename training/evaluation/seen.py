@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mtl_perception.pipeline import Frame, Pipeline
-from mtl_perception.replay.pictures import Seen
-from mtl_perception.replay.run import FrameRecord
-from mtl_perception.replay.run_report import Pictures
-from mtl_perception.replay.truth import Truth, TruthBoxes
+from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
+from mtl_perception.replay.pages.pictures import Seen
+from mtl_perception.replay.pages.run_report import Pictures
+from mtl_perception.replay.runs.run import FrameRecord
 from mtl_perception.tasks import DETECTION, TASKS
 from training.data.layout import Layout
 from training.evaluation.scoring import COARSE, told_apart

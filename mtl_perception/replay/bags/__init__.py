@@ -1,0 +1,1 @@
+"""Bags: what lies in them, reading them behind a wall, writing and making them."""

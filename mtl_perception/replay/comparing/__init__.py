@@ -1,0 +1,1 @@
+"""Two runs beside each other: differences, how sure they are, and the verdict of a gate."""

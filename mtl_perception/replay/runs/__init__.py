@@ -1,0 +1,1 @@
+"""Runs: every answer of a model to a list of bags, kept so that any figure can be made of it."""

@@ -1,0 +1,308 @@
+"""One bag through the pipeline: every frame in order, into the bag's part of a run.
+
+A pure function of bag, model and engine: nothing depends on time, on other bags or on how often it
+was interrupted. It runs in this process, in processes beside each other or on a cluster alike
+(`fleet.py`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl_perception.engines import EngineError
+from mtl_perception.image_codec import ImageError
+from mtl_perception.pipeline import Pipeline, Result
+from mtl_perception.replay.bags.bag import DriveFrame
+from mtl_perception.replay.bags.cameras import Camera
+from mtl_perception.replay.bags.cdr import BagError
+from mtl_perception.replay.bags.guarded import GuardedBag
+from mtl_perception.replay.ground_truth.label_files import LabelError
+from mtl_perception.replay.runs.listing import Listing
+from mtl_perception.replay.scoring.metrics import Metric
+from mtl_perception.replay.runs.part import FrameRecord, Intrinsics, Part, RunError, frame_key
+from mtl_perception.replay.runs.recording import Watch
+from mtl_perception.replay.runs.run import part_file
+from mtl_perception.replay.scoring.temporal import StabilityTracker
+from mtl_perception.replay.ground_truth.truth import Scores, Truth
+from mtl_perception.replay.ground_truth.truth_files import TruthFiles
+from mtl_perception.replay.ground_truth.truth_join import TOLERANCE_MS, Join, JoinedBag
+
+Notify = Callable[[int, int], None]
+"""Called with frames done and frames that the bag promises."""
+
+Record = Callable[[GuardedBag | JoinedBag], AbstractContextManager[Watch]]
+"""Called with the opened bag: gives what is shown every frame that is answered, after it was
+measured; none of before an interruption. See `recording.recorder`."""
+
+
+@dataclass(frozen=True)
+class TruthJoin:
+    """Truth that is not in the bag: files, and how frames find their labels in them."""
+
+    paths: tuple[Path, ...]
+    join: Join = 'auto'
+    tolerance_ms: float = TOLERANCE_MS
+
+
+@dataclass(frozen=True)
+class BagJob:
+    """One bag of a run. name: unique in the run; topics: of the cameras, none: every one.
+
+    truth: in the place of the bag's own.
+    """
+
+    name: str
+    path: Path
+    topics: tuple[str, ...] = ()
+    truth: TruthJoin | None = None
+
+    @contextmanager
+    def open(self, decode_from: int = 0) -> Iterator[GuardedBag | JoinedBag]:
+        """The bag with its truth, without the pictures of the frames before one.
+
+        Raises BagError and LabelError.
+        """
+        with GuardedBag(self.path, self.topics) as bag:
+            bag.decode_from = decode_from
+            if self.truth is None:
+                yield bag
+            else:
+                files = TruthFiles(self.truth.paths)
+                yield JoinedBag(bag, files, self.truth.join, self.truth.tolerance_ms)
+
+
+@dataclass
+class BagState:
+    """How far a bag is; kept in its part of the run.
+
+    source: what the bag says of itself, to know it again. read: frames taken from the bag, of those
+    `total` that its index promises. recent: of each camera the number in the bag and the digest of
+    its last two answered frames, with which the next one is compared. error: why it ended before
+    its end; '' while it runs or was stopped.
+    """
+
+    source: dict[str, Any] = field(default_factory=dict)
+    cameras: list[str] = field(default_factory=list)
+    total: int = 0
+    read: int = 0
+    labelled: int = 0
+    recent: dict[str, list[list[Any]]] = field(default_factory=dict)
+    undecodable: dict[str, Any] = field(default_factory=lambda: Listing().to_json())
+    repeated: dict[str, Any] = field(default_factory=lambda: Listing().to_json())
+    unmatched_truth: dict[str, Any] = field(default_factory=lambda: Listing().to_json())
+    unmatched_frames: dict[str, Any] = field(default_factory=lambda: Listing().to_json())
+    complete: bool = False
+    error: str = ''
+
+
+class Interrupted(Exception):
+    """Raised by `Notify` to stop between two frames."""
+
+
+def replay_bag(
+    job: BagJob,
+    run: Path,
+    pipeline: Pipeline,
+    notify: Notify | None = None,
+    record: Record | None = None,
+) -> None:
+    """Go on with a bag until its end; everything that came of it is in its part of the run.
+
+    A bag that cannot be read, or whose truth does not fit the model, ends with its sentence in
+    `BagState.error`; what was measured before is kept. Raises Interrupted when `notify` does, and
+    RunError when the run cannot be written, was begun with another bag or gives other answers now.
+    OSError when a recording cannot be written.
+    """
+    part = Part(part_file(run, job.name), job.name, pipeline.tasks, write=True)
+    try:
+        state = BagState(**part.state)
+        if state.complete:
+            return
+        state.error = ''
+        try:
+            needed = [number for frames in state.recent.values() for number, _ in frames]
+            with (
+                job.open(min(needed, default=0)) as bag,
+                record(bag) if record else nullcontext() as watch,
+            ):
+                _Replay(job, bag, part, state, pipeline, watch).go(notify)
+        except (BagError, LabelError, EngineError) as error:
+            state.error = str(error)
+        except Interrupted:
+            part.state = asdict(state)
+            part.commit()
+            raise
+        # After any other exception the last commit stands: it is between two frames.
+        part.state = asdict(state)
+        part.commit()
+    finally:
+        part.close()
+
+
+def bag_state(run: Path, name: str) -> BagState:
+    """How far a bag of a run is; raises RunError."""
+    file = part_file(run, name)
+    if not file.is_file() or not file.stat().st_size:
+        return BagState()
+    part = Part(file, name, ())
+    try:
+        return BagState(**part.state)
+    finally:
+        part.close()
+
+
+class _Replay:
+    def __init__(
+        self,
+        job: BagJob,
+        bag: GuardedBag | JoinedBag,
+        part: Part,
+        state: BagState,
+        pipeline: Pipeline,
+        watch: Watch | None,
+    ) -> None:
+        self._job = job
+        self._bag = bag
+        self._part = part
+        self._state = state
+        self._pipeline = pipeline
+        self._watch = watch
+        self._undecodable = Listing(state.undecodable['count'], state.undecodable['first'])
+        self._trackers = {camera.topic: StabilityTracker(pipeline.tasks) for camera in bag.cameras}
+        source = asdict(bag.info)
+        # As it comes back from the file.
+        source = {key: list(v) if isinstance(v, tuple) else v for key, v in source.items()}
+        source['topics'] = [list(topic) for topic in source['topics']]
+        if state.source and state.source != source:
+            raise RunError(
+                f'{job.path} is not the bag that {part.path} was begun with. Give another folder '
+                f'for the run, or delete that file'
+            )
+        state.source = source
+        state.cameras = [camera.topic for camera in bag.cameras]
+        state.total = bag.frames_total
+
+    def go(self, notify: Notify | None) -> None:
+        state, done = self._state, self._state.read
+        known = {n: digest for frames in state.recent.values() for n, digest in frames}
+        store_ms = 0.0
+        asked = time.perf_counter()
+        for number, frame in enumerate(self._bag.frames()):
+            if number < done:
+                if number in known:
+                    self._again(frame, known[number])
+                asked = time.perf_counter()
+                continue
+            waited_ms = (time.perf_counter() - asked) * 1e3
+            record = self._frame(frame, {'read': waited_ms, 'store': store_ms})
+            began = time.perf_counter()
+            state.read = number + 1
+            if record is not None:
+                state.labelled += bool(record.pieces)
+                recent = state.recent.get(frame.topic, [])
+                state.recent[frame.topic] = [*recent[-1:], [number, record.digest]]
+                self._part.add(record)
+            if self._part.commit_due():
+                self._part.state = asdict(state)
+                self._part.commit()
+            asked = time.perf_counter()
+            store_ms = (asked - began) * 1e3
+            if notify is not None:
+                notify(state.read, state.total)
+        state.repeated = self._bag.repeated.to_json()
+        state.unmatched_truth = self._bag.unmatched_truth.to_json()
+        if isinstance(self._bag, JoinedBag):
+            state.unmatched_frames = self._bag.unmatched_frames.to_json()
+        state.complete = True
+
+    def _frame(self, frame: DriveFrame, timings: dict[str, float]) -> FrameRecord | None:
+        """Answer and measure one frame; None when its image cannot be decoded."""
+        try:
+            image = frame.image()
+        except ImageError as error:
+            self._undecodable.add(f'{frame.topic} frame {frame.index}: {error}')
+            self._state.undecodable = self._undecodable.to_json()
+            return None
+        result = self._pipeline(image)
+        truth = frame.truth()
+        height, width = image.pixels.shape[:2]
+        began = time.perf_counter()
+        pieces = self._pieces(frame, result, truth, (width, height))
+        scored = time.perf_counter()
+        tracker = self._trackers[frame.topic]
+        stability = tracker.update(frame.index, frame.stamp_ns, result, truth)
+        compared = time.perf_counter()
+        digest = answers_digest(frame.stamp_ns, result)
+        hashed = time.perf_counter()
+        if self._watch is not None:
+            self._watch(frame, image, result, truth)
+        timings = {
+            **timings,
+            **result.timings_ms,
+            'score': (scored - began) * 1e3,
+            'stability': (compared - scored) * 1e3,
+            'hash': (hashed - compared) * 1e3,
+        }
+        return FrameRecord(
+            self._job.name, frame.topic, frame.index, frame.stamp_ns, frame.name, (width, height),
+            digest, dict(truth.labels), timings, pieces, stability,
+            _intrinsics(frame.camera, width, height),
+        )  # fmt: skip
+
+    def _pieces(
+        self, frame: DriveFrame, result: Result, truth: Truth, size: tuple[int, int]
+    ) -> dict[str, Metric]:
+        scores = Scores(self._pipeline.tasks)
+        try:
+            scores.update(frame_key(self._job.name, frame.topic, frame.index), result, truth, size)
+        except ValueError as error:
+            raise BagError(
+                f'{self._bag.path}: {frame.topic} frame {frame.index}: {error}'
+            ) from error
+        return {name: metric for name, metric in scores.metrics.items() if metric.frames}
+
+    def _again(self, frame: DriveFrame, digest: str) -> None:
+        """Answer a frame again that was answered before the run was interrupted."""
+        result = self._pipeline(frame.image())
+        if answers_digest(frame.stamp_ns, result) != digest:
+            raise RunError(
+                f'{frame.topic} frame {frame.index} of {self._bag.path} is answered otherwise than '
+                f'before the run was interrupted: bag, engine or machine have changed. Begin again '
+                f'with --fresh'
+            )
+        self._trackers[frame.topic].update(frame.index, frame.stamp_ns, result, frame.truth())
+
+
+def answers_digest(stamp_ns: int, result: Result) -> str:
+    """Sha256 (hex) of everything that was answered about a frame: equal bytes, equal answers."""
+    digest = hashlib.sha256()
+    for part in _bytes_of(stamp_ns, result):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _bytes_of(stamp_ns: int, result: Result) -> Iterator[Any]:
+    yield stamp_ns.to_bytes(8, 'little')
+    for _, found in sorted(result.detections.items()):
+        for array in (found.boxes, found.scores, found.labels):
+            yield np.ascontiguousarray(array).data
+    for arrays in (result.masks, result.probabilities):
+        for _, values in sorted(arrays.items()):
+            yield np.ascontiguousarray(values).data
+
+
+def _intrinsics(camera: Camera, width: int, height: int) -> Intrinsics | None:
+    """The camera's pinhole in pixels of this image, whatever size CameraInfo was made for."""
+    model = camera.model
+    if model is None:
+        return None
+    x, y = width / (model.width or width), height / (model.height or height)
+    return Intrinsics(model.fx * x, model.fy * y, model.cx * x, model.cy * y)

@@ -1,0 +1,1 @@
+"""Metrics with one owner, and what they are made of."""
