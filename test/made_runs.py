@@ -11,7 +11,8 @@ import numpy as np
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
 from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
-from mtl_perception.replay.runs.run import FrameRecord, Run, RunWriter
+from mtl_perception.replay.runs.run import FrameRecord, Run
+from mtl_perception.replay.runs.writer import RunWriter
 from mtl_perception.replay.scoring.metrics import (
     ClassificationMetric,
     DetectionMetric,

@@ -15,7 +15,8 @@ from mtl_perception.replay.compare import CODES, to_json
 from mtl_perception.replay.comparing.comparison import compare, headlines, most_changed
 from mtl_perception.replay.comparing.gate import read_gate
 from mtl_perception.replay.comparing.paired import Pair, Side
-from mtl_perception.replay.runs.run import Run, RunWriter
+from mtl_perception.replay.runs.run import Run
+from mtl_perception.replay.runs.writer import RunWriter
 from mtl_perception.tasks import Task
 
 GATE = """

@@ -17,7 +17,8 @@ from mtl_perception.replay.runs import bag_replay, fleet
 from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
 from mtl_perception.replay.runs.cost import cost_model
 from mtl_perception.replay.runs.fleet import EngineSettings, LocalWorkers, Work, replay_fleet
-from mtl_perception.replay.runs.run import Run, RunWriter
+from mtl_perception.replay.runs.run import Run
+from mtl_perception.replay.runs.writer import RunWriter
 
 
 @pytest.fixture(autouse=True)

@@ -29,7 +29,8 @@ from mtl_perception.replay.pages.accuracy import (
 from mtl_perception.replay.runs import bag_replay, part
 from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
 from mtl_perception.replay.runs.fleet import EngineSettings
-from mtl_perception.replay.runs.run import Run, RunWriter
+from mtl_perception.replay.runs.run import Run
+from mtl_perception.replay.runs.writer import RunWriter
 
 
 @pytest.fixture(autouse=True)

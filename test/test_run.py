@@ -18,11 +18,11 @@ from mtl_perception.replay.runs.run import (
     Intrinsics,
     Run,
     RunError,
-    RunWriter,
     frame_key,
     merged,
     part_file,
 )
+from mtl_perception.replay.runs.writer import RunWriter
 from mtl_perception.replay.scoring.metrics import DetectionMetric, metric_for
 from mtl_perception.replay.scoring.temporal import BOX_COUNTS, MASK_COUNTS, Stability
 from mtl_perception.tasks import DETECTION, SEMANTIC, TIME_OF_DAY

@@ -21,7 +21,7 @@ from mtl_perception.replay.pages.pictures import Seen, Video, task_panels
 from mtl_perception.replay.pages.review import galleries, review
 from mtl_perception.replay.pages.run_report import write_report
 from mtl_perception.replay.pages.worst import FRAMES
-from mtl_perception.replay.runs.run import RunWriter
+from mtl_perception.replay.runs.writer import RunWriter
 
 LOADED = '[...document.querySelectorAll(".gallery img")].every(i => i.naturalWidth > 100)'
 HOSTILE = '<script>alert("x")</script>'

@@ -3,8 +3,9 @@
     python -m training.evaluate models/hydranet_b0_demo --output runs/evaluation
 
 Every number goes through the deployed path (letterbox, graph, decode) and
-`replay/scoring/metrics.py`. Each source is scored by itself: their labels mean different things. What is written is described in
-docs/evaluation.md: a run (`mtl-perception compare` reads it), evaluation.json and report.html.
+`replay/scoring/metrics.py`. Each source is scored by itself: their labels mean different things.
+What is written is described in docs/evaluation.md: a run (`mtl-perception compare` reads it),
+evaluation.json and report.html.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ from mtl_perception.bundle import BundleError
 from mtl_perception.engines.base import EngineError
 from mtl_perception.pipeline import DEFAULT_THRESHOLDS, Frame, Pipeline
 from mtl_perception.replay.pages.run_report import write_report
-from mtl_perception.replay.runs.run import Run, RunError, RunWriter
+from mtl_perception.replay.runs.run import Run, RunError
+from mtl_perception.replay.runs.writer import RunWriter
 from mtl_perception.replay.scoring.metrics import THRESHOLDS
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, RunConfig, load_config

@@ -45,8 +45,9 @@ from mtl_perception.replay.runs.fleet import (
 )
 from mtl_perception.replay.runs.recording import Wanted
 from mtl_perception.replay.runs.revisit import revisiting
-from mtl_perception.replay.runs.run import Run, RunWriter, part_file
+from mtl_perception.replay.runs.run import Run, part_file
 from mtl_perception.replay.runs.terminal import print_run
+from mtl_perception.replay.runs.writer import RunWriter
 from mtl_perception.replay.scoring.road import Mount
 
 RUNS = Path('runs/replay')
