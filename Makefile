@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-training setup-test oracle demo test lint lock clean
+.PHONY: help setup setup-engines setup-training setup-test oracle demo test lint lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -51,6 +51,9 @@ ifdef PYTHON
 	    || { echo "set-up: $(VENV) has another Python than $(PYTHON); run 'make clean' first" >&2; exit 1; }
 endif
 
+setup-engines: setup ## and what int8 engines are built with (nncf, 0.25 GB)
+	@$(call pip,-r $(R)/engines.txt)
+
 setup-training: setup $(TRAINING) ## and what training/ needs (torch, 6 GB)
 
 setup-test: setup-training $(TEST) oracle ## and what the tests need
@@ -71,7 +74,7 @@ lock: $(VENV_STAMP) ## complete the locks in requirements/ after a change; LOCK_
 	@$(BIN)/python -m venv .cache/lock && .cache/lock/bin/pip install --quiet 'uv>=0.5,<1'
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/constraints.txt \
-	    $(addprefix $(R)/,tools.txt runtime.txt ros.txt ros-build.txt training.txt test.txt)
+	    $(addprefix $(R)/,tools.txt runtime.txt engines.txt ros.txt ros-build.txt training.txt test.txt)
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/oracle.txt \
 	    $(addprefix --no-emit-package ,$(ORACLE_LEFT_OUT)) $(R)/oracle.in

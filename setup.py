@@ -16,12 +16,14 @@ NAME = PACKAGE.findtext('name')
 
 
 def requirements():
-    """Read requirements/runtime.txt: extra -> requirements, '' for those always needed."""
+    """Read runtime.txt and engines.txt: extra -> requirements, '' for those always needed."""
     by_extra = defaultdict(list)
-    for line in (ROOT / 'requirements' / 'runtime.txt').read_text().splitlines():
-        requirement, _, extra = line.partition('#')
-        if requirement.strip():
-            by_extra[extra.strip()].append(requirement.strip())
+    for file in ('runtime.txt', 'engines.txt'):
+        for line in (ROOT / 'requirements' / file).read_text().splitlines():
+            requirement, _, comment = line.partition('#')
+            extra = comment.partition(':')[0].strip()
+            if requirement.strip():
+                by_extra[extra].append(requirement.strip())
     return by_extra
 
 

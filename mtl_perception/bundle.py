@@ -25,6 +25,8 @@ SCHEMA = 1
 MANIFEST = 'manifest.yaml'
 MAX_MANIFEST_BYTES = 1 << 20
 MAX_MANIFEST_DEPTH = 16
+MAX_FILE_BYTES = 2 << 30
+"""What an ONNX file can be at most; a larger file is refused before it is read."""
 
 Meaning = Literal[
     'boxes', 'unique_boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth',
@@ -137,6 +139,12 @@ class Bundle:
     def verify(self) -> None:
         """Compare every listed file with its sha256; raises BundleError on the first difference."""
         for name, expected in self.manifest.files.items():
+            size = self.file(name).stat().st_size
+            if size > MAX_FILE_BYTES:
+                raise BundleError(
+                    f'{self.path / name} has {size} bytes, expected at most {MAX_FILE_BYTES}: '
+                    f'not a file of a bundle. Export the bundle again.'
+                )
             found = sha256_of(self.file(name))
             if found != expected:
                 raise BundleError(
@@ -234,7 +242,7 @@ def parse_manifest(data: Any, where: str) -> Manifest:
         for i, item in enumerate(_list(top['tasks'], f'{where}: tasks'))
     )
     outputs = tuple(
-        _output(item, f'{where}: outputs[{i}]', {task.name for task in tasks})
+        _output(item, f'{where}: outputs[{i}]', tasks)
         for i, item in enumerate(_list(top['outputs'], f'{where}: outputs'))
     )
     input_spec = _build(
@@ -288,7 +296,7 @@ def _read_yaml(path: Path) -> Any:
         raise BundleError(f'{path} is not readable YAML: {error}') from error
 
 
-def _output(item: Any, where: str, tasks: set[str]) -> OutputSpec:
+def _output(item: Any, where: str, tasks: Sequence[Task]) -> OutputSpec:
     output = _build(OutputSpec, _tuples(_fields(OutputSpec, item, where)), where)
     if min((*output.shape, output.stride)) < 1:
         raise BundleError(
@@ -296,8 +304,15 @@ def _output(item: Any, where: str, tasks: set[str]) -> OutputSpec:
         )
     if output.meaning not in MEANINGS:
         raise BundleError(f'{where}: meaning {output.meaning!r} is not one of {MEANINGS}')
-    if output.task not in tasks:
-        raise BundleError(f'{where}: task {output.task!r} is not among {sorted(tasks)}')
+    classes = {task.name: len(task.classes) for task in tasks}
+    if output.task not in classes:
+        raise BundleError(f'{where}: task {output.task!r} is not among {sorted(classes)}')
+    count = classes[output.task]
+    if output.meaning in ('logits', 'probabilities') and output.shape[:1] != (count,):
+        raise BundleError(
+            f'{where}: {output.meaning} of {output.task!r} have shape {output.shape}, expected '
+            f'{count} first, as many as its classes. Export the bundle again.'
+        )
     return output
 
 

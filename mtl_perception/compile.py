@@ -1,14 +1,30 @@
-"""`mtl-perception compile`: build the engine of a model for this machine, and run it once."""
+"""`mtl-perception compile`: build the engines of a model, and check what they lose.
+
+Without `--check` one engine is built and run once. With it every engine and precision of this
+machine (or those named) is built and measured against the fp32 reference; see `engine_check.py`.
+"""
 
 from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from mtl_perception.bundle import Bundle, find_bundle
-from mtl_perception.engines import ENGINES, choose, compile_engine, is_built, open_engine
+from mtl_perception.engines import (
+    ENGINES,
+    Calibration,
+    Options,
+    choose,
+    compile_engine,
+    is_built,
+    open_engine,
+)
+from mtl_perception.labelled_frames import calibration
 from mtl_perception.parameters import BY_NAME
 
 PRECISIONS = BY_NAME['precision'].choices
@@ -24,17 +40,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--device', default='auto', help='as the engine names it')
     parser.add_argument('--precision', default='auto', choices=PRECISIONS)
     parser.add_argument('--batch', type=int, default=1, help='frames a run')
+    parser.add_argument(
+        '--outputs', type=lambda text: text.split(','), metavar='NAME,...',
+        help='only these tensors of the graph (all)',
+    )  # fmt: skip
     parser.add_argument('--force', action='store_true', help='build again what is there already')
+    parser.add_argument(
+        '--calibrate', type=Path, metavar='FOLDER',
+        help='images that int8 takes its ranges from: a folder, or a data set in BDD100K layout, '
+        'of which the train split is taken (generated scenes)',
+    )  # fmt: skip
+    parser.add_argument(
+        '--check', type=Path, metavar='FOLDER',
+        help='measure every engine and precision against fp32 on labelled images: a folder with '
+        'labels/ beside it, or a data set in BDD100K layout, of which the val split is taken',
+    )  # fmt: skip
+    parser.add_argument('--frames', type=int, default=200, help='at most so many images of --check')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write what --check found there')
 
 
 def run(args: argparse.Namespace) -> int:
-    """Build, open, run once, say what is in force; raises BundleError and EngineError."""
+    """Build, and check or run once; raises BundleError, EngineError and LabelError."""
     bundle = Bundle.open(find_bundle(args.model))
-    arguments = (None, args.device, args.precision, args.batch)
-    name = args.engine if args.engine != 'auto' else choose(bundle, arguments)
-    if args.force or not is_built(bundle, name, *arguments):
-        compile_engine(bundle, name, *arguments)
-    engine = open_engine(bundle, name, *arguments)
+    options = Options(args.outputs, args.device, args.precision, args.batch)
+    if args.check is not None:
+        from mtl_perception import engine_check
+
+        return engine_check.run(bundle, options, args)
+    name, options = choose(bundle, args.engine, options)
+    if args.force or not is_built(bundle, name, options):
+        build(bundle, name, options, args.calibrate)
+    engine = open_engine(bundle, name, options)
     spec = bundle.manifest.input
     batch = np.zeros((args.batch, spec.height, spec.width, 3), np.uint8)
     engine.run(batch)
@@ -48,3 +84,12 @@ def run(args: argparse.Namespace) -> int:
     )
     engine.close()
     return 0
+
+
+def build(bundle: Bundle, name: str, options: Options, frames: Path | None) -> None:
+    """Build one engine, showing that it goes on; raises EngineError."""
+    found: Calibration | None = None
+    with Console(stderr=True).status(f'building {name} {options.precision} ...'):
+        if options.precision == 'int8':
+            found = calibration(bundle, frames)
+        compile_engine(bundle, name, replace(options, threads=0), found)

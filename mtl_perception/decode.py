@@ -5,6 +5,7 @@ inverse letterbox.
 Segmentation: the labels of bilinear upsampling + argmax, without the upsampling. Interpolation is
 linear, so between four neighbouring logit cells that agree on the winner every pixel has its class;
 only pixels between cells that disagree (class borders) are interpolated.
+Depth and normals: `decode_maps.py`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.bundle import OutputSpec
+from mtl_perception.decode_maps import depth, normals, positions
 from mtl_perception.engines.base import EngineError
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
@@ -116,20 +118,27 @@ def suppress(
     boxes [N, 4] xyxy, best score first. Returns the indices kept, in order: a box goes when a kept
     one of its class overlaps it by more than `iou` (the rule of `torchvision.ops.batched_nms`).
     """
-    boxes = boxes.astype(np.float32)
-    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    low = np.maximum(boxes[:, None, :2], boxes[None, :, :2])
-    high = np.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
-    size = np.maximum(high - low, 0)
-    overlap = size[..., 0] * size[..., 1]
-    union = area[:, None] + area[None, :] - overlap
+    kept = [np.zeros(0, np.intp)]
+    for label in np.unique(labels):
+        same = np.flatnonzero(labels == label)
+        kept.append(same[_unrivalled(boxes[same].astype(np.float32), iou)])
+    return np.sort(np.concatenate(kept))
+
+
+def _unrivalled(boxes: NDArray[np.float32], iou: float) -> NDArray[np.bool_]:
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+    area = (x2 - x1) * (y2 - y1)
+    width = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
+    height = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    union = area[:, None] + area - overlap
     # Not a quotient: empty boxes have union 0. IoU > iou is the same as overlap > iou * union.
-    rivals = (overlap > iou * union) & (labels[:, None] == labels[None, :])
+    rivals = np.triu(overlap > iou * union, 1)
     alive = np.ones(len(boxes), bool)
-    for i in range(len(boxes)):
+    for i in np.flatnonzero(rivals.any(axis=1)):
         if alive[i]:
-            alive[i + 1 :] &= ~rivals[i, i + 1 :]
-    return np.flatnonzero(alive)
+            alive &= ~rivals[i]
+    return alive
 
 
 def segmentation(
@@ -176,6 +185,8 @@ DECODERS: dict[str, Callable[..., Any]] = {
     'detection': detection,
     'segmentation': segmentation,
     'classification': classification,
+    'depth': depth,
+    'normals': normals,
 }
 """Decode function by kind: (task, specs by meaning, outputs by meaning, letterbox, thresholds).
 
@@ -189,6 +200,8 @@ NEEDED: dict[str, tuple[frozenset[str], ...]] = {
     ),
     'segmentation': (frozenset({'logits'}), frozenset({'class_map'})),
     'classification': (frozenset({'probabilities'}),),
+    'depth': (frozenset({'depth'}),),
+    'normals': (frozenset({'normals'}),),
 }
 """The sets of meanings, any of which is enough to decode a kind."""
 
@@ -199,8 +212,8 @@ def nearest_to_source(
     """Uint8 [H, W] at `stride` -> uint8 [source_height, source_width]: the cell a pixel lies in."""
     rows, columns = class_map.shape
     box = letterbox
-    y = _positions(box.source_height, box.scale_y, box.pad_top, stride) + 0.5
-    x = _positions(box.source_width, box.scale_x, box.pad_left, stride) + 0.5
+    y = positions(box.source_height, box.scale_y, box.pad_top, stride) + 0.5
+    x = positions(box.source_width, box.scale_x, box.pad_left, stride) + 0.5
     y_cell = np.clip(np.floor(y).astype(np.intp), 0, rows - 1)
     x_cell = np.clip(np.floor(x).astype(np.intp), 0, columns - 1)
     return class_map.take(x_cell, axis=1).take(y_cell, axis=0).astype(np.uint8, copy=False)
@@ -261,14 +274,9 @@ class _Axis:
 def _axes(letterbox: Letterbox, stride: int, rows: int, columns: int) -> tuple[_Axis, _Axis]:
     box = letterbox
     return (
-        _axis(_positions(box.source_height, box.scale_y, box.pad_top, stride), rows),
-        _axis(_positions(box.source_width, box.scale_x, box.pad_left, stride), columns),
+        _axis(positions(box.source_height, box.scale_y, box.pad_top, stride), rows),
+        _axis(positions(box.source_width, box.scale_x, box.pad_left, stride), columns),
     )
-
-
-def _positions(size: int, scale: float, pad: int, stride: int) -> NDArray[np.float64]:
-    """Logit cell coordinate of every source pixel centre; cell centres are whole numbers."""
-    return ((np.arange(size) + 0.5) * scale + pad) / stride - 0.5
 
 
 def _axis(position: NDArray[np.float64], cells: int) -> _Axis:

@@ -7,6 +7,7 @@ import os
 import platform
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 from rich.console import Console
 
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
 def _engines(rows: list[Row], problems: list[str]) -> None:
     engines = available()
     for name, found in engines.items():
-        rows.append((OK if found.usable else NO, f'engine {name}', found.text))
+        able = f', {found.device}: {", ".join(found.precisions)}' if found.usable else ''
+        rows.append((OK if found.usable else NO, f'engine {name}', f'{found.text}{able}'))
     if not any(found.usable for found in engines.values()):
         problems.append("no engine runs here: pip install 'mtl_perception[openvino]'")
 
@@ -83,12 +85,21 @@ def _models(rows: list[Row], problems: list[str]) -> None:
         problems.append(f'no intact model in {where}: `python -m training.export` writes one')
 
 
+def _verdict(found: dict[str, Any]) -> str:
+    if not found:
+        return ', accuracy not checked'
+    if not found['passed']:
+        return f', not offered: {found["text"]}'
+    return f', accuracy kept, {found["speed"]:.2f} times as fast as {found["reference"]}'
+
+
 def _cache(rows: list[Row]) -> None:
     entries = cache.entries()
     for entry in entries:
         text = 'damaged: mtl-perception compile MODEL --force builds it again'
         if not entry['damaged']:
             text = f'{entry["engine"]} {entry["precision"]} {entry["bytes"] / 1e6:.1f} MB'
+            text += _verdict(entry['verdict'])
         rows.append((BAD if entry['damaged'] else OK, 'built engine', f'{text} {entry["path"]}'))
     if not entries:
         rows.append((NO, 'built engines', f'none in {cache.cache_root()}: mtl-perception compile'))

@@ -26,6 +26,10 @@ WINDOW = 300
 """Samples a percentile is taken over: 10 s at 30 Hz."""
 RATE_WINDOW_S = 5.0
 LOG_PERIOD_S = 5.0
+MAX_FAILURES = 3
+"""Failed frames in a row after which the node stops and says so."""
+HUNG_S = 5.0
+"""How long a frame may be in work until that is reported as an error."""
 STAGES = ('image', 'letterbox', 'engine', 'decode', 'publish')
 """Stages in the order a frame passes them; `image` is bytes to pixels."""
 
@@ -100,7 +104,10 @@ class Watchdog:
 
 
 class CameraHealth:
-    """Counters and timings of one camera. Fed by callback and worker, read by the timer."""
+    """Counters and timings of one camera. Fed by callback and worker, read by the timer.
+
+    mismatches: a sentence for every endpoint that cannot connect to the camera's topics.
+    """
 
     def __init__(self, warn_s: float, error_s: float, clock: Clock = time.monotonic) -> None:
         self.watchdog = Watchdog(warn_s, error_s, clock)
@@ -109,6 +116,7 @@ class CameraHealth:
         self.failed = 0
         self.unwanted = 0
         self.last_rejection = ''
+        self.mismatches: tuple[str, ...] = ()
         self._clock = clock
         self._age_ms = Window()
         self._stages = {stage: Window() for stage in STAGES}
@@ -179,6 +187,55 @@ class CameraHealth:
             self._done_s.popleft()
 
 
+class EngineHealth:
+    """What keeps the engine from working: a fault, failures in a row, a frame that never ends.
+
+    fault: the sentence for people, empty while there is none. beyond_repair: the engine fails on
+    everything, so that only a new process can help. Written by the worker and by transitions, read
+    by the timer.
+    """
+
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self.fault = ''
+        self.beyond_repair = False
+        self.failures = 0
+        self._clock = clock
+        self._started_s: float | None = None
+
+    def reset(self) -> None:
+        """A new start: nothing is known against the engine."""
+        self.fault, self.beyond_repair, self.failures = '', False, 0
+        self._started_s = None
+
+    def frame_started(self) -> None:
+        """The worker took a frame."""
+        self._started_s = self._clock()
+
+    def frame_ended(self) -> None:
+        """The worker is done with it, well or badly."""
+        self._started_s = None
+
+    def hung_s(self) -> float:
+        """Seconds that a frame has been in work, once they are more than `HUNG_S`; else 0."""
+        started_s = self._started_s
+        in_work_s = 0.0 if started_s is None else self._clock() - started_s
+        return in_work_s if in_work_s > HUNG_S else 0.0
+
+    def level(self, state: str) -> bytes:
+        """ERROR with a fault, else OK while the lifecycle state is one that works, else WARN."""
+        if self.fault or self.hung_s():
+            return ERROR
+        return OK if state in ('active', 'configuring') else WARN
+
+    def status(self, name: str, state: str, values: Mapping[str, str]) -> Status:
+        """Is there a working engine, and which."""
+        message = f'{state}: {self.fault}' if self.fault else state
+        if hung_s := self.hung_s():
+            message += f'; a frame has been in work for {hung_s:.0f} s'
+        found = {'state': state, **values, 'failures_in_a_row': str(self.failures)}
+        return Status(name, self.level(state), message, found)
+
+
 @dataclass(frozen=True)
 class Status:
     """One line of /diagnostics, without ROS types."""
@@ -189,25 +246,16 @@ class Status:
     values: Mapping[str, str] = field(default_factory=dict)
 
 
-def engine_level(state: str, fault: str) -> bytes:
-    """ERROR with a fault, else OK while the lifecycle state is one that works, else WARN."""
-    if fault:
-        return ERROR
-    return OK if state in ('active', 'configuring') else WARN
-
-
-def engine_status(name: str, state: str, fault: str, values: Mapping[str, str]) -> Status:
-    """Is there a working engine, and which."""
-    message = f'{state}: {fault}' if fault else state
-    return Status(name, engine_level(state, fault), message, {'state': state, **values})
+def camera_level(health: CameraHealth) -> bytes:
+    """The watchdog's level, at least WARN while somebody cannot connect."""
+    return max(health.watchdog.level, WARN if health.mismatches else OK)
 
 
 def camera_status(
     name: str, topic: str, publishers: int, health: CameraHealth, counts: SlotCounts
 ) -> Status:
     """Is this camera's stream alive, and what became of its frames."""
-    level = health.watchdog.level
-    if level == OK:
+    if health.watchdog.level == OK:
         message = 'images arrive' if counts.received else 'waiting for the first image'
     else:
         seen = 'no image' if counts.received else 'no image yet,'
@@ -215,7 +263,8 @@ def camera_status(
             f'{seen} for {health.watchdog.silence_s:.1f} s on {topic} ({publishers} publishers); '
             f'see `ros2 topic info -v {topic}`'
         )
-    return Status(name, level, message, {'topic': topic, **health.values(counts)})
+    message = '; '.join([message, *health.mismatches])
+    return Status(name, camera_level(health), message, {'topic': topic, **health.values(counts)})
 
 
 def diagnostics_message(

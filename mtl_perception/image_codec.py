@@ -88,15 +88,31 @@ def decode_raw(
             f'unsupported encoding {encoding!r}; supported: {", ".join(ENCODINGS)}. '
             f'Put image_proc before this node for other ones.'
         )
-    _check_size(height, width, encoding)
     if (layout.even_width and width % 2) or (layout.even_height and height % 2):
         raise ImageError(f'{encoding} image is {width}x{height}, expected even sizes')
-    row = width * layout.channels
-    if step < row:
-        raise ImageError(
-            f'step is {step} bytes, expected at least {row} for {width} pixels of {encoding}'
-        )
     rows = height * 3 // 2 if layout.chroma_rows else height
+    flat = check_layout(encoding, height, width, step, data, layout.channels, rows)
+    shape = (rows, width, layout.channels) if layout.channels > 1 else (rows, width)
+    strides = (step, layout.channels, 1)[: len(shape)]
+    pixels: NDArray[np.uint8] = np.ndarray(shape, np.uint8, flat, 0, strides)
+    if layout.order is not None:
+        return Frame(pixels, layout.order)
+    return Frame(_opencv(lambda: cv2.cvtColor(pixels, layout.code), f'{encoding} to RGB'), 'rgb')
+
+
+def check_layout(
+    encoding: str, height: int, width: int, step: int, data: Bytes, pixel_bytes: int, rows: int
+) -> NDArray[np.uint8]:
+    """The bytes [rows * step], once height, width, step and their count are known to fit together.
+
+    pixel_bytes: of one pixel in a row. rows: of `step` bytes each. Raises ImageError.
+    """
+    _check_size(height, width, encoding)
+    if step < width * pixel_bytes:
+        raise ImageError(
+            f'step is {step} bytes, expected at least {width * pixel_bytes} for {width} pixels of '
+            f'{encoding}'
+        )
     flat = _flat(data)
     if flat.size != step * rows:
         raise ImageError(
@@ -104,12 +120,7 @@ def decode_raw(
             f'{step * rows} bytes ({rows} rows of {step}) for {width}x{height} {encoding}, '
             f'found {flat.size}'
         )
-    shape = (rows, width, layout.channels) if layout.channels > 1 else (rows, width)
-    strides = (step, layout.channels, 1)[: len(shape)]
-    pixels: NDArray[np.uint8] = np.ndarray(shape, np.uint8, flat, 0, strides)
-    if layout.order is not None:
-        return Frame(pixels, layout.order)
-    return Frame(_opencv(lambda: cv2.cvtColor(pixels, layout.code), f'{encoding} to RGB'), 'rgb')
+    return flat
 
 
 def decode_compressed(format: str, data: Bytes) -> Frame:

@@ -97,7 +97,8 @@ TABLE: tuple[Parameter, ...] = (
     ),
     Parameter(
         'build', False, 'configure',
-        'Build a missing engine while configuring (can take minutes), not only name the command.',
+        'Build a missing engine while configuring (can take minutes), not only name the command; '
+        'one for the heads that are listened to, in the background.',
     ),
     Parameter(
         'autostart', False, 'start',
@@ -133,11 +134,11 @@ TABLE: tuple[Parameter, ...] = (
         'first one; `none`: no mask.',
     ),
     Parameter(
-        'stall_warn_s', 1.0, 'configure',
+        'stall_warn_s', 0.9, 'configure',
         'Seconds without an image until /diagnostics says WARN (steady clock).', 0.05, 3600.0,
     ),
     Parameter(
-        'stall_error_s', 2.0, 'configure',
+        'stall_error_s', 1.9, 'configure',
         'Seconds without an image until /diagnostics says ERROR; more than stall_warn_s.',
         0.05, 3600.0,
     ),

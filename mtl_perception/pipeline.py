@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.decode import DECODERS, NEEDED, Detections, Thresholds
-from mtl_perception.engines import open_engine
+from mtl_perception.engines import Options, open_engine
 from mtl_perception.engines.base import Engine, EngineError, EngineInfo
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
@@ -54,12 +54,14 @@ class Result:
     """What is known about one frame, by task name; only tasks that were wanted are there.
 
     masks: uint8 [H, W] class ids of source pixels, 255 unlabelled. probabilities: float32 [C].
+    maps: float32 of source pixels, depth [H, W] in metres, normals [H, W, 3] unit vectors.
     timings_ms: 'letterbox', 'engine', 'decode'.
     """
 
     detections: dict[str, Detections] = field(default_factory=dict)
     masks: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -108,7 +110,7 @@ class Pipeline:
         EngineError with the command that builds it. Raises BundleError and EngineError.
         """
         bundle = Bundle.open(find_bundle(model))
-        opened = open_engine(bundle, engine, None, device, precision, build=build)
+        opened = open_engine(bundle, engine, Options(None, device, precision), build)
         return cls(bundle, opened, thresholds)
 
     @property
@@ -138,6 +140,8 @@ class Pipeline:
             'detection': result.detections,
             'segmentation': result.masks,
             'classification': result.probabilities,
+            'depth': result.maps,
+            'normals': result.maps,
         }
         for task in wanted:
             specs = self.bundle.manifest.outputs_of(task.name)

@@ -10,7 +10,7 @@ import threading
 import time
 from collections.abc import Callable, MutableMapping
 from pathlib import Path
-from typing import Protocol
+from typing import NoReturn, Protocol
 
 
 class RosLogger(Protocol):
@@ -87,6 +87,13 @@ class ForwardLogs(logging.Handler):
             self._logger.info(text)
 
 
+def exit_now(code: int) -> NoReturn:
+    """End the process without finalising Python: a thread or engine in a bad state may crash it."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 def exit_in_time(running: Callable[[], bool], grace_s: float, period_s: float = 0.1) -> None:
     """End the process with code 0 when it is still there `grace_s` after `running` became false.
 
@@ -98,8 +105,6 @@ def exit_in_time(running: Callable[[], bool], grace_s: float, period_s: float = 
         while running():
             time.sleep(period_s)
         time.sleep(grace_s)
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+        exit_now(0)
 
     threading.Thread(target=watch, name='exit in time', daemon=True).start()

@@ -97,7 +97,87 @@ SCENE = Task(
 
 TIME_OF_DAY = Task('timeofday', 'classification', ('daytime', 'night', 'dawn/dusk'))
 
+DEPTH = Task('depth', 'depth')
+"""Metres along the optical axis."""
+
+NORMALS = Task('normals', 'normals')
+"""Unit vectors towards the camera: x right, y down, z forward."""
+
 TASKS: dict[str, Task] = {
-    task.name: task for task in (DETECTION, DRIVABLE, SEMANTIC, WEATHER, SCENE, TIME_OF_DAY, LANE)
-}
+    task.name: task
+    for task in (
+        DETECTION, DRIVABLE, SEMANTIC, WEATHER, SCENE, TIME_OF_DAY, LANE, DEPTH, NORMALS,
+    )
+}  # fmt: skip
 """Every task this package knows by name; a bundle may carry others, with tables of its own."""
+
+NYU13 = Task(
+    'nyu13',
+    'segmentation',
+    (
+        'bed', 'books', 'ceiling', 'chair', 'floor', 'furniture', 'objects', 'picture', 'sofa',
+        'table', 'tv', 'wall', 'window',
+    ),
+    (
+        (120, 72, 200), (220, 130, 60), (190, 200, 210), (230, 80, 90), (150, 110, 80),
+        (200, 170, 60), (90, 180, 120), (240, 120, 200), (60, 120, 220), (100, 190, 200),
+        (40, 60, 120), (120, 130, 140), (160, 220, 240),
+    ),
+)  # fmt: skip
+"""NYUv2's 40 classes in the 13 of Couprie et al. (ICLR 2013), in the order of MTAN's files."""
+
+CITYSCAPES7 = Task(
+    'cityscapes7',
+    'segmentation',
+    ('flat', 'construction', 'object', 'nature', 'sky', 'human', 'vehicle'),
+    (
+        (128, 64, 128), (70, 70, 70), (250, 170, 30), (107, 142, 35), (70, 130, 180),
+        (220, 20, 60), (0, 0, 142),
+    ),
+)  # fmt: skip
+"""Cityscapes' categories, as MTAN and LibMTL take them."""
+
+VOC_CLASSES = (
+    'aeroplane', 'bicycle', 'bird', 'boat', 'bottle', 'bus', 'car', 'cat', 'chair', 'cow',
+    'diningtable', 'dog', 'horse', 'motorbike', 'person', 'pottedplant', 'sheep', 'sofa', 'train',
+    'tvmonitor',
+)  # fmt: skip
+
+
+def _bitwise_colours(first: int, last: int) -> tuple[tuple[int, int, int], ...]:
+    """VOC's colours of the ids `first` to `last`: bits of the id dealt out to red, green, blue."""
+    return tuple(
+        (
+            sum((i >> 3 * k & 1) << 7 - k for k in range(3)),
+            sum((i >> 3 * k + 1 & 1) << 7 - k for k in range(3)),
+            sum((i >> 3 * k + 2 & 1) << 7 - k for k in range(3)),
+        )
+        for i in range(first, last + 1)
+    )
+
+
+VOC_DETECTION = Task('voc_detection', 'detection', VOC_CLASSES, _bitwise_colours(1, 20))
+VOC_SEGMENTATION = Task(
+    'voc_segmentation', 'segmentation', ('background', *VOC_CLASSES), _bitwise_colours(0, 20)
+)
+
+OFFICE31 = (
+    'back_pack', 'bike', 'bike_helmet', 'bookcase', 'bottle', 'calculator', 'desk_chair',
+    'desk_lamp', 'desktop_computer', 'file_cabinet', 'headphones', 'keyboard', 'laptop_computer',
+    'letter_tray', 'mobile_phone', 'monitor', 'mouse', 'mug', 'paper_notebook', 'pen', 'phone',
+    'printer', 'projector', 'punchers', 'ring_binder', 'ruler', 'scissors', 'speaker', 'stapler',
+    'tape_dispenser', 'trash_can',
+)  # fmt: skip
+OFFICE_DOMAINS = {
+    domain: Task(f'office_{domain}', 'classification', OFFICE31)
+    for domain in ('amazon', 'dslr', 'webcam')
+}
+"""Office-31 (Saenko et al., ECCV 2010): a task a domain."""
+
+RESEARCH: dict[str, Task] = {
+    task.name: task
+    for task in (NYU13, CITYSCAPES7, VOC_DETECTION, VOC_SEGMENTATION, *OFFICE_DOMAINS.values())
+}
+"""Tasks of benchmarks: they can be trained and exported like all others; bags do not know them."""
+
+ALL_TASKS = {**TASKS, **RESEARCH}

@@ -9,9 +9,17 @@ import cv2
 import numpy as np
 from builtin_interfaces.msg import Time
 from numpy.typing import NDArray
+from rclpy.duration import Duration, Infinite
 from rclpy.node import Node
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import (
+    DurabilityPolicy,
+    LivelinessPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
@@ -38,6 +46,51 @@ TYPES: dict[str, type] = {
 def input_qos(reliability: str) -> QoSProfile:
     """QoS of an image subscription: `best_effort` (connects to every driver) or `reliable`."""
     return QoSProfile(depth=INPUT_DEPTH, reliability=ReliabilityPolicy[reliability.upper()])
+
+
+def unheard_publishers(node: Node, topic: str, qos: QoSProfile) -> list[str]:
+    """A sentence for every publisher whose QoS keeps it from a subscription of ours."""
+    return [
+        f'publisher {info.node_name} of {topic} does not reach us ({why}); '
+        f'with image_reliability best_effort every one does'
+        for info in node.get_publishers_info_by_topic(topic)
+        if (why := _why_apart(info.qos_profile, qos))
+    ]
+
+
+def unreached_subscribers(node: Node, publishers: Sequence[Publisher]) -> list[str]:
+    """A sentence for every subscription whose QoS keeps it from one of our publishers."""
+    return [
+        f'subscriber {info.node_name} of {publisher.topic_name} is not reached ({why}); '
+        f'change its QoS'
+        for publisher in publishers
+        for info in node.get_subscriptions_info_by_topic(publisher.topic_name)
+        if (why := _why_apart(publisher.qos_profile, info.qos_profile))
+    ]
+
+
+def _why_apart(publisher: QoSProfile, subscription: QoSProfile) -> str:
+    """Why the two do not connect, empty when they do."""
+    result, why = qos_check_compatible(_spelt_out(publisher), _spelt_out(subscription))
+    if result != QoSCompatibility.ERROR:
+        return ''
+    return str(why).replace('ERROR: ', '').strip('; ').lower()
+
+
+def _spelt_out(qos: QoSProfile) -> QoSProfile:
+    """What is in force where a profile leaves it open: rclpy would compare 0 s with for ever."""
+    return QoSProfile(
+        depth=max(1, qos.depth),
+        reliability=qos.reliability,
+        durability=qos.durability,
+        deadline=_or_infinite(qos.deadline),
+        liveliness=qos.liveliness or LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=_or_infinite(qos.liveliness_lease_duration),
+    )
+
+
+def _or_infinite(duration: Duration) -> Duration:
+    return duration if duration.nanoseconds else Infinite
 
 
 def topic_prefix(camera: str) -> str:
@@ -143,10 +196,15 @@ class CameraTopics:
                     messages.compressed_overlay_message(header, picture)
                 )
 
+    @property
+    def publishers(self) -> list[Publisher]:
+        """All of them."""
+        outputs = [*self._outputs.values(), *self._label_infos.values()]
+        return [*outputs, self._overlay, self._overlay_compressed]
+
     def destroy(self) -> None:
         """Take the topics down."""
-        publishers = [*self._outputs.values(), *self._label_infos.values()]
-        for publisher in (*publishers, self._overlay, self._overlay_compressed):
+        for publisher in self.publishers:
             self._node.destroy_publisher(publisher)
 
     def _message(

@@ -26,3 +26,18 @@ def engine_cache(tmp_path_factory: pytest.TempPathFactory):
     patch.setenv('XDG_CACHE_HOME', str(folder))
     yield folder / 'mtl_perception' / 'engines'
     patch.undo()
+
+
+@pytest.fixture(scope='module')
+def private_ros(tmp_path_factory: pytest.TempPathFactory):
+    """A DDS domain of our own, for this process and its children."""
+    from live_node import private_ros_environment
+
+    from mtl_perception.process import PROFILE_VARIABLES
+
+    patch = pytest.MonkeyPatch()
+    for name, value in private_ros_environment(tmp_path_factory.mktemp('log')).items():
+        patch.setenv(name, value)
+    patch.setenv(PROFILE_VARIABLES[0], '')  # the node shall find the profile by itself
+    yield
+    patch.undo()

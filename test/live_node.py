@@ -28,6 +28,8 @@ from vision_msgs.msg import Classification, Detection2DArray
 
 ROOT = Path(__file__).resolve().parents[1]
 NODE = '/perception'
+PATIENCE_S = 30.0
+"""How long a busy machine may take for what a calm one does at once."""
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -63,8 +65,9 @@ class NodeProcess:
             command += ['-p', f'{name}:={value}']
         with self.log.open('w') as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ)
-            )
+                command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, env=dict(os.environ),
+                start_new_session=True,
+            )  # fmt: skip
 
     def __enter__(self) -> NodeProcess:
         """For a block that must not leave the process behind, however it ends."""
@@ -80,7 +83,7 @@ class NodeProcess:
         """Everything it has said so far."""
         return self.log.read_text()
 
-    def wait_for_output(self, text: str, timeout_s: float = 20) -> None:
+    def wait_for_output(self, text: str, timeout_s: float = PATIENCE_S) -> None:
         """Until the text is there; fails the test when it ends or takes too long."""
         deadline = time.monotonic() + timeout_s
         while text not in self.output:
@@ -90,11 +93,30 @@ class NodeProcess:
                 )
             time.sleep(0.02)
 
+    @property
+    def rss_mb(self) -> float:
+        """Its resident memory."""
+        status = Path(f'/proc/{self.process.pid}/status').read_text()
+        return int(status.partition('VmRSS:')[2].split()[0]) / 1024
+
+    def orphans(self) -> list[str]:
+        """What still runs of what it started: command names by its session, itself excepted."""
+        found = []
+        for path in Path('/proc').glob('[0-9]*/stat'):
+            try:
+                name, _, rest = path.read_text().rpartition(')')
+            except OSError:  # it has just ended
+                continue
+            pid, session = int(path.parent.name), int(rest.split()[3])
+            if session == self.process.pid != pid:
+                found.append(name.partition('(')[2])
+        return found
+
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
         """Send a signal; (exit code, seconds until it was gone)."""
         started_s = time.monotonic()
         self.process.send_signal(sent)
-        return self.process.wait(10), time.monotonic() - started_s
+        return self.process.wait(PATIENCE_S), time.monotonic() - started_s
 
 
 class Peer:
@@ -134,7 +156,7 @@ class Peer:
             'publishers of all outputs',
         )
 
-    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 10) -> None:
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S) -> None:
         """Spin until the condition holds; fails the test otherwise."""
         deadline = time.monotonic() + timeout_s
         while not condition():
@@ -160,13 +182,13 @@ class Peer:
     def exchange(self, message: Image | CompressedImage, topic: str = f'{NODE}/image') -> None:
         """Send until the detections of this very header are back."""
         detections = self.listen(f'{NODE}/detections', Detection2DArray)
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + PATIENCE_S
         while not any(found.header == message.header for found in detections):
             assert time.monotonic() < deadline, f'no detections for {message.header}'
             self.send(message, topic)
             self.spin(0.1)
 
-    def call(self, kind: type, service: str, request: Any, timeout_s: float = 15) -> Any:
+    def call(self, kind: type, service: str, request: Any, timeout_s: float = PATIENCE_S) -> Any:
         """Call a service of the node."""
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, f'{NODE}/{service}')
@@ -231,6 +253,13 @@ def picture(height: int, width: int, red: bool) -> np.ndarray:
     return pixels
 
 
+def stamped(message: Image, seconds: float) -> Image:
+    """The image with that stamp."""
+    stamp = message.header.stamp
+    stamp.sec, stamp.nanosec = divmod(round(seconds * 1e9), 10**9)
+    return message
+
+
 def image(number: int, red: bool = True, height: int = 120, width: int = 160) -> Image:
     """A numbered bgr8 image message."""
     pixels = picture(height, width, red)
@@ -244,5 +273,5 @@ def image(number: int, red: bool = True, height: int = 120, width: int = 160) ->
 
 __all__ = [
     'BEST_EFFORT', 'LATCHED', 'NODE', 'TINY_TOPICS', 'NodeProcess', 'Peer', 'image', 'peer',
-    'picture', 'private_ros_environment', 'values',
+    'picture', 'private_ros_environment', 'stamped', 'values',
 ]  # fmt: skip

@@ -11,6 +11,8 @@ from mtl_perception import parameters
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
     ROOT / 'README.md',
+    ROOT / 'SECURITY.md',
+    ROOT / 'QUALITY_DECLARATION.md',
     ROOT / 'models' / 'README.md',
     *sorted((ROOT / 'docs').glob('*.md')),
 ]

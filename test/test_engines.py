@@ -1,25 +1,46 @@
-"""Engines on the tiny bundle: parity, subsets, precision in force, the cache."""
+"""Engines on the tiny bundle: parity, subsets, precision in force, how one is chosen."""
 
 from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError
+from importlib.util import find_spec
+from shutil import which
 
 import numpy as np
 import pytest
 from tiny_bundle import write_tiny_bundle
 
 from mtl_perception import engines
-from mtl_perception.bundle import Bundle
-from mtl_perception.engines import Engine, EngineError, available, cache, open_engine
+from mtl_perception.bundle import Bundle, sha256_of, write_manifest
+from mtl_perception.engines import (
+    Calibration,
+    Engine,
+    EngineError,
+    Options,
+    available,
+    cache,
+    engine_class,
+    open_engine,
+    torch_engine,
+)
 from mtl_perception.engines.fake import FakeEngine
 
-NAMES = list(engines.ENGINES)
+NAMES = ['openvino', 'onnxruntime', 'torch_export']
+"""Those that build in no time and without a GPU; the others have tests of their own."""
+PACKAGES = {'openvino': 'openvino', 'onnxruntime': 'onnxruntime'}
 
 
 @pytest.fixture(scope='module')
-def bundle(tiny_bundle):
-    return Bundle.open(tiny_bundle)
+def bundle(tmp_path_factory):
+    folder = write_tiny_bundle(tmp_path_factory.mktemp('engines') / 'tiny')
+    if find_spec('torch') is not None:
+        from tiny_program import add_program
+
+        add_program(folder)
+    return Bundle.open(folder)
 
 
 @pytest.fixture
@@ -34,13 +55,19 @@ def picture():
 
 
 def opened(bundle, name, **arguments):
-    if not available()[name].usable:
-        pytest.skip(str(available()[name]))
-    return open_engine(bundle, name, build=True, **arguments)
+    if not available(bundle)[name].usable:
+        pytest.skip(str(available(bundle)[name]))
+    return open_engine(bundle, name, Options(**arguments), build=True)
 
 
-def test_engines_agree_in_fp32(bundle, picture):
-    first, second = (opened(bundle, name, precision='fp32') for name in NAMES)
+def calibration(count=8):
+    frames = np.random.default_rng(1).integers(0, 256, (count, 64, 96, 3), dtype=np.uint8)
+    return Calibration(list(frames), 'noise')
+
+
+@pytest.mark.parametrize('name', ['openvino', 'torch_export'])
+def test_engines_agree_in_fp32(bundle, picture, name):
+    first, second = opened(bundle, 'onnxruntime'), opened(bundle, name)
 
     one, other = first.run(picture), second.run(picture)
 
@@ -131,17 +158,20 @@ class TestEveryEngine:
             opened(bundle, name, precision='int3')
 
     def test_a_graph_that_is_none(self, tmp_path, name, own_cache):
-        bundle = broken_graph(tmp_path / 'bundle', b'this is not a graph')
+        bundle = broken_graph(tmp_path / 'bundle', b'this is not a graph', name)
 
-        with pytest.raises(EngineError, match=r'model\.onnx'):
+        with pytest.raises(EngineError, match=r'model\.(onnx|pt2)'):
             opened(bundle, name)
         assert not list(own_cache.glob('[!.]*')) and not list(own_cache.glob('.building-*'))
 
     def test_a_graph_that_differs_from_the_manifest(self, tmp_path, name, own_cache):
         wide = write_tiny_bundle(tmp_path / 'wide', width=128)
-        bundle = broken_graph(tmp_path / 'bundle', (wide / 'model.onnx').read_bytes())
+        file = engine_class(name).file
+        if file == 'model.pt2':
+            wide = pytest.importorskip('tiny_program').add_program(wide)
+        bundle = broken_graph(tmp_path / 'bundle', (wide / file).read_bytes(), name)
 
-        with pytest.raises(EngineError, match=r'the manifest of bundle .* says'):
+        with pytest.raises(EngineError, match=r'the manifest of bundle .* says|cannot build'):
             opened(bundle, name)
 
     def test_a_damaged_engine_names_the_command_that_mends_it(self, bundle, name, own_cache):
@@ -168,85 +198,195 @@ class TestEveryEngine:
         with pytest.raises(EngineError, match=r'mtl-perception compile .* --force'):
             opened(bundle, name)
 
-    def test_a_missing_package_names_the_extra(self, bundle, name, monkeypatch):
+    def test_a_missing_package_says_what_to_install(self, bundle, name, monkeypatch):
+        if name == 'torch_export':  # nothing is imported to say whether torch is there
+            monkeypatch.setattr(torch_engine, 'version', missing)
         monkeypatch.setitem(sys.modules, name, None)
 
-        with pytest.raises(EngineError, match=rf"pip install 'mtl_perception\[{name}\]'"):
+        with pytest.raises(EngineError, match='pip install'):
             open_engine(bundle, name, build=True)
         assert not available()[name].usable
 
+    def test_a_batch_of_none(self, bundle, name):
+        with pytest.raises(EngineError, match='batch 0, expected 1 or more'):
+            opened(bundle, name, batch=0)
 
-def broken_graph(folder, content):
-    """A tiny bundle whose graph is replaced, hash included."""
-    from dataclasses import replace
+    def test_a_built_engine_for_something_else_is_refused_with_both_sides(
+        self, bundle, name, own_cache
+    ):
+        opened(bundle, name, batch=3).close()
 
-    from mtl_perception.bundle import sha256_of, write_manifest
+        with pytest.raises(EngineError, match=r'shape \[3, 64, 96, 3\], wanted \[1, 64, 96, 3\]'):
+            open_engine(bundle, name)
 
+
+def missing(name):
+    raise PackageNotFoundError(name)
+
+
+def broken_graph(folder, content, name):
+    """A tiny bundle whose graph of that engine is replaced, hash included."""
     write_tiny_bundle(folder)
-    (folder / 'model.onnx').write_bytes(content)
+    file = engine_class(name).file
+    (folder / file).write_bytes(content)
     bundle = Bundle.open(folder, verify=False)
-    files = dict(bundle.manifest.files) | {'model.onnx': sha256_of(folder / 'model.onnx')}
+    files = dict(bundle.manifest.files) | {file: sha256_of(folder / file)}
     write_manifest(folder, replace(bundle.manifest, files=files))
     return Bundle.open(folder)
 
 
 def test_openvino_runs_the_precision_it_is_asked_for(bundle):
-    try:
-        engine = opened(bundle, 'openvino', precision='bf16')
-    except EngineError as error:
-        pytest.skip(str(error))
+    if 'bf16' not in available()['openvino'].precisions:
+        pytest.skip('this CPU has no bfloat16')
 
-    assert engine.info.precision == 'bf16'
+    assert opened(bundle, 'openvino', precision='bf16').info.precision == 'bf16'
+
+
+@pytest.mark.parametrize(('name', 'needs'), [('onnxruntime', 'onnx'), ('openvino', 'nncf')])
+class TestInt8:
+    def test_the_boxes_and_scores_stay_exact(self, bundle, name, needs, picture, own_cache):
+        """No heavy operation is before them; nncf rounds the pixels that they share with one."""
+        pytest.importorskip(needs, reason=f'{needs} is not installed')
+        exact = opened(bundle, name).run(picture)
+        options = Options(precision='int8')
+
+        engines.compile_engine(bundle, name, options, calibration())
+        engine = open_engine(bundle, name, options)
+
+        assert engine.info.precision == 'int8'
+        found = engine.run(picture)
+        step = 1e-5 if name == 'onnxruntime' else 1 / 255
+        for output in ('boxes', 'scores', 'weather'):
+            np.testing.assert_allclose(found[output], exact[output], atol=step)
+        assert 0 < np.abs(found['semantic'] - exact['semantic']).max() < 0.05
+
+    def test_without_frames_the_command_is_named(self, bundle, name, needs, own_cache):
+        pytest.importorskip(needs, reason=f'{needs} is not installed')
+        with pytest.raises(EngineError, match=r'--precision int8 --calibrate FOLDER'):
+            engines.compile_engine(bundle, name, Options(precision='int8'))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(which('g++') is None, reason='AOTInductor builds with g++')
+def test_aot_inductor_agrees_for_a_subset(bundle, picture):
+    exact = opened(bundle, 'onnxruntime').run(picture)
+
+    found = opened(bundle, 'aot_inductor', device='cpu', outputs=['labels', 'semantic']).run(
+        picture
+    )
+
+    assert list(found) == ['labels', 'semantic']
+    for name, value in found.items():
+        np.testing.assert_allclose(value, exact[name], atol=1e-5)
+
+
+def test_torch_lowers_what_is_heavy_and_nothing_else(bundle, picture):
+    if 'bf16' not in available(bundle)['torch_export'].precisions:
+        pytest.skip('this CPU has no bfloat16, or torch is not installed')
+    exact = opened(bundle, 'torch_export').run(picture)
+
+    found = opened(bundle, 'torch_export', device='cpu', precision='bf16').run(picture)
+
+    np.testing.assert_array_equal(found['scores'], exact['scores'])
+    assert 0 < np.abs(found['semantic'] - exact['semantic']).max() < 0.01
 
 
 def test_the_key_follows_everything_the_engine_depends_on(bundle, tmp_path):
-    from dataclasses import replace
-
     if not available()['openvino'].usable:
         pytest.skip(str(available()['openvino']))
-    from mtl_perception.engines.openvino import OpenVinoEngine
 
-    key = OpenVinoEngine.key(bundle)
-    other = Bundle.open(write_tiny_bundle(tmp_path, width=128))
+    def key(of=bundle, **options):
+        return engine_class('openvino').plan(of, Options(**options)).key
+
     changed = [
-        OpenVinoEngine.key(other),
-        OpenVinoEngine.key(bundle, batch=2),
-        OpenVinoEngine.key(bundle, outputs=['weather']),
-        replace(key, engine='onnxruntime'),
-        replace(key, precision='bf16'),
-        replace(key, device='CPU another #00000000'),
-        replace(key, versions={'openvino': '1'}),
+        key(Bundle.open(write_tiny_bundle(tmp_path, width=128))),
+        key(batch=2),
+        key(outputs=['weather']),
+        replace(key(), engine='onnxruntime'),
+        replace(key(), precision='bf16'),
+        replace(key(), device='CPU another #00000000'),
+        replace(key(), versions={'openvino': '1'}),
     ]
 
-    assert OpenVinoEngine.key(bundle) == key
-    assert len({key.folder, *(item.folder for item in changed)}) == 1 + len(changed)
+    assert key() == key(threads=1) == key(device='CPU')
+    assert len({key().folder, *(item.folder for item in changed)}) == 1 + len(changed)
 
 
-def test_auto_takes_the_first_and_says_so(bundle, own_cache, caplog):
-    with caplog.at_level('INFO'):
-        engine = open_engine(bundle, build=True)
+def test_a_subset_in_another_order_is_the_same_engine(bundle):
+    first, second = (
+        engine_class('onnxruntime').plan(bundle, Options(outputs=names)).key
+        for names in (('scores', 'boxes'), ['boxes', 'scores', 'boxes'])
+    )
 
-    assert engine.info.name == next(name for name, it in available().items() if it.usable)
-    assert f'engine auto: {engine.info.name}' in caplog.text
-
-
-def test_auto_takes_the_one_that_is_built(bundle, own_cache, caplog):
-    opened(bundle, NAMES[1]).close()
-
-    with caplog.at_level('INFO'):
-        engine = open_engine(bundle)
-
-    assert engine.info.name == NAMES[1]
-    assert f'engine auto: {NAMES[1]}; {NAMES[0]} is not built' in caplog.text
+    assert first == second
 
 
-def test_auto_with_nothing_says_why(bundle, monkeypatch):
-    for name in NAMES:
-        monkeypatch.setitem(sys.modules, name, None)
+class TestAuto:
+    def test_it_takes_the_first_and_says_so(self, bundle, own_cache, caplog):
+        with caplog.at_level('INFO'):
+            engine = open_engine(bundle, build=True)
 
-    with pytest.raises(EngineError, match='no engine can run bundle') as caught:
-        open_engine(bundle)
-    assert all(name in str(caught.value) for name in NAMES)
+        assert engine.info.name == next(n for n, it in available(bundle).items() if it.usable)
+        assert f'engine auto: {engine.info.name} fp32' in caplog.text
+
+    def test_it_takes_the_one_that_is_built(self, bundle, own_cache, caplog):
+        opened(bundle, NAMES[1]).close()
+
+        with caplog.at_level('INFO'):
+            engine = open_engine(bundle)
+
+        assert engine.info.name == NAMES[1]
+        assert f'engine auto: {NAMES[1]} fp32;' in caplog.text
+        assert f'{NAMES[0]} fp32 is not built' in caplog.text
+
+    def test_a_lower_precision_is_taken_once_its_accuracy_was_measured(self, bundle, own_cache):
+        """Not before, not when it failed, and not when it is no faster."""
+        if 'bf16' not in available()['openvino'].precisions:
+            pytest.skip('this CPU has no bfloat16')
+        options = Options(precision='bf16')
+        opened(bundle, 'openvino').close()
+        key, _ = engines.compile_engine(bundle, 'openvino', options)
+
+        chosen = [engines.choose(bundle, 'openvino')[1].precision]
+        for verdict in (
+            {'passed': False, 'text': 'worst AP +3', 'speed': 2.0},
+            {'passed': True, 'text': '', 'speed': 2.0},
+        ):
+            cache.keep_verdict(key, verdict)
+            chosen.append(engines.choose(bundle, 'openvino')[1].precision)
+        name, taken = engines.choose(bundle)
+        _, subset = engines.choose(bundle, 'auto', Options(outputs=['weather'], batch=2))
+
+        assert chosen == ['fp32', 'fp32', 'bf16']
+        assert (name, taken.precision) == ('openvino', 'bf16')
+        assert subset.precision == 'bf16', 'a subset is the same arithmetic'
+
+    def test_what_failed_is_said(self, bundle, own_cache, caplog):
+        if 'bf16' not in available()['openvino'].precisions:
+            pytest.skip('this CPU has no bfloat16')
+        key, _ = engines.compile_engine(bundle, 'openvino', Options(precision='bf16'))
+        cache.keep_verdict(key, {'passed': False, 'text': 'worst AP +3', 'speed': 9.0})
+
+        with caplog.at_level('INFO'):
+            engines.choose(bundle)
+
+        assert 'openvino bf16 loses accuracy (worst AP +3)' in caplog.text
+
+    def test_a_rebuilt_engine_has_no_verdict(self, bundle, own_cache):
+        key, _ = engines.compile_engine(bundle, 'onnxruntime')
+        cache.keep_verdict(key, {'passed': True})
+        engines.compile_engine(bundle, 'onnxruntime')
+
+        assert cache.verdict(key) == {}
+
+    def test_with_nothing_it_says_why(self, bundle, monkeypatch):
+        for name in PACKAGES:
+            monkeypatch.setitem(sys.modules, name, None)
+        monkeypatch.setattr(torch_engine, 'version', missing)
+
+        with pytest.raises(EngineError, match='no engine can run bundle') as caught:
+            open_engine(bundle)
+        assert all(name in str(caught.value) for name in engines.ENGINES)
 
 
 def test_an_unknown_engine_names_those_there_are(bundle):

@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip('torch', reason='training extras are not installed')
 
 from mtl_perception.bundle import Bundle
-from mtl_perception.engines import open_engine
+from mtl_perception.engines import Options, open_engine
 from mtl_perception.pipeline import Frame, Pipeline
 from mtl_perception.scenes import random_scene
 from training import parity
@@ -48,7 +48,7 @@ def reference(bundle):
 def candidate(request, bundle, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.mktemp('cache')))
-        engine = open_engine(bundle, request.param, precision='fp32', build=True)
+        engine = open_engine(bundle, request.param, Options(precision='fp32'), build=True)
         pipeline = Pipeline(bundle, engine)
         yield pipeline
         pipeline.close()

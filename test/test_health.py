@@ -121,11 +121,36 @@ def test_camera_status_says_what_to_look_at(clock: HandClock) -> None:
     ],
 )
 def test_engine_status_by_state(state: str, fault: str, level: bytes) -> None:
-    status = health.engine_status('perception: engine', state, fault, {'model': 'm'})
-    assert status.level == level
+    engine = health.EngineHealth()
+    engine.fault = fault
+    status = engine.status('perception: engine', state, {'model': 'm'})
+    assert status.level == level == engine.level(state)
     assert state in status.message
     assert fault in status.message
-    assert status.values == {'state': state, 'model': 'm'}
+    assert status.values == {'state': state, 'model': 'm', 'failures_in_a_row': '0'}
+
+
+def test_a_frame_that_never_ends_is_an_error_until_it_does(clock: HandClock) -> None:
+    engine = health.EngineHealth(clock)
+    engine.frame_started()
+    clock.now_s += health.HUNG_S
+    assert engine.level('active') == OK
+    clock.now_s += 2
+    assert engine.level('active') == ERROR
+    assert 'in work for 7 s' in engine.status('e', 'active', {}).message
+    engine.frame_ended()
+    assert engine.level('active') == OK
+
+
+def test_who_cannot_connect_is_a_warning_and_no_less_than_a_stall(clock: HandClock) -> None:
+    camera = CameraHealth(1.0, 2.0, clock)
+    camera.mismatches = ('driver offers /image as best_effort, volatile',)
+    counts = SlotCounts(0, 0, 0, 0)
+    status = health.camera_status('perception: camera', '/image', 1, camera, counts)
+    assert status.level == WARN == health.camera_level(camera)
+    assert status.message.endswith('; driver offers /image as best_effort, volatile')
+    clock.now_s += 3
+    assert health.camera_level(camera) == ERROR
 
 
 def test_message_carries_every_status() -> None:

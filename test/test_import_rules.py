@@ -19,8 +19,8 @@ ROS = {
     'nav_msgs', 'rosgraph_msgs', 'tf2_ros', 'cv_bridge', 'rosbag2_py',
 }  # fmt: skip
 ROS_FILES = {
-    'node.py', 'lifecycle.py', 'topics.py', 'messages.py', 'health.py', 'parameters.py',
-    'test_pattern.py', 'replay/live/session.py', 'replay/demo.py',
+    'node.py', 'worker.py', 'bridge.py', 'lifecycle.py', 'topics.py', 'messages.py', 'health.py',
+    'parameters.py', 'test_pattern.py', 'replay/live/session.py', 'replay/demo.py',
 }  # fmt: skip
 """The only files of the runtime that may import ROS: the node, its parts, replay, test camera."""
 

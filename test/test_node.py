@@ -17,8 +17,8 @@ import rclpy
 from live_node import image
 from rclpy.executors import SingleThreadedExecutor
 
+from mtl_perception import health, process
 from mtl_perception import node as node_module
-from mtl_perception import process
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines.base import EngineError
 from mtl_perception.engines.fake import FakeEngine, Step
@@ -49,17 +49,23 @@ class Bench:
     def activate(self) -> None:
         """Configure and activate; what would be published is recorded, as if all were wanted."""
         assert self.node.trigger_configure() == SUCCESS
-        for camera in self.node._cameras.values():
+        for camera in self.node._cameras:
             self._patch.setattr(camera.topics, 'wanted', lambda: EVERYTHING)
             self._patch.setattr(
                 camera.topics, 'publish', lambda header, *_: self.published.append(header)
             )
         assert self.node.trigger_activate() == SUCCESS
 
-    def feed(self, number: int, camera: str = '') -> None:
+    def put(self, number: int) -> None:
+        """One frame, as the subscription would hand it over."""
+        worker = self.node._worker
+        assert worker is not None
+        worker.put(worker.cameras[''], image(number))
+
+    def feed(self, number: int) -> None:
         """One frame, and the time to handle it."""
         seen = self.engine.runs
-        self.node._on_image(self.node._cameras[camera], image(number))
+        self.put(number)
         self.until(lambda: self.engine.runs > seen, 'run of the engine')
 
     def until(self, condition: Callable[[], bool], what: str) -> None:
@@ -120,6 +126,30 @@ def test_three_failures_in_a_row_end_in_inactive_and_error(start: Start) -> None
     bench.until(lambda: len(bench.published) == 1, 'a frame after the second start')
 
 
+def test_an_engine_that_fails_on_an_empty_picture_too_asks_for_a_new_process(
+    start: Start,
+) -> None:
+    bench = start(OUT_OF_MEMORY)
+    bench.activate()
+    for number in range(3):
+        bench.feed(number)
+    bench.until(lambda: bench.node.lost, 'request for a new process')
+    assert bench.engine.runs == 4
+    assert not bench.published
+
+
+def test_a_frame_that_hangs_in_the_engine_is_an_error_while_it_does(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, 'HUNG_S', 0.1)
+    bench = start(Step(latency_s=0.5), Step())
+    bench.activate()
+    bench.feed(0)
+    bench.until(lambda: bench.node._levels[0] == health.ERROR, 'error')
+    assert 'in work for' in bench.node._statuses()[0].message
+    bench.until(lambda: bench.node._levels[0] == health.OK, 'end of the error')
+
+
 @pytest.mark.parametrize('error', [RuntimeError('boom'), MemoryError(), ValueError('shape')])
 def test_whatever_an_engine_throws_the_worker_survives(start: Start, error: Exception) -> None:
     bench = start(Step(error=error), Step())
@@ -136,7 +166,7 @@ def test_burst_on_a_slow_engine_is_answered_with_the_newest(start: Start) -> Non
     bench.activate()
     bench.feed(0)
     for number in range(1, 10):
-        bench.node._on_image(bench.node._cameras[''], image(number))
+        bench.put(number)
     bench.until(lambda: len(bench.published) == 2, 'two frames')
     assert bench.published == [image(0).header, image(9).header]
     assert bench.camera()['replaced'] == '8'
@@ -153,7 +183,7 @@ def test_lifecycle_cycles_leave_nothing_behind(start: Start) -> None:
         worker = node._worker
         assert node.trigger_deactivate() == SUCCESS
         assert worker is not None
-        assert not worker.is_alive()
+        assert not worker.is_running
         assert node.trigger_cleanup() == SUCCESS
         bench.engine.closed = False
     assert (len(list(node.publishers)), len(list(node.subscriptions))) == before

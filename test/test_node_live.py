@@ -25,23 +25,11 @@ from sensor_msgs.msg import CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
 from mtl_perception import node as node_module
-from mtl_perception import process
 from mtl_perception.tasks import DRIVABLE, SEMANTIC
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.usefixtures('private_ros')]
 
 OK, WARN, ERROR = b'\x00', b'\x01', b'\x02'
-
-
-@pytest.fixture(scope='module', autouse=True)
-def private_ros(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A DDS domain of our own, for this process and its children."""
-    patch = pytest.MonkeyPatch()
-    for name, value in live_node.private_ros_environment(tmp_path_factory.mktemp('log')).items():
-        patch.setenv(name, value)
-    patch.setenv(process.PROFILE_VARIABLES[0], '')  # the node shall find the profile by itself
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope='module')
@@ -51,8 +39,6 @@ def parameters(tiny_bundle: Path) -> dict[str, object]:
         'model': tiny_bundle,
         'engine': 'onnxruntime',
         'build': 'true',
-        'stall_warn_s': 0.5,
-        'stall_error_s': 1.0,
         'diagnostics_period_s': 0.2,
     }
 
@@ -117,39 +103,6 @@ def test_late_joiner_gets_label_info(peer: Peer) -> None:
         assert found == dict(enumerate(task.classes))
 
 
-def test_broken_images_are_counted_said_once_and_survived(running: NodeProcess, peer: Peer) -> None:
-    """The next good image is processed; the log has one line for the whole burst."""
-    peer.exchange(image(0))
-    before = values(peer.diagnostics()['perception: camera'])
-    lines_before = running.output.count('image rejected')
-    for number in range(20):
-        broken = image(number)
-        broken.data = broken.data[:-5]
-        peer.send(broken)
-        peer.spin(0.02)
-    peer.exchange(image(1))
-    after = values(peer.diagnostics()['perception: camera'])
-    assert int(after['rejected']) - int(before['rejected']) >= 10
-    assert running.output.count('image rejected') - lines_before == 1
-    assert 'truncated: expected 57600 bytes' in after['last_rejection']
-    for counts in (before, after):
-        assert int(counts['received']) == (
-            int(counts['processed']) + int(counts['replaced']) + int(counts['rejected'])
-            + int(counts['unwanted']) + int(counts['failed']) + int(counts['pending'])
-        )  # fmt: skip
-
-
-def test_size_and_encoding_may_change_from_frame_to_frame(peer: Peer) -> None:
-    """No frame is lost to a change: each is answered in its own size."""
-    masks = peer.listen(f'{NODE}/drivable', Image)
-    for number, (height, width) in enumerate([(120, 160), (240, 100), (64, 96)]):
-        peer.exchange(image(number, height=height, width=width))
-        assert (masks[-1].height, masks[-1].width) == (height, width)
-    mono = Image(height=120, width=160, encoding='mono8', step=160, data=array('B', bytes(19200)))
-    mono.header.frame_id = 'mono'
-    peer.exchange(mono)
-
-
 def test_overlay_is_published_to_who_asks(peer: Peer) -> None:
     """bgr8 and JPEG in the source's size, header unchanged, the source itself visible."""
     raw = peer.listen(f'{NODE}/overlay', Image)
@@ -165,16 +118,41 @@ def test_overlay_is_published_to_who_asks(peer: Peer) -> None:
 def test_nobody_listening_costs_nothing(peer: Peer) -> None:
     """Frames that nobody wants are counted as such, not processed."""
     before = values(peer.diagnostics()['perception: camera'])
-    for number in range(5):
-        peer.send(image(number))
-        peer.spin(0.05)
-    deadline = time.monotonic() + 10
     settled = 0
+    deadline = time.monotonic() + live_node.PATIENCE_S
     while settled < 5 and time.monotonic() < deadline:
+        peer.send(image(0))
         after = values(peer.diagnostics()['perception: camera'])
         settled = sum(int(after[name]) - int(before[name]) for name in ('unwanted', 'replaced'))
-    assert settled == 5
+    assert settled >= 5
     assert after['processed'] == before['processed']
+
+
+def test_heads_without_listeners_are_left_out_without_a_gap(
+    running: NodeProcess, peer: Peer
+) -> None:
+    """Every frame is answered while an engine for the one topic is prepared and takes over."""
+    detections = peer.listen(f'{NODE}/detections', Detection2DArray)
+    peer.exchange(image(0))
+    says = 'only these heads are computed from now on: detection'
+    deadline = time.monotonic() + live_node.PATIENCE_S
+    sent = 0
+    frames_after = 5
+    detections.clear()
+    while frames_after:
+        assert time.monotonic() < deadline, running.output
+        frames_after -= says in running.output
+        sent += 1
+        peer.send(image(sent))
+        peer.until(lambda n=sent: len(detections) == n, f'answer {sent}')
+    assert [message.header for message in detections] == [image(n + 1).header for n in range(sent)]
+    assert all(message.detections for message in detections)
+    assert values(peer.diagnostics()['perception: engine'])['subset'] == 'detection'
+    peer.listen_to_all()
+    peer.exchange(image(5000))
+    peer.until(
+        lambda: all(peer.received[topic] for topic in TINY_TOPICS), 'answers of the other heads'
+    )
 
 
 def test_diagnostics_name_engine_bundle_and_stages(peer: Peer) -> None:
@@ -183,27 +161,12 @@ def test_diagnostics_name_engine_bundle_and_stages(peer: Peer) -> None:
     found = peer.diagnostics()
     engine = values(found['perception: engine'])
     assert engine['engine'] == 'onnxruntime'
-    assert engine['bundle'] == 'tiny'
+    assert (engine['precision'], engine['bundle']) == ('fp32', 'tiny')
     assert len(engine['bundle_hash']) == 64
     camera = values(found['perception: camera'])
+    assert {'rate_hz', 'received', 'processed', 'replaced', 'rejected', 'failed'} <= set(camera)
     for stage in ('image', 'letterbox', 'engine', 'decode', 'publish', 'age'):
         assert float(camera[f'{stage}_ms_p50']) <= float(camera[f'{stage}_ms_p99'])
-
-
-def test_stalled_camera_warns_then_errs_then_recovers(peer: Peer) -> None:
-    """By the steady clock, and reported when it happens, not a period later."""
-    peer.exchange(image(0))
-    last_s = time.monotonic()
-    seen: dict[bytes, float] = {}
-    while ERROR not in seen:
-        status = peer.diagnostics()['perception: camera']
-        seen.setdefault(status.level, time.monotonic() - last_s)
-        assert time.monotonic() - last_s < 5
-    assert 0.4 < seen[WARN] < 1.0
-    assert 0.9 < seen[ERROR] < 1.5
-    assert 'ros2 topic info' in status.message
-    peer.exchange(image(1))
-    assert peer.diagnostics()['perception: camera'].level == OK
 
 
 def test_thresholds_apply_from_the_next_frame(peer: Peer) -> None:
@@ -271,11 +234,15 @@ def test_reconfigured_for_compressed_images_and_two_cameras(
             name: peer.listen(f'{NODE}/{name}/detections', Detection2DArray)
             for name in ('front', 'rear')
         }
+        ok, jpeg = cv2.imencode('.jpg', live_node.picture(120, 160, red=True))
+        assert ok
+        data = array('B', jpeg.tobytes())
+        for broken in (data[:-200], data[:3], array('B', b'no picture')):
+            peer.send(CompressedImage(format='jpeg', data=broken), f'{NODE}/front/image/compressed')
+            peer.spin(0.1)
         for number in range(10):
             for name in answers:
-                ok, jpeg = cv2.imencode('.jpg', live_node.picture(120, 160, red=True))
-                assert ok
-                message = CompressedImage(format='jpeg', data=array('B', jpeg.tobytes()))
+                message = CompressedImage(format='jpeg', data=data)
                 message.header.stamp.sec = number
                 message.header.frame_id = name
                 peer.send(message, f'{NODE}/{name}/image/compressed')
@@ -284,27 +251,12 @@ def test_reconfigured_for_compressed_images_and_two_cameras(
         for name, messages in answers.items():
             assert {message.header.frame_id for message in messages} == {name}
             assert len(messages[-1].detections) > 0
+        assert int(values(peer.diagnostics()['perception: camera front'])['rejected']) >= 1
         assert peer.change('deactivate')
         assert peer.change('cleanup')
         assert peer.state() == 'unconfigured'
         returncode, _ = node.stop()
     assert returncode == 0
-    assert 'Traceback' not in node.output
-
-
-@pytest.mark.usefixtures('alone')
-@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
-def test_signal_during_inference_ends_cleanly(
-    sent: signal.Signals, parameters: dict[str, object], tmp_path: Path
-) -> None:
-    """Exit code 0 within 2 s, no traceback."""
-    with NodeProcess(tmp_path, autostart='true', **parameters) as node, live_node.peer() as peer:
-        peer.listen_to_all()
-        for number in range(20):
-            peer.send(image(number))
-        returncode, seconds = node.stop(sent)
-    assert returncode == 0, node.output
-    assert seconds < 2
     assert 'Traceback' not in node.output
 
 
@@ -314,24 +266,25 @@ from mtl_perception.engines import fake
 def stuck(*_, **__):
     print('stuck now', flush=True)
     time.sleep(60)
-fake.FakeEngine.{method} = {wrap}(stuck)
+fake.FakeEngine.{method} = stuck
 """
 
 
 @pytest.mark.usefixtures('alone')
 @pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize(('method', 'wrap'), [('open', 'classmethod'), ('run', '')])
+@pytest.mark.parametrize('method', ['__init__', 'run'])
 def test_signal_while_the_engine_is_stuck_ends_in_time(
-    method: str, wrap: str, sent: signal.Signals, tiny_bundle: Path, tmp_path: Path
+    method: str, sent: signal.Signals, tiny_bundle: Path, tmp_path: Path
 ) -> None:
     """Also while an engine is being built or hangs in native code: exit code 0 within 2 s."""
-    code = STUCK.format(method=method, wrap=wrap)
+    code = STUCK.format(method=method)
     parameters = {'autostart': 'true', 'model': tiny_bundle, 'engine': 'fake'}
     with NodeProcess(tmp_path, code, **parameters) as node, live_node.peer() as peer:
         if method == 'run':
             peer.listen_to_all()
-            while 'stuck now' not in node.output:  # until the node has seen us listening, too
-                peer.send(image(0))
+            deadline = time.monotonic() + live_node.PATIENCE_S
+            while 'stuck now' not in node.output and time.monotonic() < deadline:
+                peer.send(image(0))  # until the node has seen us listening, too
                 peer.spin(0.1)
         node.wait_for_output('stuck now')
         returncode, seconds = node.stop(sent)

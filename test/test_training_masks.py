@@ -144,15 +144,17 @@ def test_losses_are_additive_over_images(name):
     assert all(torch.isfinite(p.grad).all() for p in one.parameters())
 
 
-@pytest.mark.parametrize('decoder', ['fpn', *DECODERS])
-def test_decoders_answer_at_stride_four(decoder):
+@pytest.mark.parametrize('decoder', ['fpn', 'finest', *DECODERS])
+def test_decoders_answer_at_their_stride(decoder):
     if decoder in ('upernet', 'semantic_fpn'):
         pytest.importorskip('segmentation_models_pytorch', reason='the decoder is its')
     one = SegmentationHead(DRIVABLE, [8, 16, 24, 32], 32, SegmentationConfig(decoder=decoder))
     trunk = [torch.randn(2, c, 64 // s, 96 // s) for s, c in LEVELS]
     neck = [torch.randn(2, 32, 64 // s, 96 // s) for s, _ in LEVELS]
     outputs = one.train()(Features(trunk, neck))
-    assert outputs.logits.shape == (2, 3, 16, 24) and outputs.auxiliary is None
+    stride = 32 if decoder == 'aspp' else 4
+    assert one.stride == stride and outputs.auxiliary is None
+    assert outputs.logits.shape == (2, 3, 64 // stride, 96 // stride)
     outputs.logits.sum().backward()
     assert all(p.grad is not None for p in one.parameters())
 

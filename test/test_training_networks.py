@@ -138,6 +138,34 @@ def test_files_that_are_no_weights_are_refused(tmp_path):
         Trunk(SMALL, weights='pypi:no-such-weights')
 
 
+@pytest.mark.parametrize('name', [SMALL, 'pvt_v2_b0'])
+def test_frozen_stages_keep_weights_and_statistics(name):
+    trunk = Trunk(name, drop_path_rate=0.5, frozen_stages=2).train()
+    before = {key: value.clone() for key, value in trunk.state_dict().items()}
+    image = torch.randint(0, 256, (2, 3, 64, 64)).float()
+    low = trunk(image)[1]
+    features = trunk(image)
+
+    assert torch.equal(features[1], low), 'frozen stages drop nothing'
+    assert not features[1].requires_grad
+    assert features[2].requires_grad
+    sum(feature.sum() for feature in features).backward()
+    after = trunk.state_dict()
+    moved = {key for key, value in before.items() if not torch.equal(value, after[key])}
+    frozen = {key for key, value in trunk.named_parameters() if not value.requires_grad}
+    trained = {key for key, value in trunk.named_parameters() if value.grad is not None}
+    assert frozen
+    assert trained
+    assert not frozen & trained
+    owners = {key.rsplit('.', 1)[0] for key in moved}
+    assert not owners & {key.rsplit('.', 1)[0] for key in frozen}, 'statistics of frozen norms'
+
+
+def test_stages_that_cannot_be_frozen_are_refused():
+    with pytest.raises(NetworkError, match='expected 0 to 4, found 5'):
+        Trunk(SMALL, frozen_stages=5)
+
+
 def test_trained_weights_need_no_imagenet_file():
     config = NetworkConfig(trunk=SMALL, trunk_weights='not/there.pth')
     build_network(config, (WEATHER,), initialise=False)

@@ -14,47 +14,28 @@ pytest.importorskip('timm', reason='training extras are not installed')
 from lightning_fabric import Fabric  # noqa: E402
 from lightning_fabric.plugins.precision.amp import MixedPrecision  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
-from tiny_training import CONFIG, ROOT, tiny_overrides, tiny_scenes  # noqa: E402
+from tiny_training import CONFIG, ROOT, exact_overrides, partly_labelled  # noqa: E402
 
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER  # noqa: E402
+from training.board import AFFINITY  # noqa: E402
 from training.checkpoint import read_state  # noqa: E402
 from training.config import ConfigError, load_config  # noqa: E402
+from training.step import parts  # noqa: E402
 from training.tasks import make_head  # noqa: E402
 from training.tasks.base import Features  # noqa: E402
 from training.tasks.detection import BoxTarget  # noqa: E402
-from training.train import learning_rate, parts, train  # noqa: E402
+from training.train import learning_rate, train  # noqa: E402
 
 
 @pytest.fixture(scope='module')
 def data(tmp_path_factory):
-    """Eight scenes of 160x96: boxes on 4, drivable masks on 3, semantic masks on 2 of them."""
-    root = tiny_scenes(tmp_path_factory.mktemp('partial'), 8, 1)
-    for kind, kept in (('drivable', {1, 2, 6}), ('sem_seg', {3, 6})):
-        for i, mask in enumerate(sorted((root / f'labels/{kind}/masks/train').iterdir())):
-            if i not in kept:
-                mask.unlink()
-    path = root / 'labels/det_20/det_train.json'
-    path.write_text(json.dumps(json.loads(path.read_text())[:4]))
-    return root
-
-
-def overrides(data: Path, output: Path, *more: str) -> list[str]:
-    # Frozen batch norm and no stochastic depth: what one image does to another, or chance.
-    return tiny_overrides(
-        data,
-        f'output={output}',
-        'tasks=[detection,drivable,semantic]',
-        'network={trunk: mobilenetv3_small_050, neck_channels: 16, drop_path_rate: 0}',
-        'optimizer={steps: 4, batch_size: 4, lr: 1e-3, warmup_steps: 2}',
-        'batch_norm=frozen',
-        *more,
-    )
+    return partly_labelled(tmp_path_factory.mktemp('partial'))
 
 
 @pytest.fixture(scope='module')
 def whole(data, tmp_path_factory):
     output = tmp_path_factory.mktemp('whole')
-    train(load_config(CONFIG, overrides(data, output)))
+    train(load_config(CONFIG, exact_overrides(data, output)))
     return output
 
 
@@ -78,35 +59,45 @@ def test_the_data_leave_a_process_without_labels_of_a_task(whole):
 
 
 def test_accumulated_parts_make_the_same_step(data, whole, tmp_path):
-    train(load_config(CONFIG, overrides(data, tmp_path, 'optimizer.accumulate=4')))
+    train(load_config(CONFIG, exact_overrides(data, tmp_path, 'optimizer.accumulate=4')))
     same_run(whole, tmp_path)
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_same_steps_as_one(data, whole, tmp_path):
+@pytest.mark.parametrize('method', ['equal', 'GradNorm'])
+def test_two_processes_make_the_same_steps_as_one(data, tmp_path, method):
+    more = (f'balancing={{method: {method}}}', 'affinity_every=2')
+    train(load_config(CONFIG, exact_overrides(data, tmp_path / 'one', *more)))
     command = [
         sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
         '-m', 'training.train', str(CONFIG),
-        *overrides(data, tmp_path, 'devices=2', 'optimizer.accumulate=2'),
+        *exact_overrides(data, tmp_path / 'two', 'devices=2', 'optimizer.accumulate=2', *more),
     ]  # fmt: skip
     done = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=240,
         env=os.environ | {'OMP_NUM_THREADS': '1'},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    same_run(whole, tmp_path)
+    same_run(tmp_path / 'one', tmp_path / 'two')
+    one, two = ((tmp_path / name / AFFINITY).read_text() for name in ('one', 'two'))
+    for line, other in zip(one.splitlines(), two.splitlines(), strict=True):
+        for kind in ('cosine', 'lookahead'):
+            expected = torch.tensor(json.loads(line)[kind])
+            torch.testing.assert_close(
+                torch.tensor(json.loads(other)[kind]), expected, atol=1e-3, rtol=1e-3
+            )
 
 
 def test_a_process_that_is_not_in_the_configuration_is_refused(data, tmp_path, monkeypatch):
     monkeypatch.setenv('WORLD_SIZE', '8')
     with pytest.raises(ConfigError, match=r'8 processes .*devices=1'):
-        train(load_config(CONFIG, overrides(data, tmp_path)))
+        train(load_config(CONFIG, exact_overrides(data, tmp_path)))
 
 
 def test_synchronised_batch_norm_on_a_cpu_is_refused(data, tmp_path):
     more = ('devices=2', 'batch_norm=sync')
     with pytest.raises(ConfigError, match='batch_norm: sync'):
-        train(load_config(CONFIG, overrides(data, tmp_path, *more)))
+        train(load_config(CONFIG, exact_overrides(data, tmp_path, *more)))
 
 
 BOXES = BoxTarget(
@@ -174,7 +165,7 @@ def test_the_loss_scale_is_part_of_the_checkpoint(data, tmp_path, monkeypatch):
         'tasks=[drivable]', 'augment.height=32', 'augment.width=64', 'optimizer.batch_size=2',
         'optimizer.accumulate=2', 'checkpoint_every=1',
     )  # fmt: skip
-    whole, cut = (overrides(data, tmp_path / name, *more) for name in ('whole', 'cut'))
+    whole, cut = (exact_overrides(data, tmp_path / name, *more) for name in ('whole', 'cut'))
     train(load_config(CONFIG, whole))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr('training.train.learning_rate', rate_until_killed)

@@ -1,5 +1,6 @@
 """A handful of generated scenes, and a configuration that trains on them in seconds."""
 
+import json
 from pathlib import Path
 
 from training.data import scenes
@@ -20,6 +21,18 @@ def tiny_scenes(root: Path, train: int, val: int) -> Path:
     return root
 
 
+def partly_labelled(root: Path) -> Path:
+    """Eight scenes of 160x96: boxes on 4, drivable masks on 3, semantic masks on 2 of them."""
+    tiny_scenes(root, 8, 1)
+    for kind, kept in (('drivable', {1, 2, 6}), ('sem_seg', {3, 6})):
+        for i, mask in enumerate(sorted((root / f'labels/{kind}/masks/train').iterdir())):
+            if i not in kept:
+                mask.unlink()
+    path = root / 'labels/det_20/det_train.json'
+    path.write_text(json.dumps(json.loads(path.read_text())[:4]))
+    return root
+
+
 def tiny_overrides(data: Path, *more: str) -> list[str]:
     """Overrides of the demo configuration: crops of 96x64, on a CPU, in single precision."""
     return [
@@ -28,3 +41,16 @@ def tiny_overrides(data: Path, *more: str) -> list[str]:
         'precision=32-true', 'accelerator=cpu', 'workers=0', 'log_every=2', 'checkpoint_every=2',
         *more,
     ]  # fmt: skip
+
+
+def exact_overrides(data: Path, output: Path, *more: str) -> list[str]:
+    """Three tasks without what one image does to another, or chance: batch norm, drop path."""
+    return tiny_overrides(
+        data,
+        f'output={output}',
+        'tasks=[detection,drivable,semantic]',
+        'network={trunk: mobilenetv3_small_050, neck_channels: 16, drop_path_rate: 0}',
+        'optimizer={steps: 4, batch_size: 4, lr: 1e-3, warmup_steps: 2}',
+        'batch_norm=frozen',
+        *more,
+    )

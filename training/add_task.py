@@ -23,7 +23,7 @@ import torch
 from safetensors.torch import save
 
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
-from mtl_perception.tasks import TASKS
+from mtl_perception.tasks import ALL_TASKS
 from training.checkpoint import LAST, CheckpointError, find_checkpoint
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, LayoutConfig, open_layouts
@@ -45,8 +45,9 @@ from training.feature_cache import (
 )
 from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
+from training.step import Targets
 from training.tasks.own_neck import OwnNeck
-from training.train import NonFiniteLossError, Targets, fit, open_fabric
+from training.train import NonFiniteLossError, fit, open_fabric
 
 CACHE = Path('.cache/features')
 CACHE_GB = 20.0
@@ -99,6 +100,12 @@ def with_task(
         )
     if config.devices * config.nodes != 1:
         raise ConfigError('add_task runs on one device: devices=1 nodes=1')
+    shared = base.config.network.sharing.get('name', 'hard')
+    if shared != 'hard':
+        raise ConfigError(
+            f'{base.parent["name"]} shares by {shared!r}: a task is added to a trunk and neck that '
+            f'all heads read, which only hard sharing has; train the tasks together instead'
+        )
     if own_neck and base.config.network.architecture != 'hydranet':
         raise ConfigError(
             f'--own-neck: only a hydranet has such heads, not {base.config.network.architecture!r}'
@@ -239,7 +246,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('model', help='bundle (folder or name) or folder of a training run')
     parser.add_argument('config', help='YAML with data, augmentation and optimizer')
     parser.add_argument('overrides', nargs='*', metavar='key=value', help='of the configuration')
-    parser.add_argument('--task', required=True, choices=list(TASKS))
+    parser.add_argument('--task', required=True, choices=list(ALL_TASKS))
     parser.add_argument('--output', type=Path, help='run folder; default runs/MODEL_TASK')
     parser.add_argument('--bundle', type=Path, help='export here when trained, e.g. models/NAME')
     parser.add_argument(

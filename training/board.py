@@ -1,7 +1,8 @@
 """What a person watches while a model trains: terminal, CSV, TensorBoard and the run's speed.
 
 A run folder gets `losses.csv` (every step), `tensorboard/` (every `log_every` steps),
-`validation.jsonl` and `speed.json` (images a second, share of time waiting for data, peak memory).
+`validation.jsonl`, `affinity.jsonl` (when asked for: `training.affinity`) and `speed.json` (images
+a second, share of time waiting for data, peak memory).
 """
 
 from __future__ import annotations
@@ -25,6 +26,9 @@ from training.config import RunConfig
 
 WARM_STEPS = 5
 """Steps of a session that speed.json leaves out: compiling, first allocations, filling queues."""
+
+AFFINITY = 'affinity.jsonl'
+"""One line a measurement: step, weights of the tasks, and the matrices of `training.affinity`."""
 
 T = TypeVar('T')
 
@@ -56,6 +60,10 @@ class Board:
         self.csv = csv.DictWriter(self.file, columns, restval='', extrasaction='ignore')
         self.csv.writeheader()
         self.csv.writerows(kept)
+        path = self.output / AFFINITY
+        if path.is_file():
+            lines = [line for line in _whole_lines(path) if json.loads(line)['step'] < self.first]
+            path.write_text(''.join(lines), 'utf-8')
         self.events = SummaryWriter(str(self.output / 'tensorboard'), purge_step=self.first)
         if self.console.is_terminal:
             self.live.start()
@@ -85,8 +93,11 @@ class Board:
             self.speed.receive()
             yield batch
 
-    def step(self, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float) -> None:
-        """Record a step that has been made."""
+    def step(
+        self, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:  # fmt: skip
+        """Record a step that has been made; weights: what a balancing method gave the tasks."""
         self.speed.finish()
         self.csv.writerow({'step': step, 'seconds': f'{self.seconds:.1f}', **losses})
         for name, loss in losses.items():
@@ -100,10 +111,22 @@ class Board:
             'optimizer/lr': lr,
             'optimizer/gradient_norm': gradient_norm,
             **{f'speed/{name}': value for name, value in self.speed.values().items()},
+            **{f'weight/{name}': value for name, value in (weights or {}).items()},
         }
         for name, value in scalars.items():
             self.events.add_scalar(name, value, done)
         self._show(done)
+
+    def affinity(self, found: Mapping[str, Any]) -> None:
+        """Keep what `training.affinity.measure` found at a step."""
+        with (self.output / AFFINITY).open('a', encoding='utf-8') as file:
+            file.write(json.dumps(found) + '\n')
+        for kind in ('cosine', 'lookahead'):
+            for task, row in zip(found['tasks'], found[kind], strict=True):
+                for other, value in zip(found['tasks'], row, strict=True):
+                    if task != other:
+                        tag = f'{kind}/{task} to {other}'
+                        self.events.add_scalar(tag, value, found['step'])
 
     def validated(self, step: int, values: Mapping[str, float], score: float) -> None:
         """Show and keep a validation result and the score that picks the best one."""
@@ -211,6 +234,12 @@ def _rows_before(path: Path, step: int) -> list[dict[str, str]]:
         return [
             row for row in csv.DictReader(file) if row['step'].isdigit() and int(row['step']) < step
         ]
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """Lines of a file whose last one may be cut off by a kill."""
+    lines = path.read_text('utf-8').splitlines(keepends=True)
+    return [line for line in lines if line.endswith('\n')]
 
 
 def _duration(seconds: float) -> str:

@@ -17,8 +17,9 @@ from torch import Tensor, nn
 
 LAST, BEST = 'checkpoint', 'best'
 """Folders of a run: the newest state, to go on from, and the best validated weights."""
-NETWORK, EMA, OPTIMIZER, STATE = (
-    'network.safetensors', 'ema.safetensors', 'optimizer.safetensors', 'state.json',
+NETWORK, EMA, OPTIMIZER, BALANCING, STATE = (
+    'network.safetensors', 'ema.safetensors', 'optimizer.safetensors', 'balancing.safetensors',
+    'state.json',
 )  # fmt: skip
 
 
@@ -32,12 +33,18 @@ def save_checkpoint(
     ema: nn.Module,
     optimizer: torch.optim.Optimizer,
     state: Mapping[str, Any],
+    balancing: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Everything that training goes on from; raises CheckpointError and keeps the old one."""
+    """Everything that training goes on from; raises CheckpointError and keeps the old one.
+
+    balancing: state of the balancing method, where there is one.
+    """
     with _replaced(folder, state) as fresh:
         save_file(_contiguous(network.state_dict()), fresh / NETWORK)
         save_file(_contiguous(ema.state_dict()), fresh / EMA)
         save_file(_optimizer_tensors(optimizer), fresh / OPTIMIZER)
+        if balancing:
+            save_file(_contiguous(balancing), fresh / BALANCING)
 
 
 def save_best(folder: Path, ema: nn.Module, state: Mapping[str, Any]) -> None:
@@ -109,6 +116,12 @@ def load_checkpoint(
         state['state'].setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict(state)
     return read_state(folder)
+
+
+def load_balancing(folder: Path) -> dict[str, Tensor]:
+    """State of the balancing method; empty where it had none. Raises CheckpointError."""
+    path = folder / BALANCING
+    return _read(path) if path.exists() else {}
 
 
 def load_weights(network: nn.Module, path: Path) -> None:

@@ -15,10 +15,12 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mtl_perception.tasks import TASKS, Task
+from mtl_perception.tasks import ALL_TASKS, Task
 from training.data.layout import LayoutConfig
 from training.data.transforms import AugmentConfig
+from training.tasks.depth import DepthConfig
 from training.tasks.detection import DetectionConfig
+from training.tasks.normals import NormalsConfig
 from training.tasks.segmentation import SegmentationConfig
 
 BATCH_NORMS = ('sync', 'local', 'frozen')
@@ -37,8 +39,10 @@ class NetworkConfig:
     neck and heads of its own and takes the mask losses only. trunk: any timm pyramid model.
     pretrained: timm's ImageNet weights, downloaded. trunk_weights: ImageNet weights of the trunk
     from a .safetensors or .pth file, or `pypi:PACKAGE` for the file of an installed package.
-    own_neck: tasks that have a neck of their own beside the shared one. detection, segmentation:
-    options of the heads of a kind.
+    frozen_stages: stages of the trunk, from stride 4 up, that keep the weights they begin with.
+    own_neck: tasks that have a neck of their own beside the shared one. sharing: a structure of
+    `training.networks.sharing` and its options. neck: fpn, bifpn or none. detection, segmentation,
+    depth, normals: options of the heads of a kind.
     """
 
     architecture: str = 'hydranet'
@@ -47,9 +51,14 @@ class NetworkConfig:
     trunk_weights: str = ''
     neck_channels: int = 64
     drop_path_rate: float = 0.05
+    frozen_stages: int = 0
     own_neck: list[str] = field(default_factory=list)
+    sharing: dict[str, Any] = field(default_factory=lambda: {'name': 'hard'})
+    neck: str = 'fpn'
     detection: DetectionConfig = field(default_factory=DetectionConfig)
     segmentation: SegmentationConfig = field(default_factory=SegmentationConfig)
+    depth: DepthConfig = field(default_factory=DepthConfig)
+    normals: NormalsConfig = field(default_factory=NormalsConfig)
 
 
 @dataclass
@@ -78,7 +87,9 @@ class RunConfig:
     devices a node, nodes: one process a device. precision: 32-true, bf16-mixed or 16-mixed.
     batch_norm: `sync` takes statistics over all devices, `local` over a device's own images,
     `frozen` keeps those there are; statistics of an accumulated step are those of its parts.
-    compile: torch.compile for trunk and neck. best_by: patterns of validation figures whose mean
+    compile: torch.compile for trunk and neck. balancing: method of `training.balancing` and its
+    options, over the losses times `loss_weights`. affinity_every: steps between two measurements of
+    how the tasks' gradients agree, 0 for none. best_by: patterns of validation figures whose mean
     picks `best/`; without one the default of `training.selection`.
     """
 
@@ -87,6 +98,7 @@ class RunConfig:
     tasks: list[str]
     data: list[LayoutConfig]
     loss_weights: dict[str, float] = field(default_factory=dict)
+    balancing: dict[str, Any] = field(default_factory=lambda: {'method': 'equal'})
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -99,6 +111,7 @@ class RunConfig:
     workers: int = 1
     seed: int = 0
     log_every: int = 20
+    affinity_every: int = 0
     checkpoint_every: int = 200
     validate_every: int = 2000
     validate_images: int = 40
@@ -107,10 +120,10 @@ class RunConfig:
 
     def task_table(self) -> tuple[Task, ...]:
         """The tasks by name; raises ConfigError naming those there are."""
-        unknown = [name for name in self.tasks if name not in TASKS]
+        unknown = [name for name in self.tasks if name not in ALL_TASKS]
         if unknown:
-            raise ConfigError(f'tasks: unknown {unknown}, expected some of {list(TASKS)}')
-        return tuple(TASKS[name] for name in self.tasks)
+            raise ConfigError(f'tasks: unknown {unknown}, expected some of {list(ALL_TASKS)}')
+        return tuple(ALL_TASKS[name] for name in self.tasks)
 
     def check(self) -> None:
         """Raise ConfigError for values that do not go together."""
@@ -134,17 +147,27 @@ class RunConfig:
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply `key=value` overrides; raises ConfigError."""
+    return make_config(str(path), read_layers(path), OmegaConf.from_dotlist(list(overrides)))
+
+
+def read_layers(path: str | Path) -> DictConfig:
+    """What a YAML file and its bases say, unchecked; raises ConfigError."""
     if not Path(path).is_file():
         raise ConfigError(f'no configuration file {path}; examples are in training/configs/')
     try:
-        merged = OmegaConf.merge(
-            OmegaConf.structured(RunConfig),
-            *_with_bases(Path(path)),
-            OmegaConf.from_dotlist(list(overrides)),
-        )
-        config = OmegaConf.to_object(merged)
+        merged = OmegaConf.merge(*_with_bases(Path(path)))
     except (OmegaConfBaseException, ValueError, YAMLError) as error:
         raise ConfigError(f'{path}: {error}') from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def make_config(where: str, *layers: DictConfig | dict[str, Any]) -> RunConfig:
+    """A checked configuration, later layers before earlier ones; raises ConfigError at `where`."""
+    try:
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), *layers))
+    except (OmegaConfBaseException, ValueError) as error:
+        raise ConfigError(f'{where}: {error}') from error
     assert isinstance(config, RunConfig)
     config.check()
     return config

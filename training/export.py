@@ -7,6 +7,7 @@ hold one network; the graph computes in single precision. Metrics come from `tra
 from __future__ import annotations
 
 import argparse
+import copy
 import importlib.metadata
 import json
 import logging
@@ -23,6 +24,7 @@ import onnx
 import torch
 from onnx import numpy_helper
 from safetensors.torch import load_file, save_file
+from torch.nn.utils import parametrize
 
 from mtl_perception.bundle import (
     Bundle,
@@ -46,11 +48,13 @@ from training.config import ConfigError, RunConfig, load_config, save_config
 from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
 from training.networks.build import build_network
 
-WEIGHTS, ONNX, CARD, CONFIG = 'weights.safetensors', 'model.onnx', 'card.md', 'training.yaml'
+WEIGHTS, ONNX, PROGRAM = 'weights.safetensors', 'model.onnx', 'model.pt2'
+CARD, CONFIG = 'card.md', 'training.yaml'
 PARENT = 'parent.json'
 """In a run that added a task to a model: which model that was, as `training.add_task` wrote it."""
 OPSET = 18
 HALF_FROM_AXES = 2
+MAX_BATCH = 64
 
 
 def load_run(
@@ -120,7 +124,7 @@ def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
         opset_version=OPSET,
         input_names=[spec.name],
         output_names=names,
-        dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=64)}},
+        dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=MAX_BATCH)}},
         verbose=False,
     )
     assert program is not None
@@ -130,6 +134,30 @@ def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
         del node.metadata_props[:]
     onnx.checker.check_model(model)
     onnx.save(model, path)
+
+
+def save_program(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
+    """The deployed graph as a torch.export program with a dynamic batch.
+
+    Kernels are stored as float16 with a cast, nothing is pickled (`engines/torch_archive.py`).
+    """
+    deployed = DeployedNetwork(copy.deepcopy(network)).eval().requires_grad_(False)
+    for module in list(deployed.modules()):
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if _is_kernel(parameter):
+                half = torch.nn.Parameter(parameter.half(), requires_grad=False)
+                setattr(module, name, half)
+                parametrize.register_parametrization(module, name, _ToFloat(), unsafe=True)
+    example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
+    batch = {0: torch.export.Dim('batch', min=1, max=MAX_BATCH)}
+    program = torch.export.export(deployed, (example,), dynamic_shapes={'image': batch})
+    program._example_inputs = None  # they would be pickled, and are as large as the weights
+    torch.export.save(program, path)
+
+
+class _ToFloat(torch.nn.Module):
+    def forward(self, stored: torch.Tensor) -> torch.Tensor:
+        return stored.float()
 
 
 def store_half(graph: onnx.GraphProto) -> None:
@@ -172,6 +200,7 @@ def export(
         folder.mkdir()
         save_weights(network, folder / WEIGHTS)
         save_onnx(network, spec, folder / ONNX)
+        save_program(network, spec, folder / PROGRAM)
         save_config(config, folder / CONFIG)
         metrics = [metric for path in metrics_json for metric in read_metrics(path)]
         text = description.read_text('utf-8') if description else ''
@@ -183,7 +212,9 @@ def export(
             tasks=network.tasks,
             input=spec,
             outputs=output_specs(network, spec.height, spec.width),
-            files={name: sha256_of(folder / name) for name in (WEIGHTS, ONNX, CONFIG, CARD)},
+            files={
+                name: sha256_of(folder / name) for name in (WEIGHTS, ONNX, PROGRAM, CONFIG, CARD)
+            },
             licence='weights: Apache-2.0 as far as they are ours; see card.md for the data terms',
             training_data=tuple(
                 dict.fromkeys(
@@ -288,8 +319,10 @@ def _origin(parent: Mapping[str, Any]) -> list[str]:
 
 def _network_name(config: RunConfig) -> str:
     network = config.network
-    ours = network.architecture == 'hydranet'
-    return f'HydraNet({network.trunk})' if ours else f'{network.architecture} (reference)'
+    if network.architecture != 'hydranet':
+        return f'{network.architecture} (reference)'
+    shared = network.sharing.get('name', 'hard')
+    return f'HydraNet({network.trunk})' + ('' if shared == 'hard' else f', {shared} sharing')
 
 
 def _is_kernel(tensor: torch.Tensor) -> bool:

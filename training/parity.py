@@ -18,7 +18,7 @@ import numpy as np
 
 from mtl_perception import machine
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
-from mtl_perception.engines import available, open_engine
+from mtl_perception.engines import Options, available, open_engine
 from mtl_perception.engines.base import EngineError
 from mtl_perception.pipeline import Detections, Frame, Pipeline
 from training.config import ConfigError
@@ -108,9 +108,9 @@ def main(argv: list[str] | None = None) -> int:
         frames = [Frame(_read(path), 'bgr') for path in args.images]
         expected = reference(bundle)
         results = {}
-        for name, found in available().items():
+        for name, found in available(bundle).items():
             if found.usable:
-                engine = open_engine(bundle, name, precision='fp32', build=True)
+                engine = open_engine(bundle, name, Options(precision='fp32'), build=True)
                 results[name] = compare(expected, Pipeline(bundle, engine), frames)
     except (BundleError, ConfigError, EngineError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -1,9 +1,9 @@
 """Which validation was the best one.
 
 The score is a mean of validation figures, each between 0 and 1. With `best_by` (patterns such as
-`camvid/semantic/miou` or `*/detection/AP50`) those that match are averaged. Without it each task
-counts alike: the first figure of a task (AP50, mIoU, accuracy) is averaged over the sources that
-label it, then over the tasks.
+`camvid/semantic/miou` or `*/detection/AP50`) those that match are averaged; errors (of depth and
+normals) take no part. Without it each task counts alike: the first figure of a task (AP50, mIoU,
+accuracy) is averaged over the sources that label it, then over the tasks.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from statistics import fmean
 
 from training.config import ConfigError, RunConfig
 from training.data.layout import open_layouts
-from training.evaluation.results import HEADLINES
+from training.evaluation.results import ERRORS, HEADLINES
 
 
 def check_validation(config: RunConfig) -> None:
@@ -30,6 +30,7 @@ def check_validation(config: RunConfig) -> None:
         for source in sources
         for task, figures in HEADLINES.items()
         for figure in figures
+        if figure not in ERRORS
     ]
     for pattern in config.best_by:
         if not any(fnmatch(name, pattern) for name in possible):
@@ -45,6 +46,7 @@ def score(values: Mapping[str, float], best_by: Sequence[str]) -> float:
         )
     if not best_by:
         return _over_tasks(values)
+    values = {name: v for name, v in values.items() if name.rpartition('/')[2] not in ERRORS}
     for pattern in best_by:
         if not any(fnmatch(name, pattern) for name in values):
             raise ConfigError(f'best_by: {pattern!r} matches none of {sorted(values)}')

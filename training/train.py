@@ -13,9 +13,10 @@ import copy
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,18 +24,20 @@ import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from lightning_utilities.core.apply_func import apply_to_collection
 from timm.layers.norm_act import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from training.affinity import measure
+from training.balancing import BalancingError
 from training.board import Board
 from training.checkpoint import (
     BEST,
     LAST,
     CheckpointError,
     find_checkpoint,
+    load_balancing,
     load_checkpoint,
     save_best,
     save_checkpoint,
@@ -54,63 +57,23 @@ from training.evaluate import evaluate_network, headline
 from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
 from training.selection import check_validation, score
+from training.step import PLAIN, Batch, Step, TaskLosses
 
 LONGEST_WAIT = timedelta(hours=2)
 """How long the other processes wait while the first one validates."""
 
-Targets = Mapping[str, Sequence[Any]]
-"""Task -> one target an image, None where the image is not labelled for the task."""
-Batches = Callable[[int], Iterable[tuple[Any, Targets]]]
-"""First step -> this process's share of each step from there on: inputs of the losses, targets."""
+HELD_OUT = 1_000_003
+"""Added to the seed of the batches that Auto-Lambda validates its weights on."""
+
+Batches = Callable[[int], Iterable[Batch]]
+"""First step -> this process's share of each step from there on."""
+
+Validated = Callable[[int, float], None]
+"""Is told the steps that were made, and the score of their validation."""
 
 
 class NonFiniteLossError(Exception):
     """A loss or gradient that is NaN or infinite; the last checkpoint stays as it was."""
-
-
-class TaskLosses(nn.Module):
-    """Network plus losses in one forward, so that DDP and autocast wrap them together."""
-
-    def __init__(self, network: MultiTaskNetwork) -> None:
-        """Hold the network; it stays the owner of its weights."""
-        super().__init__()
-        self.network = network
-
-    def forward(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
-        """Summed loss of each task that the batch labels; a head sees only its labelled rows.
-
-        A batch without any label gives a zero that depends on the features: the gradients of its
-        process still take part in the sum over all.
-        """
-        image = image.contiguous(memory_format=torch.channels_last)
-        features = self.network.features(image)
-        losses = {}
-        for task in self.network.tasks:
-            rows = [i for i, target in enumerate(targets[task.name]) if target is not None]
-            if rows:
-                head = self.network.head(task.name)
-                outputs = head(features.rows(torch.tensor(rows, device=image.device)))
-                losses[task.name] = head.loss(outputs, [targets[task.name][i] for i in rows])
-        return losses or {self.network.tasks[0].name: 0.0 * features.neck[0].float().sum()}
-
-
-def normalisers(network: MultiTaskNetwork, targets: Targets) -> Tensor:
-    """For each task: what its summed loss is divided by, and its labelled images; [T, 2]."""
-    rows = []
-    for task in network.tasks:
-        labelled = [target for target in targets[task.name] if target is not None]
-        amount = network.head(task.name).normaliser(labelled) if labelled else 0.0
-        rows.append((amount, float(len(labelled))))
-    return torch.tensor(rows)
-
-
-def parts(inputs: Any, targets: Targets, count: int) -> Iterator[tuple[Any, Targets]]:
-    """A batch in `count` parts of equal size."""
-    for i in range(count):
-        yield (
-            apply_to_collection(inputs, Tensor, lambda tensor, i=i: tensor[i::count]),
-            {task: values[i::count] for task, values in targets.items()},
-        )
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
@@ -174,23 +137,24 @@ def open_fabric(config: RunConfig) -> Fabric:
     return fabric
 
 
-def train(config: RunConfig) -> Path:
+def train(config: RunConfig, validated: Validated | None = None) -> Path:
     """Train to the configured number of steps; returns the checkpoint folder."""
     fabric = open_fabric(config)
     begun = find_checkpoint(Path(config.output) / LAST) is not None
     network = build_network(config.network, config.task_table(), initialise=not begun)
     layouts = open_layouts(config.data, 'train')
-    draws = Draws(layouts, config.augment, config.seed, config.tasks)
+    opt = config.optimizer
 
-    def batches(first_step: int) -> Iterator[tuple[Tensor, Targets]]:
-        opt = config.optimizer
-        sampler = StepSampler(
-            first_step, opt.steps, opt.batch_size, fabric.global_rank, fabric.world_size
-        )
+    def drawn(seed: int, images: int, first_step: int) -> Iterator[Batch]:
+        draws = Draws(layouts, config.augment, seed, config.tasks)
+        sampler = StepSampler(first_step, opt.steps, images, fabric.global_rank, fabric.world_size)
         for batch in train_loader(draws, sampler, config.tasks, config.workers):
             yield batch.image, batch.targets
 
-    checkpoint = fit(fabric, config, network, TaskLosses(network), batches)
+    batches = partial(drawn, config.seed, opt.batch_size)
+    # Other draws of the training split, as many as one part holds; `val` is for choosing weights.
+    held_out = partial(drawn, config.seed + HELD_OUT, opt.batch_size // opt.accumulate)
+    checkpoint = fit(fabric, config, network, TaskLosses(network), batches, held_out, validated)
     fabric.print(f'trained. Next: python -m training.export {config.output} models/NAME')
     return checkpoint
 
@@ -201,11 +165,15 @@ def fit(
     network: MultiTaskNetwork,
     losses_of: nn.Module,
     batches: Batches,
+    held_out: Batches | None = None,
+    validated: Validated | None = None,
 ) -> Path:
     """The loop: minimise what `losses_of` (which holds the network) sums up over the batches.
 
-    Writes the run folder `config.output` and goes on from the checkpoint in it. Returns the
-    checkpoint folder. Raises NonFiniteLossError, CheckpointError, ConfigError.
+    held_out: batches for a balancing method that validates its weights. validated: is told each
+    validation's step and score, and may end the run by an exception. Writes the run folder
+    `config.output` and goes on from the checkpoint in it. Returns the checkpoint folder. Raises
+    NonFiniteLossError, BalancingError, CheckpointError, ConfigError.
     """
     check_validation(config)
     output, opt = Path(config.output), config.optimizer
@@ -221,6 +189,8 @@ def fit(
     wrapped, optimizer = fabric.setup(
         losses_of, torch.optim.AdamW(parameter_groups(network, opt.weight_decay), lr=opt.lr)
     )
+    gradients = Step(fabric, wrapped, network, config)
+    balancer = gradients.balancer
     wrapped.train()
     if config.batch_norm == 'frozen':
         for module in network.modules():
@@ -230,15 +200,24 @@ def fit(
     has_scaler = bool(precision.state_dict())
     state: dict[str, Any] = {
         'step': 0, 'seconds': 0.0, 'validation': {}, 'best': None, 'precision': {},
+        'balancing': PLAIN,
     }  # fmt: skip
+    method = balancer.name if balancer else PLAIN
     if found:
         state |= load_checkpoint(found, network, ema, optimizer)
         if state['precision']:
             precision.load_state_dict(state['precision'])
+        if state['balancing'] != method:
+            raise ConfigError(
+                f'balancing: {output} was begun with {state["balancing"]} and cannot go on with '
+                f'{method}, whose state it lacks; give another output folder'
+            )
+        if balancer:
+            balancer.load_state_dict(load_balancing(found))
         fabric.print(f'resuming {output} at step {state["step"]} of {opt.steps}')
         for line in differences(output / 'config.yaml', config):
             fabric.print(f'not as before the interruption: {line}')
-    saved = state['step']
+    state['balancing'], saved = method, state['step']
     if fabric.is_global_zero:
         output.mkdir(parents=True, exist_ok=True)
         save_config(config, output / 'config.yaml')
@@ -246,15 +225,18 @@ def fit(
     board = Board(config, output, state, fabric.device) if fabric.is_global_zero else None
     with board or nullcontext():
         source = batches(state['step'])
-        for step, (inputs, targets) in enumerate(
-            board.watch(source) if board else source, state['step']
-        ):
+        validates = balancer is not None and balancer.needs_validation
+        others = iter(held_out(state['step'])) if held_out and validates else None
+        for step, batch in enumerate(board.watch(source) if board else source, state['step']):
             for group in optimizer.param_groups:
                 group['lr'] = learning_rate(step, opt)
-            # Dropout and stochastic depth must not depend on where a run was interrupted.
-            torch.manual_seed(hash((config.seed, step, fabric.global_rank)))
+            if config.affinity_every and step % config.affinity_every == 0:
+                affinity = measure(gradients, step, batch)
+                if board and affinity:
+                    board.affinity(affinity)
+            gradients.seed(step)
             optimizer.zero_grad()
-            losses = backward(fabric, wrapped, network, config, inputs, targets)
+            losses = gradients.backward(step, batch, next(others) if others else None)
             norm = fabric.clip_gradients(
                 wrapped, optimizer, max_norm=opt.clip_norm, error_if_nonfinite=False
             )
@@ -268,11 +250,12 @@ def fit(
                     f'{step * opt.batch_size} to {(step + 1) * opt.batch_size - 1}.'
                 )
             optimizer.step()
+            gradients.after_update(step, batch)
             update_ema(ema, network, opt.ema_decay, step)
 
             if board is None:
                 continue
-            board.step(step, losses, learning_rate(step, opt), float(norm))
+            board.step(step, losses, learning_rate(step, opt), float(norm), gradients.weights)
             done = step + 1
             if done % config.validate_every == 0:
                 figures = headline(
@@ -283,53 +266,15 @@ def fit(
                 if state['best'] is None or value > state['best']:
                     state['best'] = value
                     save_best(output / BEST, ema, state)
+                if validated:
+                    validated(done, value)
             if done % config.checkpoint_every == 0 or done == opt.steps:
                 state |= {'step': done, 'seconds': board.seconds}
                 state['precision'] = precision.state_dict()
-                save_checkpoint(output / LAST, network, ema, optimizer, state)
+                method_state = balancer.state_dict() if balancer else None
+                save_checkpoint(output / LAST, network, ema, optimizer, state, method_state)
                 saved = done
     return output / LAST
-
-
-def backward(
-    fabric: Fabric,
-    wrapped: Any,
-    network: MultiTaskNetwork,
-    config: RunConfig,
-    inputs: Any,
-    targets: Targets,
-) -> dict[str, float]:
-    """Gradients of a step, over all its parts and processes; returns the labelled tasks' losses.
-
-    Each task's loss is its sum over the step divided by the sum of its normalisers, which are known
-    beforehand: parts and processes only add up.
-    """
-    tasks = [task.name for task in network.tasks]
-    weights = torch.tensor([config.loss_weights.get(task, 1.0) for task in tasks])
-    weights = fabric.to_device(weights)
-    amounts, labelled = _over_processes(fabric, normalisers(network, targets)).unbind(1)
-    amounts = amounts.clamp(min=1)
-    sums = torch.zeros_like(amounts)
-    count = config.optimizer.accumulate
-    for i, part in enumerate(parts(inputs, targets, count)):
-        with fabric.no_backward_sync(wrapped, enabled=i + 1 < count):
-            losses = wrapped(*fabric.to_device(part))
-            rows = [tasks.index(name) for name in losses]
-            summed = torch.stack(list(losses.values()))
-            # DDP averages gradients over the processes; a sum over them is meant.
-            fabric.backward((summed * weights[rows] / amounts[rows]).sum() * fabric.world_size)
-        sums[rows] += summed.detach()
-    means = _over_processes(fabric, sums) / amounts
-    # One read of the device a step.
-    values = torch.stack((means, labelled)).tolist()
-    return {task: mean for task, mean, there in zip(tasks, *values, strict=True) if there}
-
-
-def _over_processes(fabric: Fabric, values: Tensor) -> Tensor:
-    """Sum over all processes, on the device."""
-    total = fabric.all_reduce(fabric.to_device(values), reduce_op='sum')
-    assert isinstance(total, Tensor)
-    return total
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -340,7 +285,9 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         train(load_config(args.config, args.overrides))
-    except (ConfigError, DatasetError, CheckpointError, NonFiniteLossError) as error:
+    except (
+        BalancingError, CheckpointError, ConfigError, DatasetError, NonFiniteLossError,
+    ) as error:  # fmt: skip
         print(f'error: {error}', file=sys.stderr)
         return 1
     except OSError as error:

@@ -1,8 +1,9 @@
 """Engines built on this machine, kept so that the next start need not build.
 
 One folder an engine under `$XDG_CACHE_HOME/mtl_perception/engines` (default `~/.cache`): the built
-file and `key.json` (what it was built for, and its sha256, against truncation). Built under a
-temporary name and renamed, so a folder with a right name is complete.
+file, `key.json` (what it was built for, and its sha256, against truncation), and `verdict.json`
+once its accuracy was measured. Built under a temporary name and renamed, so a folder with a right
+name is complete.
 """
 
 from __future__ import annotations
@@ -15,16 +16,17 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from mtl_perception.bundle import Bundle, sha256_of
-from mtl_perception.engines.base import EngineError
+from mtl_perception.bundle import sha256_of
+from mtl_perception.engines.errors import EngineError
 
 KEY_FILE = 'key.json'
 BUILT_FILE = 'engine.bin'
+VERDICT_FILE = 'verdict.json'
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class CacheKey:
     precision: str
     shape: tuple[int, ...]
     device: str
-    versions: Mapping[str, str]
+    versions: dict[str, str]
     outputs: tuple[str, ...] = ()
 
     @property
@@ -64,39 +66,71 @@ def cache_root() -> Path:
     return Path(base).expanduser() / 'mtl_perception' / 'engines'
 
 
-def compile_command(bundle: Bundle, engine: str, precision: str, force: bool = False) -> str:
-    """The command that builds this engine, to be shown in errors."""
-    again = ' --force' if force else ''
-    return f'mtl-perception compile {bundle.path} --engine {engine} --precision {precision}{again}'
-
-
 def is_built(key: CacheKey) -> bool:
     """Whether the cache has this engine; it may still turn out damaged."""
     return (key.folder / BUILT_FILE).is_file() and (key.folder / KEY_FILE).is_file()
 
 
-def built_file(key: CacheKey, bundle: Bundle) -> Path:
-    """The built file of a key, its sha256 compared; raises EngineError when missing or damaged."""
+def built_file(key: CacheKey, command: str) -> Path:
+    """The built file of a key, its sha256 compared.
+
+    command: what builds it. Raises EngineError when it is missing, when the cache has only engines
+    that were built for something else, and when it is damaged.
+    """
     path = key.folder / BUILT_FILE
     if not is_built(key):
         raise EngineError(
             f'no {key.engine} {key.precision} engine for bundle {key.bundle!r} on this machine '
-            f'(looked for {path}). Build it: {compile_command(bundle, key.engine, key.precision)}'
+            f'(looked for {path}){_mismatch(key)}. Build it: {command}'
         )
     found = sha256_of(path)
-    expected = _read_key(key.folder).get('sha256')
+    expected = _read(key.folder / KEY_FILE).get('sha256')
     if found != expected:
         raise EngineError(
             f'the built engine {path} is damaged: expected sha256 {expected}, found {found}. '
-            f'Build it again: {compile_command(bundle, key.engine, key.precision, force=True)}'
+            f'Build it again: {command} --force'
         )
     return path
 
 
-def build(key: CacheKey, write: Callable[[Path], None]) -> Path:
+def _mismatch(key: CacheKey) -> str:
+    """How the engine in the cache that is most like the key differs from it; '' without any."""
+    wanted = json.loads(json.dumps(asdict(key)))
+    nearest: list[str] | None = None
+    for folder in cache_root().glob('[!.]*'):
+        record = _read(folder / KEY_FILE)
+        if any(record.get(name) != wanted[name] for name in ('bundle', 'engine', 'precision')):
+            continue
+        differs = [name for name in wanted if record.get(name) != wanted[name]]
+        if nearest is None or len(differs) < len(nearest):
+            nearest = differs
+            sides = [f'{name} {record.get(name)}, wanted {wanted[name]}' for name in differs]
+    return f'; one is there that was built for {"; ".join(sides)}' if nearest else ''
+
+
+def verdict(key: CacheKey) -> dict[str, Any]:
+    """What measuring the accuracy of a built engine gave, empty when it was not measured.
+
+    That of the whole graph at batch 1 holds for its subsets and batches: their arithmetic is it.
+    """
+    whole = replace(key, outputs=(), shape=(1, *key.shape[1:]))
+    return _read(key.folder / VERDICT_FILE) or _read(whole.folder / VERDICT_FILE)
+
+
+def keep_verdict(key: CacheKey, found: Mapping[str, Any]) -> None:
+    """Keep it beside the built engine; gone when that is built again."""
+    work = key.folder / f'.{VERDICT_FILE}'
+    work.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
+    work.rename(key.folder / VERDICT_FILE)
+
+
+def build(
+    key: CacheKey, write: Callable[[Path], None], notes: Mapping[str, str] | None = None
+) -> Path:
     """Let `write(path)` make the built file, then put it in place; returns its final path.
 
-    An older one under the same key is replaced. Raises EngineError when it cannot be written.
+    notes: kept beside the key. An older one under the same key is replaced. Raises EngineError when
+    it cannot be written.
     """
     root = cache_root()
     try:
@@ -109,7 +143,7 @@ def build(key: CacheKey, write: Callable[[Path], None]) -> Path:
         ) from error
     try:
         write(work / BUILT_FILE)
-        record = asdict(key) | {'sha256': sha256_of(work / BUILT_FILE)}
+        record = asdict(key) | {'sha256': sha256_of(work / BUILT_FILE), **(notes or {})}
         (work / KEY_FILE).write_text(json.dumps(record, indent=1), 'utf-8')
         if key.folder.exists():
             old = Path(tempfile.mkdtemp(prefix='.old-', dir=root))
@@ -130,7 +164,7 @@ def entries() -> list[dict[str, Any]]:
         path = folder / BUILT_FILE
         record: dict[str, Any] = {'path': str(path), 'bytes': 0, 'damaged': True}
         if path.is_file():
-            record |= _read_key(folder)
+            record |= _read(folder / KEY_FILE) | {'verdict': _read(folder / VERDICT_FILE)}
             record['bytes'] = path.stat().st_size
             record['damaged'] = sha256_of(path) != record.get('sha256')
         found.append(record)
@@ -165,9 +199,9 @@ def cpu_flags() -> frozenset[str]:
     return frozenset()
 
 
-def _read_key(folder: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads((folder / KEY_FILE).read_text('utf-8'))
+        data = json.loads(path.read_text('utf-8'))
     except (OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}

@@ -29,10 +29,17 @@ class FakeEngine:
 
     name = 'fake'
 
-    def __init__(self, bundle: Bundle, script: Iterable[Step] = (), batch: int = 1) -> None:
-        """Take the shapes from the bundle's manifest."""
+    def __init__(
+        self,
+        bundle: Bundle,
+        script: Iterable[Step] = (),
+        batch: int = 1,
+        outputs: Sequence[str] | None = None,
+    ) -> None:
+        """Take the shapes from the bundle's manifest, of `outputs` only or of all."""
         spec = bundle.manifest.input
-        self._bundle = bundle
+        every = bundle.manifest.outputs
+        self._outputs = [spec for spec in every if outputs is None or spec.name in outputs]
         self._script = list(script) or [Step()]
         self._shape = (batch, spec.height, spec.width, 3)
         self.runs = 0
@@ -43,21 +50,8 @@ class FakeEngine:
             device='none',
             precision='none',
             batch=batch,
-            outputs=tuple(output.name for output in bundle.manifest.outputs),
+            outputs=tuple(output.name for output in self._outputs),
         )
-
-    @classmethod
-    def open(
-        cls,
-        bundle: Bundle,
-        outputs: Sequence[str] | None = None,
-        device: str = 'auto',
-        precision: str = 'auto',
-        batch: int = 1,
-        threads: int = 0,
-    ) -> FakeEngine:
-        """An engine that always answers zeros."""
-        return cls(bundle, batch=batch)
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
         """Play the next step."""
@@ -71,7 +65,7 @@ class FakeEngine:
             raise step.error
         return {
             output.name: np.zeros((len(batch), *output.shape), output.dtype)
-            for output in self._bundle.manifest.outputs
+            for output in self._outputs
         }
 
     def close(self) -> None:

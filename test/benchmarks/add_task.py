@@ -26,7 +26,7 @@ import torch
 
 from mtl_perception import machine
 from mtl_perception.bundle import Bundle
-from mtl_perception.engines import available, open_engine
+from mtl_perception.engines import Options, available, open_engine
 from training.add_task import add_task, open_base
 from training.config import RunConfig, load_config
 from training.data.layout import open_layouts
@@ -121,10 +121,11 @@ def images(config: RunConfig, count: int = 8) -> np.ndarray:
 def identical(base: Bundle, added: Bundle, frames: np.ndarray) -> dict[str, bool]:
     """By engine: whether every output of the base is bit for bit the same in the other."""
     results = {}
-    for name, found in available().items():
+    for name, found in available(base).items():
         if not found.usable:
             continue
-        engines = [open_engine(b, name, precision='fp32', build=True) for b in (base, added)]
+        fp32 = Options(precision='fp32')
+        engines = [open_engine(b, name, fp32, build=True) for b in (base, added)]
         equal = True
         for frame in frames:
             before, after = (engine.run(frame[None]) for engine in engines)

@@ -24,7 +24,9 @@ from training.config import RunConfig, load_config
 from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.networks.build import build_network
-from training.train import TaskLosses, backward, open_fabric, parameter_groups
+from training.step import Step as Gradients
+from training.step import TaskLosses
+from training.train import open_fabric, parameter_groups
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'train_step.json'
 WARM_UP = 3
@@ -48,6 +50,7 @@ class Step:
             self.network.neck.compile()
         optimizer = torch.optim.AdamW(parameter_groups(self.network, 0.05), lr=1e-5)
         self.losses, self.optimizer = self.fabric.setup(TaskLosses(self.network), optimizer)
+        self.gradients = Gradients(self.fabric, self.losses, self.network, config)
 
     def __call__(self, batch) -> float:
         """Seconds of one step: on a CPU of its time, which others disturb less than the clock's."""
@@ -55,9 +58,7 @@ class Step:
         clock = time.perf_counter if cuda else time.process_time
         begun = clock()
         self.optimizer.zero_grad()
-        backward(
-            self.fabric, self.losses, self.network, self.config, batch.image, batch.targets
-        )  # fmt: skip
+        self.gradients.backward(0, (batch.image, batch.targets))
         self.fabric.clip_gradients(self.losses, self.optimizer, max_norm=5.0)
         self.optimizer.step()
         if cuda:

@@ -22,7 +22,7 @@ from rich.progress import track
 
 from mtl_perception.replay.ground_truth.label_files import Frame
 from mtl_perception.replay.ground_truth.labels import NOT_SCORED, RENAMED
-from mtl_perception.tasks import DETECTION, SEMANTIC, TASKS, UNLABELLED
+from mtl_perception.tasks import ALL_TASKS, DETECTION, SEMANTIC, UNLABELLED
 from training.data import bdd100k
 from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles
 from training.data.layout import ATTRIBUTES, box_rows, mask_of, open_index
@@ -196,7 +196,7 @@ def _read(index: Index, name: str) -> _Read:
     pixels, findings = {}, []
     for task, files in masks:
         try:
-            mask = mask_of(files.paths[name], files.table, (width, height))
+            mask = mask_of(files, name, (width, height))
             pixels[task] = cv2.calcHist([mask], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
         except DatasetError as error:
             findings.append(Finding('broken mask', str(files.paths[name]), str(error)))
@@ -205,7 +205,7 @@ def _read(index: Index, name: str) -> _Read:
 
 def _count_mask(result: SplitAudit, task: str, pixels: np.ndarray) -> None:
     result.labelled[task] += 1
-    table = SEMANTIC if task == COARSE else TASKS[task]
+    table = SEMANTIC if task == COARSE else ALL_TASKS[task]
     for value in np.flatnonzero(pixels):
         if value == UNLABELLED:
             name = NOTHING

@@ -6,6 +6,7 @@
     labels/100k/{split}/NAME.json               the same of 2018, a file an image
     labels/{drivable,sem_seg}/masks/{split}/NAME.png    index = class id, 255 = unlabelled
     labels/lane/masks/{split}/NAME.png          bits: -, -, direction, style, background, category
+    labels/{depth,normals}/maps/{split}/NAME.png    16-bit, as in `map_files.py`; generated scenes
 
 A frame listed in the label file is labelled for detection even when it has no box; an attribute
 `undefined`, a missing mask and an unlisted frame are unlabelled. Crowds, boxes marked suspectMerged
@@ -23,14 +24,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.replay.ground_truth.label_files import IMAGE_SUFFIX, Frame, scalabel_frames
-from mtl_perception.tasks import DRIVABLE, LANE, SEMANTIC, UNLABELLED
-from training.data.index import UNKNOWN, Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
+from mtl_perception.tasks import DEPTH, DRIVABLE, LANE, NORMALS, SEMANTIC, UNLABELLED
+from training.data.index import (
+    UNKNOWN,
+    Index,
+    LayoutConfig,
+    MapFiles,
+    MaskFiles,
+    as_dataset_error,
+    id_table,
+)
+from training.data.map_files import read_depth_cm, read_normals
 from training.tasks.segmentation import COARSE7
 
 log = logging.getLogger(__name__)
 
 MASK_KINDS = {DRIVABLE.name: 'drivable', SEMANTIC.name: 'sem_seg', LANE.name: 'lane'}
 """Folder below `labels/` by task."""
+
+MAP_READERS = {DEPTH.name: read_depth_cm, NORMALS.name: read_normals}
+"""By task, which is also the folder below `labels/`."""
 
 LANE_BACKGROUND = 1 << 3
 LANE_USED_BITS = 0b0011_1111
@@ -56,16 +69,26 @@ def index(config: LayoutConfig, split: str) -> Index:
         with as_dataset_error():
             found = scalabel_frames(box_file)
         frames = {f['name']: f for f in found if fnmatch(f['name'], config.pattern)}
-    return Index(images, frames, masks, box_file, f'{config.folder}/images/*/{split}')
+    maps = {}
+    for task, read in MAP_READERS.items():
+        paths = _by_image(labels / task / 'maps' / split, config.pattern)
+        if paths:
+            maps[task] = MapFiles(paths, read)
+    folders = f'{config.folder}/images/*/{split}'
+    return Index(images, frames, masks, box_file, folders, maps=maps)
 
 
 def mask_files(config: LayoutConfig, split: str, task: str) -> MaskFiles:
     """The masks of a task by image name."""
     kind = config.semantic_masks if task == SEMANTIC.name else MASK_KINDS[task]
     folder = config.folder / 'labels' / kind / 'masks' / split
+    return MaskFiles(_by_image(folder, config.pattern), _table(task, config))
+
+
+def _by_image(folder: Path, pattern: str) -> dict[str, Path]:
+    """PNG files of a folder by the name of their image."""
     paths = {f'{path.stem}{IMAGE_SUFFIX}': path for path in sorted(folder.glob('*.png'))}
-    kept = {name: path for name, path in paths.items() if fnmatch(name, config.pattern)}
-    return MaskFiles(kept, _table(task, config))
+    return {name: path for name, path in paths.items() if fnmatch(name, pattern)}
 
 
 def splits(folder: Path) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from mtl_perception.tasks import TASKS
+from mtl_perception.tasks import ALL_TASKS
 from training.config import ConfigError, load_config
 from training.data import bdd100k
 from training.data.audit import Finding, SplitAudit, audit, shared_pictures
@@ -29,6 +29,8 @@ from training.data.sample import DatasetError
 SHOWN = 10
 """Findings of a kind that are printed; the JSON holds all."""
 SPLITS = ('train', 'val', 'test')
+CHECKED = ('bdd100k', 'coco')
+"""Kinds of data sets whose files are looked at one by one."""
 
 
 def check(
@@ -40,6 +42,11 @@ def check(
     """
     audits, findings = [], []
     for config in configs:
+        if config.kind not in CHECKED:
+            raise DatasetError(
+                f'data set {config.name!r} is of kind {config.kind!r}, and only {CHECKED} can be '
+                f'checked; its files are checked as they are read'
+            )
         names = splits(config)
         if not names and not config.optional:
             findings.append(Finding('no split', config.root, 'no images/*/{train,val,test}'))
@@ -66,7 +73,7 @@ def splits(config: LayoutConfig) -> list[str]:
 
 def labelled_table(audits: Sequence[SplitAudit]) -> Table:
     """Images by task, a row a split."""
-    tasks = [t for t in (*TASKS, 'coarse7') if any(one.labelled[t] for one in audits)]
+    tasks = [t for t in (*ALL_TASKS, 'coarse7') if any(one.labelled[t] for one in audits)]
     table = Table(title='images labelled for')
     for heading in ('data set', 'split', 'images', *tasks):
         table.add_column(heading, justify='left' if heading in ('data set', 'split') else 'right')
@@ -79,9 +86,9 @@ def labelled_table(audits: Sequence[SplitAudit]) -> Table:
 def class_table(audits: Sequence[SplitAudit], task: str) -> Table:
     """Boxes, images or pixels by class, a column a split."""
     names = list(dict.fromkeys(name for one in audits for name in one.classes.get(task, ())))
-    order = {name: i for i, name in enumerate(TASKS[task].classes if task in TASKS else ())}
+    order = {name: i for i, name in enumerate(ALL_TASKS[task].classes if task in ALL_TASKS else ())}
     names.sort(key=lambda name: (order.get(name, len(order)), name))
-    masks = task not in TASKS or TASKS[task].kind == 'segmentation'
+    masks = task not in ALL_TASKS or ALL_TASKS[task].kind == 'segmentation'
     table = Table(title=f'{task}: {"share of pixels" if masks else "count"} by class')
     table.add_column('class')
     shown = [one for one in audits if one.classes.get(task)]

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mtl_perception.replay.ground_truth.label_files import Frame, scalabel_frames
 from mtl_perception.replay.ground_truth.labels import NOT_SCORED, RENAMED
-from mtl_perception.tasks import DETECTION, TASKS
+from mtl_perception.tasks import ALL_TASKS, DETECTION
 from training.data.index import (
     UNKNOWN,
     CocoConfig,
@@ -100,8 +100,8 @@ def _masks(
 ) -> MaskFiles:
     """Masks of one task, joined to the images by path without suffix."""
     where = f'data set {config.name!r}: coco.masks.{task}'
-    if task not in TASKS or TASKS[task].kind != 'segmentation':
-        known = [name for name, known in TASKS.items() if known.kind == 'segmentation']
+    if task not in ALL_TASKS or ALL_TASKS[task].kind != 'segmentation':
+        known = [name for name, known in ALL_TASKS.items() if known.kind == 'segmentation']
         raise DatasetError(f'{where}: not a segmentation task, expected some of {known}')
     folder = config.folder / entry.folder.format(split=split)
     if not folder.is_dir():
@@ -117,10 +117,10 @@ def _masks(
 
 def _table(task: str, entry: MaskConfig, where: str) -> NDArray[np.uint8]:
     """The id table of a mask configuration."""
-    other = mask_code(TASKS[task], entry.other, f'{where}.other') if entry.other else UNKNOWN
+    other = mask_code(ALL_TASKS[task], entry.other, f'{where}.other') if entry.other else UNKNOWN
     table = np.full(256, other, np.uint8)
     for value, meaning in entry.ids.items():
         if not 0 <= value <= 255:
             raise DatasetError(f'{where}.ids: {value} is no value of an 8-bit mask')
-        table[value] = mask_code(TASKS[task], meaning, f'{where}.ids[{value}]')
+        table[value] = mask_code(ALL_TASKS[task], meaning, f'{where}.ids[{value}]')
     return table

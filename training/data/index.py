@@ -6,7 +6,7 @@ reads samples from it, `check.py` looks for faults in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.replay.ground_truth.label_files import Frame, LabelError
-from mtl_perception.tasks import UNLABELLED, Task
+from mtl_perception.replay.ground_truth.labels import read_mask
+from mtl_perception.tasks import DETECTION, UNLABELLED, Task
+from training.data.pictures import picture_size, read_picture
 from training.data.sample import DatasetError
 from training.tasks.segmentation import GROUPS
 
@@ -63,10 +65,10 @@ class CocoConfig:
 class LayoutConfig:
     """Where a data set lies and what its labels mean.
 
-    kind: `bdd100k` or `coco`. pattern picks image names; labelled keeps images that have a label of
-    one of these tasks. weight is the share of training draws. repeat_threshold: t of repeat-factor
-    sampling over the classes of repeat_tasks (`sampling.py`), 0 draws uniformly. An optional data
-    set that is not there is left out, with a log line.
+    kind: a name of `layout.LAYOUTS`. pattern picks image names; labelled keeps images that have a
+    label of one of these tasks. weight is the share of training draws. repeat_threshold: t of
+    repeat-factor sampling over the classes of repeat_tasks (`sampling.py`), 0 draws uniformly. An
+    optional data set that is not there is left out, with a log line.
 
     For `bdd100k`: semantic_masks is the folder of the semantic labels, for `coarse7` its ids are
     class sets; drivable_split False says that the masks know road and background only, so that road
@@ -109,14 +111,37 @@ class MaskFiles:
 
     paths: Mapping[str, Path]
     table: NDArray[np.uint8]
+    read: Callable[[Path], NDArray[np.uint8]] = read_mask
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """How a data set's images are read, as by the functions of `pictures.py`."""
+
+    size: Callable[[Path], tuple[int, int]] = picture_size
+    read: Callable[[Path, int], NDArray[np.uint8]] = read_picture
+
+
+@dataclass(frozen=True)
+class MapFiles:
+    """Depth or normals: image name -> file, and what reads one.
+
+    read gives float32, metres [H, W] or vectors [H, W, 3], zeros where unknown; it raises
+    DatasetError (`map_files.py` has the usual forms).
+    """
+
+    paths: Mapping[str, Path]
+    read: Callable[[Path], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
 class Index:
     """One split by image name. A frame or mask may lack its image, an image its labels.
 
-    box_file is where the frames stand, for messages. folders are where images were looked for.
-    boxed: the frames tell boxes, so that one without any is empty, not unlabelled.
+    maps: depth and normals by task. labels: by task class ids that no frame tells. detection: the
+    task of the boxes. box_file is where the frames stand, for messages. folders are
+    where images were looked for. boxed: the frames tell boxes, so that one without any is empty,
+    not unlabelled.
     """
 
     images: Mapping[str, Path]
@@ -125,6 +150,10 @@ class Index:
     box_file: Path | None
     folders: str
     boxed: bool = True
+    maps: Mapping[str, MapFiles] = field(default_factory=dict)
+    pictures: Pictures = field(default_factory=Pictures)
+    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    detection: Task = DETECTION
 
 
 def id_table(classes: int) -> NDArray[np.uint8]:

@@ -15,18 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.replay.ground_truth.label_files import Frame
-from mtl_perception.replay.ground_truth.labels import read_mask, truth_boxes
-from mtl_perception.tasks import DETECTION, SCENE, TASKS, TIME_OF_DAY, WEATHER
-from training.data import bdd100k, coco
+from mtl_perception.replay.ground_truth.labels import truth_boxes
+from mtl_perception.tasks import ALL_TASKS, DETECTION, SCENE, TIME_OF_DAY, WEATHER, Task
+from training.data import bdd100k, cityscapes, coco, nyuv2, office31, voc
 from training.data.index import (
     UNKNOWN,
     CocoConfig,
     Index,
     LayoutConfig,
+    MapFiles,
     MaskConfig,
+    MaskFiles,
     as_dataset_error,
 )  # fmt: skip
-from training.data.pictures import largest_shrink, picture_size, read_picture
+from training.data.pictures import largest_shrink
 from training.data.sample import Boxes, DatasetError, Sample
 
 __all__ = [
@@ -41,6 +43,10 @@ ATTRIBUTES = (WEATHER, SCENE, TIME_OF_DAY)
 LAYOUTS: dict[str, Callable[[LayoutConfig, str], Index]] = {
     'bdd100k': bdd100k.index,
     'coco': coco.index,
+    'nyuv2': nyuv2.index,
+    'cityscapes': cityscapes.index,
+    'voc': voc.index,
+    'office31': office31.index,
 }
 
 
@@ -57,6 +63,10 @@ class Layout:
         self.split = split
         index = open_index(config, split)
         self.masks = index.masks
+        self.maps = index.maps
+        self.detection = index.detection
+        self._pictures = index.pictures
+        self.labels = index.labels
         names = sorted(index.images)
         if config.labelled:
             names = [name for name in names if _tasks(index, name) & set(config.labelled)]
@@ -70,7 +80,10 @@ class Layout:
         self.paths = [index.images[name] for name in names]
         self._boxed = np.array([index.boxed and name in index.frames for name in names])
         self._attributes = np.full((len(names), len(ATTRIBUTES)), -1, np.int8)
-        rows = [box_rows(index.frames.get(name, {}), f'{index.box_file}: {name}') for name in names]
+        rows = [
+            box_rows(index.frames.get(name, {}), f'{index.box_file}: {name}', index.detection)
+            for name in names
+        ]
         for row, name in enumerate(names):
             self._attributes[row] = _attributes(index.frames.get(name, {}))
         self._first = np.cumsum([0, *(len(boxes.labels) for boxes in rows)])
@@ -83,30 +96,52 @@ class Layout:
 
     def size(self, index: int) -> tuple[int, int]:
         """Width and height of an image, without decoding it; raises DatasetError."""
-        return picture_size(self.paths[index])
+        return self._pictures.size(self.paths[index])
 
     def tasks(self, index: int) -> set[str]:
         """Names of the tasks that the index-th image is labelled for."""
         name = self.names[index]
-        found = {task for task, files in self.masks.items() if name in files.paths}
+        found = _files_of(name, self.masks, self.maps)
         found |= {
             task.name
             for task, value in zip(ATTRIBUTES, self._attributes[index], strict=True)
             if value >= 0
         }
-        return found | ({DETECTION.name} if self._boxed[index] else set())
+        found |= {task for task, ids in self.labels.items() if name in ids}
+        return found | ({self.detection.name} if self._boxed[index] else set())
+
+    def labelled(self) -> set[str]:
+        """Tasks that any image of the split is labelled for."""
+        files: dict[str, MaskFiles | MapFiles] = {**self.masks, **self.maps}
+        names = set(self.names)
+        found = {task for task, each in files.items() if not names.isdisjoint(each.paths)}
+        found |= {task for task, ids in self.labels.items() if not names.isdisjoint(ids)}
+        told = [bool((column >= 0).any()) for column in self._attributes.T]
+        found |= {task.name for task, any_told in zip(ATTRIBUTES, told, strict=True) if any_told}
+        return found | ({self.detection.name} if self._boxed.any() else set())
 
     def classes(self, index: int, task: str) -> NDArray[np.int64]:
-        """Class ids of a task that an image shows; for a segmentation task its mask is read."""
-        if task == DETECTION.name:
+        """Class ids of a task that an image shows; for a segmentation task its mask is read.
+
+        Raises DatasetError for a task without classes.
+        """
+        if task == self.detection.name:
             boxes = self.boxes(index)
             return np.unique(boxes.labels[~boxes.ignored])
+        if task in self.labels:
+            label = self.labels[task].get(self.names[index])
+            return np.array([] if label is None else [label], np.int64)
         for column, attribute in enumerate(ATTRIBUTES):
             if attribute.name == task:
                 value = self._attributes[index, column]
                 return np.array([value] if value >= 0 else [], np.int64)
+        if task not in self.masks:
+            raise DatasetError(
+                f'data set {self.config.name!r}: task {task!r} has no classes in its labels; '
+                f'expected one with boxes, masks or image attributes'
+            )
         mask = self._mask(task, self.names[index], self.size(index))
-        values = np.bincount(mask.ravel(), minlength=256)[: len(TASKS[task].classes)]
+        values = np.bincount(mask.ravel(), minlength=256)[: len(ALL_TASKS[task].classes)]
         return np.flatnonzero(values)
 
     def boxes(self, index: int) -> Boxes:
@@ -126,7 +161,7 @@ class Layout:
         name, path = self.names[index], self.paths[index]
         width, height = self.size(index)
         shrink = largest_shrink(scale)
-        image = read_picture(path, shrink)
+        image = self._pictures.read(path, shrink)
         if image.shape[:2] == (height, width):
             shrink = 1
         elif image.shape[:2] != (-(-height // shrink), -(-width // shrink)):
@@ -138,18 +173,27 @@ class Layout:
             name,
             self.config.name,
             image,
-            {DETECTION.name: self.boxes(index)} if DETECTION.name in wanted else {},
+            {t: self.boxes(index) for t in [self.detection.name] if t in wanted},
             {t: self._mask(t, name, (width, height)) for t in self.masks if t in wanted},
             {
                 task.name: int(value)
                 for task, value in zip(ATTRIBUTES, self._attributes[index], strict=True)
                 if task.name in wanted
-            },
+            }
+            | {t: ids[name] for t, ids in self.labels.items() if t in wanted},
+            {t: self._map(t, name, (width, height)) for t in self.maps if t in wanted},
             shrink,
         )
 
     def _mask(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        return mask_of(self.masks[task].paths[name], self.masks[task].table, size)
+        return mask_of(self.masks[task], name, size)
+
+    def _map(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.float32]:
+        path = self.maps[task].paths[name]
+        values = self.maps[task].read(path)
+        if values.shape[:2] != size[::-1]:
+            raise DatasetError(f'{path}: {task} is {values.shape[:2]}, its image is {size[::-1]}')
+        return values
 
     def _leave_out_inverted(self) -> None:
         """Boxes whose corners are exchanged or not finite would poison a loss."""
@@ -192,9 +236,11 @@ def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Layout]:
     return layouts
 
 
-def box_rows(frame: Frame, where: str) -> Boxes:
+def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:
     """Truth boxes of a frame; raises DatasetError, naming `where`, on a malformed label."""
     try:
+        if task is not DETECTION:
+            return _own_boxes(frame, task)
         truth = truth_boxes(frame.get('labels') or [])
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DatasetError(
@@ -205,10 +251,22 @@ def box_rows(frame: Frame, where: str) -> Boxes:
     return Boxes(truth.boxes, np.array(ids, np.int64), truth.ignore)
 
 
-def mask_of(path: Any, table: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+def _own_boxes(frame: Frame, task: Task) -> Boxes:
+    """Of another task than BDD100K's, whose categories are the task's classes."""
+    labels = frame.get('labels') or []
+    corners = [[label['box2d'][key] for key in ('x1', 'y1', 'x2', 'y2')] for label in labels]
+    return Boxes(
+        np.array(corners, np.float32).reshape(-1, 4),
+        np.array([task.classes.index(label['category']) for label in labels], np.int64),
+        np.array([bool(label['attributes'].get('ignored')) for label in labels], bool),
+    )
+
+
+def mask_of(files: MaskFiles, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read a mask and translate its ids; raises DatasetError on a wrong size and unknown ids."""
+    path, table = files.paths[name], files.table
     with as_dataset_error():
-        mask = read_mask(path)
+        mask = files.read(path)
     width, height = size
     if mask.shape != (height, width):
         raise DatasetError(f'{path}: mask is {mask.shape}, its image is {(height, width)}')
@@ -224,12 +282,19 @@ def mask_of(path: Any, table: NDArray[np.uint8], size: tuple[int, int]) -> NDArr
 
 def _tasks(index: Index, name: str) -> set[str]:
     """Tasks that an image has labels for, before the labels are read into arrays."""
-    found = {task for task, files in index.masks.items() if name in files.paths}
+    found = _files_of(name, index.masks, index.maps)
+    found |= {task for task, ids in index.labels.items() if name in ids}
     if name in index.frames:
-        found |= {DETECTION.name} if index.boxed else set()
+        found |= {index.detection.name} if index.boxed else set()
         values = _attributes(index.frames[name])
         found |= {task.name for task, v in zip(ATTRIBUTES, values, strict=True) if v >= 0}
     return found
+
+
+def _files_of(name: str, masks: Mapping[str, MaskFiles], maps: Mapping[str, MapFiles]) -> set[str]:
+    """Tasks that have a file for an image."""
+    files: dict[str, MaskFiles | MapFiles] = {**masks, **maps}
+    return {task for task, found in files.items() if name in found.paths}
 
 
 def _attributes(frame: Mapping[str, Any]) -> list[int]:

@@ -51,6 +51,12 @@ class Draws(Dataset[Sample]):
         self.config = config
         self.seed = seed
         self.tasks = tasks
+        for task in sorted(set(tasks or ()).difference(*(layout.labelled() for layout in layouts))):
+            log.warning(
+                'task %r: no image of %s is labelled for it, so it learns nothing; generated '
+                'scenes of before version 2 have no depth and no normals: draw them again',
+                task, [layout.config.name for layout in layouts],
+            )  # fmt: skip
         weights = np.array([layout.config.weight for layout in layouts], np.float64)
         self.shares = weights / weights.sum()
         self.cumulative = [_cumulative(layout) for layout in layouts]

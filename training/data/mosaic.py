@@ -1,8 +1,8 @@
 """Four images in one (Bochkovskiy et al., "YOLOv4", 2020), labelled as partially as they are.
 
 The mosaic is labelled for a task that any of its tiles is labelled for. A tile without that label
-is an ignored region (boxes) or unlabelled pixels (masks), so nothing in it counts as background.
-There is no such thing as a partly labelled image attribute: a mosaic has none.
+is an ignored region (boxes) or unlabelled pixels (masks, maps), so nothing in it counts as
+background. There is no such thing as a partly labelled image attribute: a mosaic has none.
 """
 
 from __future__ import annotations
@@ -52,11 +52,16 @@ def join(parts: Sequence[Sample], tiles: Sequence[Tile]) -> Sample:
         image[place] = part.image
         for task, mask in part.masks.items():
             masks[task][place] = mask
+    shapes = {task: values.shape[2:] for part in parts for task, values in part.maps.items()}
+    maps = {task: np.zeros((height, width, *shapes[task]), np.float32) for task in sorted(shapes)}
+    for part, (top, left, tall, wide) in zip(parts, tiles, strict=True):
+        for task, values in part.maps.items():
+            maps[task][top : top + tall, left : left + wide] = values
     box_tasks = sorted({task for part in parts for task in part.boxes})
     boxes = {task: _joined(task, parts, tiles) for task in box_tasks}
     names = '+'.join(part.name for part in parts)
     sources = '+'.join(dict.fromkeys(part.source for part in parts))
-    return Sample(names, sources, image, boxes, masks)
+    return Sample(names, sources, image, boxes, masks, maps=maps)
 
 
 def _joined(task: str, parts: Sequence[Sample], tiles: Sequence[Tile]) -> Boxes:

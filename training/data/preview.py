@@ -2,8 +2,9 @@
 
 A row a draw, exactly as the loader yields it: the image with boxes (ignored regions dashed and
 hatched), then each segmentation task of the configuration tinted on it (grey hatching: unlabelled;
-coloured stripes: one of several classes). The caption names source and image, the attributes, and
-what the draw is not labelled for. `--split val` shows whole images instead.
+coloured stripes: one of several classes), depth and normals beside it. The caption names source and
+image, the attributes, and what the draw is not labelled for. `--split val` shows whole images
+instead.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.tasks import TASKS, UNLABELLED, Task
+from mtl_perception.tasks import ALL_TASKS, UNLABELLED, Task
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import open_layouts
 from training.data.loader import Draws
@@ -34,6 +35,8 @@ GAP = 6
 DARK: Colour = (24, 26, 30)
 TEXT: Colour = (235, 235, 235)
 GREY: Colour = (150, 150, 150)
+DRAWN_FARTHEST = 100.0
+"""Metres."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -66,9 +69,21 @@ def strip(sample: Sample, tasks: Sequence[Task]) -> Image:
             mask = sample.masks.get(task.name)
             none = np.full(image.shape[:2], UNLABELLED, np.uint8)
             panels.append(tinted(image, none if mask is None else mask, task))
+        elif task.kind in ('depth', 'normals') and task.name in sample.maps:
+            panels.append(coloured(sample.maps[task.name]))
     gap = np.full((len(image), GAP, 3), DARK, np.uint8)
     joined = np.hstack([part for panel in panels for part in (panel, gap)])
     return np.vstack([_caption(sample, tasks, joined.shape[1]), joined, gap_row(joined)])
+
+
+def coloured(values: NDArray[np.float32]) -> Image:
+    """Metres [H, W], near is red and far is blue by logarithm; vectors [H, W, 3] as RGB."""
+    if values.ndim == 3:
+        return np.where(values.any(-1, keepdims=True), values * 127 + 128, 0).astype(np.uint8)
+    known = values > 0
+    near = 1 - np.clip(np.log(np.maximum(values, 1e-3)) / np.log(DRAWN_FARTHEST), 0, 1)
+    bgr = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
+    return np.where(known[..., None], bgr[..., ::-1], 0).astype(np.uint8)
 
 
 def gap_row(image: Image) -> Image:
@@ -123,8 +138,8 @@ def _samples(config: RunConfig, split: str, count: int) -> Iterator[Sample]:
 
 
 def _caption(sample: Sample, tasks: Sequence[Task], width: int) -> Image:
-    labels = [f'{task}: {TASKS[task].classes[label]}' for task, label in sample.classes.items()]
-    labelled = {*sample.boxes, *sample.masks, *sample.classes}
+    labels = [f'{task}: {ALL_TASKS[task].classes[label]}' for task, label in sample.classes.items()]
+    labelled = {*sample.boxes, *sample.masks, *sample.classes, *sample.maps}
     missing = [task.name for task in tasks if task.name not in labelled]
     lines = (
         f'{sample.source}  {sample.name}',

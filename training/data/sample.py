@@ -35,9 +35,10 @@ class Sample:
     """One image and the labels it has; a task that is absent is unlabelled, not empty.
 
     image: uint8 [H, W, 3] RGB. boxes: task -> Boxes in pixels of this image. masks: task -> uint8
-    [H, W], coded as in `training.tasks.segmentation`. classes: task -> class id. shrink: boxes and
-    masks count pixels of an image this many times as large. broken: what was to be drawn instead
-    and could not be read.
+    [H, W], coded as in `training.tasks.segmentation`. classes: task -> class id. maps: task ->
+    float32, depth [H, W] in metres and normals [H, W, 3] as in `training.tasks`, zeros where
+    unknown. shrink: boxes, masks and maps count pixels of an image this many times as large.
+    broken: what was to be drawn instead and could not be read.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Sample:
     boxes: Mapping[str, Boxes] = field(default_factory=dict)
     masks: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     classes: Mapping[str, int] = field(default_factory=dict)
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     shrink: int = 1
     broken: tuple[str, ...] = ()
 
@@ -73,6 +75,8 @@ def collate(samples: Sequence[Sample], tasks: Sequence[str]) -> Batch:
 def _target(sample: Sample, task: str) -> Any:
     if task in sample.masks:
         return torch.from_numpy(sample.masks[task])
+    if task in sample.maps:
+        return torch.from_numpy(sample.maps[task])
     if task in sample.classes:
         return sample.classes[task]
     if task in sample.boxes:

@@ -2,7 +2,8 @@
 
 The renderer is `mtl_perception.scenes`; here its frames become a folder in BDD100K layout, so that
 one loader serves real and generated data. Every frame is a world of its own; train and val use
-disjoint seeds.
+disjoint seeds. `scenes.json` says which version of the labels a folder holds: those before 2 had
+neither depth nor normals, and are drawn again under another name or over the old ones.
 """
 
 from __future__ import annotations
@@ -22,8 +23,12 @@ import cv2
 from rich.progress import track
 
 from mtl_perception.scenes import SceneFrame, random_scene
-from mtl_perception.tasks import DETECTION
+from mtl_perception.tasks import DEPTH, DETECTION, DRIVABLE, NORMALS, SEMANTIC
+from training.data.bdd100k import MASK_KINDS
+from training.data.map_files import write_depth_cm, write_normals
 
+VERSION = 2
+ABOUT = 'scenes.json'
 SPLIT_SEEDS = {'train': 1_000_000, 'val': 2_000_000}
 JPEG_QUALITY = 92
 
@@ -32,7 +37,7 @@ def write_split(
     output: Path, split: str, count: int, width: int, height: int, workers: int
 ) -> None:
     """Render `count` frames of a split into `output`; the label file is written last."""
-    for folder in _folders(output, split):
+    for folder in _folders(output, split).values():
         folder.mkdir(parents=True, exist_ok=True)
     render = partial(_write_frame, output, split, width, height)
     with ExitStack() as stack:
@@ -64,23 +69,29 @@ def scalabel_frame(name: str, frame: SceneFrame) -> dict[str, Any]:
     }
 
 
-def _folders(output: Path, split: str) -> tuple[Path, Path, Path]:
-    return (
-        output / 'images' / '100k' / split,
-        output / 'labels' / 'drivable' / 'masks' / split,
-        output / 'labels' / 'sem_seg' / 'masks' / split,
-    )
+def _folders(output: Path, split: str) -> dict[str, Path]:
+    """By task, and of the images."""
+    labels = output / 'labels'
+    masks = (DRIVABLE.name, SEMANTIC.name)
+    return {
+        'images': output / 'images' / '100k' / split,
+        **{task: labels / MASK_KINDS[task] / 'masks' / split for task in masks},
+        **{task: labels / task / 'maps' / split for task in (DEPTH.name, NORMALS.name)},
+    }
 
 
 def _write_frame(output: Path, split: str, width: int, height: int, index: int) -> dict[str, Any]:
     cv2.setNumThreads(1)
     frame = random_scene(SPLIT_SEEDS[split] + index, width, height)
-    images, drivable, semantic = _folders(output, split)
+    folders = _folders(output, split)
     name = f'scene_{index:06d}'
     bgr = frame.image[..., ::-1]
-    cv2.imwrite(str(images / f'{name}.jpg'), bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    cv2.imwrite(str(drivable / f'{name}.png'), frame.drivable)
-    cv2.imwrite(str(semantic / f'{name}.png'), frame.semantic)
+    picture = str(folders['images'] / f'{name}.jpg')
+    cv2.imwrite(picture, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    cv2.imwrite(str(folders[DRIVABLE.name] / f'{name}.png'), frame.drivable)
+    cv2.imwrite(str(folders[SEMANTIC.name] / f'{name}.png'), frame.semantic)
+    write_depth_cm(folders[DEPTH.name] / f'{name}.png', frame.depth)
+    write_normals(folders[NORMALS.name] / f'{name}.png', frame.normals)
     return scalabel_frame(f'{name}.jpg', frame)
 
 
@@ -94,8 +105,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--height', type=int, default=360)
     parser.add_argument('--workers', type=int, default=2)
     args = parser.parse_args(argv)
+    about = args.output / ABOUT
+    about.unlink(missing_ok=True)  # until all is drawn
     for split, count in (('train', args.train), ('val', args.val)):
         write_split(args.output, split, count, args.width, args.height, args.workers)
+    size = {'train': args.train, 'val': args.val, 'width': args.width, 'height': args.height}
+    about.write_text(json.dumps({'version': VERSION, **size}) + '\n', 'utf-8')
     print(f'{args.train} + {args.val} generated scenes in {args.output}')
     return 0
 

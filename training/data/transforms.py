@@ -3,6 +3,10 @@
 One affine map (scale, shift, flip) is drawn and applied to image, masks and boxes alike; then the
 looks of weather, night and camera (`weather.py`) and colour. Drivable labels stay true under a flip
 because direct and alternative are relative to the own lane.
+
+Depth under the random part of the scale, `zoom`: an image that is enlarged shows its things as if
+they were nearer, so metres are divided by it (as MTAN does); the letterbox's own scale is what the
+deployed network sees too and leaves metres alone. A mirrored normal changes the sign of its x.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.letterbox import Letterbox
-from mtl_perception.tasks import LANE, UNLABELLED
+from mtl_perception.tasks import ALL_TASKS, LANE, UNLABELLED
 from training.data import weather
 from training.data.sample import Boxes, Sample
 
@@ -71,7 +75,10 @@ class AugmentConfig:
 
 @dataclass(frozen=True)
 class View:
-    """The map from pixels of a labelled image to a crop of height x width: scale, shift, flip."""
+    """The map from pixels of a labelled image to a crop of height x width: scale, shift, flip.
+
+    zoom: the part of the scale by which things look nearer than they are.
+    """
 
     scale: float
     x: float
@@ -79,6 +86,7 @@ class View:
     flip: bool
     height: int
     width: int
+    zoom: float = 1.0
 
     @classmethod
     def draw(
@@ -92,11 +100,12 @@ class View:
         width, height = size
         crop_height, crop_width = crop or (config.height, config.width)
         fit = Letterbox.fit(width, height, config.input_width, config.input_height)
-        scale = fit.scale_x * factor * rng.uniform(config.scale_min, config.scale_max)
+        zoom = factor * rng.uniform(config.scale_min, config.scale_max)
+        scale = fit.scale_x * zoom
         # The crop may overhang the scaled image by a tenth of itself, so that borders are seen too.
         x = _offset(rng, width * scale, crop_width)
         y = _offset(rng, height * scale, crop_height)
-        return cls(scale, x, y, bool(rng.random() < config.flip), crop_height, crop_width)
+        return cls(scale, x, y, bool(rng.random() < config.flip), crop_height, crop_width, zoom)
 
     @property
     def edges(self) -> NDArray[np.float64]:
@@ -127,8 +136,21 @@ class View:
             masks[task] = _uint8(
                 cv2.warpAffine(fine, centres, size, flags=cv2.INTER_NEAREST, borderValue=UNLABELLED)
             )
+        maps = {}
+        for task, values in sample.maps.items():
+            warped = cv2.warpAffine(values, centres, size, flags=cv2.INTER_NEAREST)
+            maps[task] = self._seen(ALL_TASKS[task].kind, warped)
         boxes = {task: self._move(b) for task, b in sample.boxes.items()}
-        return replace(sample, image=image, masks=masks, boxes=boxes, shrink=1)
+        return replace(sample, image=image, masks=masks, maps=maps, boxes=boxes, shrink=1)
+
+    def _seen(self, kind: str, values: object) -> NDArray[np.float32]:
+        """Numbers of a map as this view changes them."""
+        seen = np.asarray(values, np.float32)
+        if kind == 'depth':
+            seen /= self.zoom
+        elif self.flip:
+            seen[..., 0] *= -1
+        return seen
 
     def _move(self, boxes: Boxes) -> Boxes:
         """Boxes clipped to the crop; slivers become ignored, what is outside goes."""

@@ -24,7 +24,9 @@ def network_cost(network: MultiTaskNetwork, height: int, width: int) -> dict[str
     """Parameters and operations of one image, of the whole and of each part.
 
     `gflop` counts a multiplication and an addition as two, over convolutions and matrix products
-    (torch's FlopCounterMode); papers that count one have half of it, which is `gmac`.
+    (torch's FlopCounterMode); papers that count one have half of it, which is `gmac`. Where a head
+    runs the trunk by itself (`sharing/visiting.py`), its part holds that run, and the trunk's holds
+    all of them: parts then overlap. A network on the meta device is counted without being run.
     """
     device = next(network.parameters()).device
     image = torch.zeros(1, height, width, 3, dtype=torch.uint8, device=device)
@@ -34,7 +36,7 @@ def network_cost(network: MultiTaskNetwork, height: int, width: int) -> dict[str
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
         deployed(image)
     counts = counter.get_flop_counts()
-    parts = {'trunk': network.trunk, 'neck': network.neck}
+    parts = {name: part for name, part in network.named_children() if name != 'heads'}
     parts |= {f'heads.{task.name}': network.head(task.name) for task in network.tasks}
     flop = {
         name: sum(counts.get(f'{type(deployed).__name__}.network.{name}', {}).values())

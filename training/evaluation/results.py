@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mtl_perception.replay.runs.run import FrameRecord, new_metrics
-from mtl_perception.tasks import DRIVABLE, Task
+from mtl_perception.tasks import DRIVABLE, RESEARCH, Task
 from training.evaluation.scoring import COARSE, scored_tasks
 from training.evaluation.yolop import YolopStyle
 
@@ -19,7 +19,20 @@ HEADLINES = {
     'weather': ('accuracy',),
     'scene': ('accuracy',),
     'timeofday': ('accuracy',),
+    'depth': ('delta1', 'abs_error', 'rel_error'),
+    'normals': ('within_11_25', 'mean_error'),
 }
+"""By task, the figures that stand for it; the first is a share, and higher is better."""
+
+_BY_KIND = {
+    'detection': HEADLINES['detection'],
+    'segmentation': HEADLINES['semantic'],
+    'classification': HEADLINES['scene'],
+}
+HEADLINES |= {name: _BY_KIND[task.kind] for name, task in RESEARCH.items()}
+
+ERRORS = frozenset({'abs_error', 'rel_error', 'mean_error'})
+"""Of these, lower is better: they are shown, and choose no weights."""
 
 
 def source_results(records: Iterable[FrameRecord], tasks: Iterable[Task]) -> dict[str, Any]:

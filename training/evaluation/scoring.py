@@ -19,13 +19,15 @@ from numpy.typing import NDArray
 from mtl_perception.pipeline import Frame, Pipeline, Result
 from mtl_perception.replay.runs.bag_replay import answers_digest
 from mtl_perception.replay.runs.run import FrameRecord, frame_key
+from mtl_perception.replay.scoring.depth import DepthMetric
 from mtl_perception.replay.scoring.metrics import (
     ClassificationMetric,
     DetectionMetric,
     Metric,
     SegmentationMetric,
 )
-from mtl_perception.tasks import DRIVABLE, SEMANTIC, TASKS, UNLABELLED, Task
+from mtl_perception.replay.scoring.normals import NormalsMetric
+from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout
 from training.data.sample import Sample
@@ -76,14 +78,14 @@ COARSE = {
 
 def scored_tasks(tasks: Iterable[Task]) -> tuple[Task, ...]:
     """The tasks that records of a model with these tasks hold pieces of."""
-    known = [task for task in tasks if task.name in TASKS]
+    known = [task for task in tasks if task.name in ALL_TASKS]
     return (*known, *(COARSE[task.name].task for task in known if task.name in COARSE))
 
 
 def told_apart(layout: Layout, task: str) -> bool:
     """Whether the masks of a data set tell all classes of a segmentation task apart."""
     table = layout.masks[task].table
-    return not ((table >= len(TASKS[task].classes)) & (table < UNKNOWN)).any()
+    return not ((table >= len(ALL_TASKS[task].classes)) & (table < UNKNOWN)).any()
 
 
 def chosen(layout: Layout, limit: int | None) -> list[int]:
@@ -93,7 +95,7 @@ def chosen(layout: Layout, limit: int | None) -> list[int]:
 
 
 def fingerprint(layout: Layout, indices: Iterable[int]) -> str:
-    """Sha256 over names and labels of some images; of masks their files' sizes and times."""
+    """Sha256 over names and labels of some images; of mask and map files the sizes and times."""
     digest = hashlib.sha256()
     for index in indices:
         name, boxes = layout.names[index], layout.boxes(index)
@@ -102,9 +104,13 @@ def fingerprint(layout: Layout, indices: Iterable[int]) -> str:
             digest.update(np.ascontiguousarray(array).data)
         for task in ATTRIBUTES:
             digest.update(layout.classes(index, task.name).data)
-        for files in layout.masks.values():
-            if name in files.paths:
-                status = files.paths[name].stat()
+        for task_name in sorted(layout.tasks(index) & layout.labels.keys()):
+            digest.update(layout.classes(index, task_name).data)
+        for paths in [files.paths for files in layout.masks.values()] + [
+            files.paths for files in layout.maps.values()
+        ]:
+            if name in paths:
+                status = paths[name].stat()
                 digest.update(f'{status.st_size} {status.st_mtime_ns}'.encode())
     return digest.hexdigest()
 
@@ -122,7 +128,7 @@ def score_layout(
 
     `answered` sees each sample with what was answered about it.
     """
-    known = {task.name for task in pipeline.tasks} & TASKS.keys()
+    known = {task.name for task in pipeline.tasks} & ALL_TASKS.keys()
     fine = {name for name in layout.masks if name in COARSE and told_apart(layout, name)}
     for index, sample in _loaded(layout, indices):
         wanted = known & layout.tasks(index) or known
@@ -133,7 +139,7 @@ def score_layout(
         yield FrameRecord(
             layout.config.name, '', index, index * STEP_NS, sample.name, (width, height),
             answers_digest(index * STEP_NS, result),
-            {name: TASKS[name].classes[label] for name, label in sample.classes.items()},
+            {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()},
             result.timings_ms,
             pieces(frame_key(layout.config.name, '', index), sample, result, fine),
         )  # fmt: skip
@@ -145,7 +151,7 @@ def pieces(key: str, sample: Sample, result: Result, fine: Iterable[str]) -> dic
     height, width = sample.image.shape[:2]
     for name in result.detections.keys() & sample.boxes.keys():
         truth = sample.boxes[name]
-        detection = DetectionMetric(TASKS[name])
+        detection = DetectionMetric(ALL_TASKS[name])
         detection.update(
             key, result.detections[name], truth.xyxy, truth.labels, truth.ignored,
             width=width, height=height,
@@ -159,13 +165,18 @@ def pieces(key: str, sample: Sample, result: Result, fine: Iterable[str]) -> dic
             segmentation.update(rough.table[answer], rough.table[mask])
             found[rough.task.name] = segmentation
         if name not in COARSE or name in fine:
-            segmentation = SegmentationMetric(TASKS[name])
+            segmentation = SegmentationMetric(ALL_TASKS[name])
             segmentation.update(answer, mask)
             found[name] = segmentation
     for name in result.probabilities.keys() & sample.classes.keys():
-        classification = ClassificationMetric(TASKS[name])
+        classification = ClassificationMetric(ALL_TASKS[name])
         classification.update(int(result.probabilities[name].argmax()), sample.classes[name])
         found[name] = classification
+    for name in result.maps.keys() & sample.maps.keys():
+        metric = DepthMetric if ALL_TASKS[name].kind == 'depth' else NormalsMetric
+        measured = metric(ALL_TASKS[name])
+        measured.update(result.maps[name], sample.maps[name])
+        found[name] = measured
     return found
 
 

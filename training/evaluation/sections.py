@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtl_perception.replay.pages.accuracy import percent
+from mtl_perception.replay.pages.accuracy import shown
 from mtl_perception.replay.pages.page import Section, card, dim, or_dash, table
+from mtl_perception.tasks import RESEARCH
 
 KEYS = {
     'detection': ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'),
@@ -17,14 +18,25 @@ KEYS = {
     'weather': ('accuracy', 'macro_f1'),
     'scene': ('accuracy', 'macro_f1'),
     'timeofday': ('accuracy', 'macro_f1'),
+    'depth': ('delta1', 'abs_error', 'rel_error', 'rmse'),
+    'normals': ('within_11_25', 'within_22_5', 'within_30', 'mean_error', 'median_error'),
     'yolop_style': ('vehicle_map50', 'recall', 'drivable_miou'),
 }
+_BY_KIND = {
+    'detection': KEYS['detection'], 'segmentation': KEYS['semantic'],
+    'classification': KEYS['scene'],
+}  # fmt: skip
+KEYS |= {name: _BY_KIND[task.kind] for name, task in RESEARCH.items()}
 """Figures of a source that the report shows, in this order."""
 
 TITLES = {
     'miou': 'mIoU', 'official_miou': 'mIoU, official', 'two_class_miou': 'mIoU, two classes',
     'pixel_accuracy': 'pixel accuracy', 'macro_f1': 'macro F1', 'vehicle_map50': 'vehicle mAP50',
-    'recall': 'vehicle recall at 0.001', 'drivable_miou': 'drivable mIoU',
+    'delta1': 'within a factor of 1.25', 'abs_error': 'absolute error',
+    'rel_error': 'relative error', 'rmse': 'RMSE', 'within_11_25': 'within 11.25°',
+    'within_22_5': 'within 22.5°', 'within_30': 'within 30°', 'mean_error': 'mean angle',
+    'median_error': 'median angle', 'recall': 'vehicle recall at 0.001',
+    'drivable_miou': 'drivable mIoU',
 }  # fmt: skip
 
 
@@ -36,8 +48,8 @@ def evaluation_sections(record: Mapping[str, Any]) -> Iterator[Section]:
         for key in keys:
             found = [(values.get(task) or {}).get(key) for values in results.values()]
             if any(value is not None for value in found):
-                shown = ('–' if value is None else percent(value) for value in found)
-                rows.append((task.replace('_', ' '), TITLES.get(key, key), *shown))
+                cells = ('–' if value is None else shown(key, value) for value in found)
+                rows.append((task.replace('_', ' '), TITLES.get(key, key), *cells))
     header = ('task', 'metric', *results)
     yield Section(
         'Sources',

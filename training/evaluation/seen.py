@@ -9,7 +9,7 @@ from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
 from mtl_perception.replay.pages.pictures import Seen
 from mtl_perception.replay.pages.run_report import Pictures
 from mtl_perception.replay.runs.run import FrameRecord
-from mtl_perception.tasks import DETECTION, TASKS
+from mtl_perception.tasks import ALL_TASKS, DETECTION
 from training.data.layout import Layout
 from training.evaluation.scoring import COARSE, told_apart
 
@@ -38,7 +38,7 @@ def looker(layouts: Sequence[Layout], pipeline: Pipeline) -> Pictures:
             boxes = sample.boxes[DETECTION.name]
             names = tuple(DETECTION.classes[label] for label in boxes.labels)
             found = TruthBoxes(boxes.xyxy, names, boxes.ignored)
-        labels = {name: TASKS[name].classes[label] for name, label in sample.classes.items()}
+        labels = {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()}
         return Seen(sample.image, result, Truth(found, masks, labels))
 
     return look

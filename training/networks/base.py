@@ -12,14 +12,17 @@ from torch import Tensor, nn
 from mtl_perception.bundle import Meaning, OutputSpec
 from mtl_perception.tasks import Task
 from training.tasks import Features, Head
+from training.tasks.base import TaskFeatures
 
 
 class MultiTaskNetwork(nn.Module, ABC):
     """trunk and neck make shared features, the heads read them; module names are the task names.
 
     `features` takes uint8 [B, 3, H, W] RGB; `head(task)` takes features, or chosen rows of them,
-    which is how unlabelled images cost a head nothing. There is no forward of its own: training
-    runs it through `training.train.TaskLosses`, deployment through `DeployedNetwork`.
+    which is how unlabelled images cost a head nothing. What it takes is a `Features` that all heads
+    read, or, where tasks have features of their own (`sharing/`), a `TaskFeatures`. There is no
+    forward of its own: training runs it through `training.train.TaskLosses`, deployment through
+    `DeployedNetwork`.
     """
 
     def __init__(
@@ -33,8 +36,18 @@ class MultiTaskNetwork(nn.Module, ABC):
         self.heads = nn.ModuleDict(heads)
 
     @abstractmethod
-    def features(self, image: Tensor) -> Features:
-        """Run trunk and neck once."""
+    def features(self, image: Tensor) -> Features | TaskFeatures:
+        """What several heads read; a structure may leave a task's own part to its head."""
+
+    def shared_parameters(self) -> tuple[nn.Parameter, ...]:
+        """Trained parameters that are in no task's head: what gradient balancing looks at.
+
+        A head holds all that its own task's loss alone reaches, so these are the parameters that
+        the losses of several tasks can reach.
+        """
+        from training.balancing.gradients import split_parameters  # brings torchjd with it
+
+        return split_parameters(self, dict(self.heads.items())).shared
 
     def head(self, task: str) -> Head:
         """The head of a task."""

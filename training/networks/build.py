@@ -9,23 +9,10 @@ from mtl_perception.tasks import Task
 from training.config import ConfigError, NetworkConfig
 from training.networks.base import MultiTaskNetwork
 from training.networks.errors import NetworkError
-from training.networks.hydranet import HydraNet
 from training.networks.references.hybridnets import HybridNets
 from training.networks.references.twinlitenet_plus import TwinLiteNetPlus
 from training.networks.references.yolop import YOLOP
-
-
-def _hydranet(config: NetworkConfig, tasks: Sequence[Task], initialise: bool) -> HydraNet:
-    return HydraNet(
-        config.trunk,
-        tasks,
-        config.pretrained and initialise,
-        config.neck_channels,
-        config.drop_path_rate,
-        config.trunk_weights if initialise else '',
-        config,
-        config.own_neck,
-    )
+from training.networks.sharing import build_sharing
 
 
 def _hybridnets(config: NetworkConfig, tasks: Sequence[Task], initialise: bool) -> HybridNets:
@@ -48,7 +35,7 @@ def _from_scratch(
 
 
 ARCHITECTURES: dict[str, Callable[[NetworkConfig, Sequence[Task], bool], MultiTaskNetwork]] = {
-    'hydranet': _hydranet,
+    'hydranet': build_sharing,
     'yolop': _from_scratch(YOLOP),
     'hybridnets': _hybridnets,
     'twinlitenet_plus_large': _from_scratch(partial(TwinLiteNetPlus, size='large')),
@@ -68,6 +55,12 @@ def build_network(
         raise ConfigError(
             f'network.architecture: expected one of {list(ARCHITECTURES)}, '
             f'found {config.architecture!r}'
+        )
+    shared = config.sharing.get('name', 'hard')
+    if config.architecture != 'hydranet' and shared != 'hard':
+        raise ConfigError(
+            f'network.sharing {shared!r} is for architecture hydranet; {config.architecture} has a '
+            f'structure of its own'
         )
     try:
         return ARCHITECTURES[config.architecture](config, tasks, initialise)

@@ -13,7 +13,8 @@ from torch import Tensor
 from mtl_perception.tasks import Task
 from training.networks.base import DeployedNetwork as DeployedHydraNet
 from training.networks.base import MultiTaskNetwork, output_specs
-from training.networks.neck import FPN
+from training.networks.errors import NetworkError
+from training.networks.neck import make_neck
 from training.networks.trunk import Trunk
 from training.tasks import Features, HeadOptions, make_head
 from training.tasks.own_neck import OwnNeck
@@ -34,19 +35,28 @@ class HydraNet(MultiTaskNetwork):
         trunk_weights: str = '',
         options: HeadOptions | None = None,
         own_neck: Sequence[str] = (),
+        frozen_stages: int = 0,
+        neck: str = 'fpn',
     ) -> None:
         """Build trunk, neck and heads; see `Trunk` for the weights and `NetworkError`.
 
-        own_neck: tasks whose heads have a neck of their own beside the shared one.
+        own_neck: tasks whose heads have a neck of their own beside the shared one. frozen_stages:
+        of the trunk, from stride 4 up, that are not trained. neck: a name of `neck.py`.
         """
-        body = Trunk(trunk, pretrained, drop_path_rate, trunk_weights)
-        neck = FPN(body.channels, neck_channels)
+        body = Trunk(trunk, pretrained, drop_path_rate, trunk_weights, frozen_stages)
+        shared = make_neck(neck, body.channels, neck_channels)
         heads = {
             task.name: make_head(task, body.channels, neck_channels, options) for task in tasks
         }
+        needy = [name for name, head in heads.items() if head.reads_neck and neck == 'none']
+        if needy:
+            raise NetworkError(
+                f'neck none: the heads of {needy} read the neck; set their decoder to one that '
+                f'reads the trunk (network.segmentation.decoder and so on), or leave them out'
+            )
         for name in own_neck:
-            heads[name] = OwnNeck(FPN(body.channels, neck_channels), heads[name])
-        super().__init__(body, neck, tasks, heads)
+            heads[name] = OwnNeck(make_neck(neck, body.channels, neck_channels), heads[name])
+        super().__init__(body, shared, tasks, heads)
 
     def features(self, image: Tensor) -> Features:
         """Run trunk and neck once."""

@@ -10,11 +10,20 @@ class ConvNorm(nn.Sequential):
     """Convolution, batch norm and, unless `act` is False, ReLU; keeps the spatial size."""
 
     def __init__(
-        self, inputs: int, outputs: int, kernel: int = 1, groups: int = 1, act: bool = True
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int = 1,
+        groups: int = 1,
+        act: bool = True,
+        dilation: int = 1,
     ) -> None:
-        """Channels in and out, odd kernel size, groups."""
+        """Channels in and out, odd kernel size, groups, dilation."""
+        pad = kernel // 2 * dilation
         layers: list[nn.Module] = [
-            nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups, bias=False),
+            nn.Conv2d(
+                inputs, outputs, kernel, 1, pad, dilation=dilation, groups=groups, bias=False
+            ),
             nn.BatchNorm2d(outputs),
         ]
         super().__init__(*layers, *([nn.ReLU(inplace=True)] if act else []))

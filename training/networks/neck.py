@@ -1,4 +1,4 @@
-"""The neck: a light feature pyramid.
+"""The neck: a light feature pyramid, by the name in `network.neck`.
 
 FPN (Lin et al., CVPR 2017) over strides 4-32; changed: the smoothing 3x3 convolutions are depthwise
 separable and everything is batch-normalised, which keeps the stride-4 level cheap.
@@ -6,11 +6,21 @@ separable and everything is batch-normalised, which keeps the stride-4 level che
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from training.networks.bifpn import BiFPN
+from training.networks.errors import NetworkError
 from training.networks.layers import ConvNorm, SeparableConv, upsample_to
+
+
+class NoNeck(nn.Module):
+    """For heads that read the trunk alone."""
+
+    def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
+        """No levels."""
+        return []
 
 
 class FPN(nn.Module):
@@ -28,3 +38,18 @@ class FPN(nn.Module):
         for i in range(len(merged) - 2, -1, -1):
             merged[i] = merged[i] + upsample_to(merged[i + 1], merged[i])
         return [smooth(m) for smooth, m in zip(self.smooth, merged, strict=True)]
+
+
+NECKS: dict[str, Callable[[Sequence[int], int], nn.Module]] = {
+    'fpn': FPN,
+    'bifpn': BiFPN,
+    'none': lambda trunk_channels, channels: NoNeck(),
+}
+"""By name: (trunk channels, channels out)."""
+
+
+def make_neck(name: str, trunk_channels: Sequence[int], channels: int) -> nn.Module:
+    """A neck; raises NetworkError for one that there is not."""
+    if name not in NECKS:
+        raise NetworkError(f'neck: expected one of {list(NECKS)}, found {name!r}')
+    return NECKS[name](trunk_channels, channels)

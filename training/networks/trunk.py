@@ -1,7 +1,8 @@
 """The shared trunk: any timm model that yields a stride 4-32 pyramid.
 
 Default is PVTv2 (Wang et al., "PVT v2: Improved Baselines with Pyramid Vision Transformer", 2022).
-Nothing of timm is changed; normalisation moves into the trunk so that the deployed graph takes
+Nothing of timm is changed; features are [B, C, H, W] whatever the model's own order (Swin has
+channels last); normalisation moves into the trunk so that the deployed graph takes
 uint8 images.
 """
 
@@ -11,6 +12,7 @@ from typing import Any
 
 import timm
 import torch
+from timm.layers.format import Format
 from torch import Tensor, nn
 
 from training.networks.errors import NetworkError
@@ -30,10 +32,16 @@ class Trunk(nn.Module):
     shift: Tensor
 
     def __init__(
-        self, name: str, pretrained: bool = False, drop_path_rate: float = 0.0, weights: str = ''
+        self,
+        name: str,
+        pretrained: bool = False,
+        drop_path_rate: float = 0.0,
+        weights: str = '',
+        frozen_stages: int = 0,
     ) -> None:
         """Make the timm model; ImageNet weights from `weights`, or timm's if `pretrained`."""
         super().__init__()
+        self._frozen: list[nn.Module] = []
         if not timm.is_model(name):
             near = timm.list_models(f'*{name.split("_")[0]}*')[:5]
             raise NetworkError(f'trunk {name!r} is no timm model; near it: {near}')
@@ -41,24 +49,57 @@ class Trunk(nn.Module):
         if weights:
             overlay = {'state_dict': trunk_tensors(name, weights)}
             options = {'pretrained': True, 'pretrained_cfg_overlay': overlay}
+        if name.startswith('swin'):
+            options['strict_img_size'] = False
         self.body = timm.create_model(
             name, features_only=True, drop_path_rate=drop_path_rate, **options
         )
+        self.channels_last = getattr(self.body, 'output_fmt', Format.NCHW) == Format.NHWC
         info: Any = self.body.feature_info
         reductions = info.reduction()
-        self._levels = [i for i, stride in enumerate(reductions) if stride in STRIDES]
-        if [reductions[i] for i in self._levels] != list(STRIDES):
+        self.levels = [i for i, stride in enumerate(reductions) if stride in STRIDES]
+        if [reductions[i] for i in self.levels] != list(STRIDES):
             raise NetworkError(
                 f'trunk {name!r} has strides {reductions}, expected {STRIDES} among them'
             )
-        self.channels = [info.channels()[i] for i in self._levels]
+        self.channels = [info.channels()[i] for i in self.levels]
         cfg = timm.get_pretrained_cfg(name)
         mean = torch.tensor(cfg.mean if cfg else (0.485, 0.456, 0.406))
         std = torch.tensor(cfg.std if cfg else (0.229, 0.224, 0.225))
         self.register_buffer('scale', (1 / (255 * std)).view(1, 3, 1, 1), persistent=False)
         self.register_buffer('shift', (-mean / std).view(1, 3, 1, 1), persistent=False)
+        self._frozen = self._freeze(frozen_stages)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """Normalise with the trunk's own mean and std, then run it."""
-        features = self.body(image.float() * self.scale + self.shift)
-        return [features[i] for i in self._levels]
+        features = self.body(self.normalise(image))
+        levels = [features[i] for i in self.levels]
+        if self.channels_last:
+            return [level.permute(0, 3, 1, 2).contiguous() for level in levels]
+        return levels
+
+    def normalise(self, image: Tensor) -> Tensor:
+        """0-255 RGB -> what the timm model takes."""
+        return image.float() * self.scale + self.shift
+
+    def train(self, mode: bool = True) -> Trunk:
+        """As ever, but frozen stages keep their statistics and drop nothing."""
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def _freeze(self, stages: int) -> list[nn.Module]:
+        """Freeze all that the features of the first stages depend on; returns those modules."""
+        if not 0 <= stages <= len(STRIDES):
+            raise NetworkError(f'frozen_stages: expected 0 to {len(STRIDES)}, found {stages}')
+        if not stages:
+            return []
+        self.eval()
+        self(torch.zeros(1, 3, 64, 64))[stages - 1].sum().backward()
+        self.train()
+        for parameter in self.parameters():
+            parameter.requires_grad_(parameter.grad is None)
+            parameter.grad = None
+        owners = [m for m in self.body.modules() if next(m.parameters(), None) is not None]
+        return [m for m in owners if not any(p.requires_grad for p in m.parameters())]

@@ -11,13 +11,17 @@ from typing import Protocol
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
 from training.tasks.classification import ClassificationHead
+from training.tasks.depth import DepthConfig, DepthHead
 from training.tasks.detection import DetectionConfig, DetectionHead
+from training.tasks.normals import NormalsConfig, NormalsHead
 from training.tasks.segmentation import SegmentationConfig, SegmentationHead
 
 HEADS: dict[str, type[Head]] = {
     'detection': DetectionHead,
     'segmentation': SegmentationHead,
     'classification': ClassificationHead,
+    'depth': DepthHead,
+    'normals': NormalsHead,
 }
 
 __all__ = ['HEADS', 'Features', 'Head', 'HeadOptions', 'make_head']
@@ -28,6 +32,8 @@ class HeadOptions(Protocol):
 
     detection: DetectionConfig
     segmentation: SegmentationConfig
+    depth: DepthConfig
+    normals: NormalsConfig
 
 
 def make_head(

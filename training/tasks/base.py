@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mtl_perception.tasks import Task
@@ -25,6 +26,36 @@ class Features:
             return self
         return Features([f[index] for f in self.trunk], [f[index] for f in self.neck])
 
+    def nothing(self) -> Tensor:
+        """A zero whose gradient reaches what made the features; for a batch without any label."""
+        levels = [self.trunk[-1], *self.neck[:1]]
+        return 0.0 * torch.stack([level[-1:].float().sum() for level in levels]).sum()
+
+
+@dataclass(frozen=True)
+class TaskFeatures:
+    """Features that differ by task, and are made when a head asks for its own.
+
+    make: (task, rows int64 [N] or None for all) -> features. anchor: a parameter that they depend
+    on.
+    """
+
+    make: Callable[[str, Tensor | None], Features]
+    anchor: Tensor
+    index: Tensor | None = None
+
+    def rows(self, index: Tensor) -> TaskFeatures:
+        """The features of some images of the batch; int64 [N]."""
+        return TaskFeatures(self.make, self.anchor, index)
+
+    def of(self, task: str) -> Features:
+        """What the head of a task reads."""
+        return self.make(task, self.index)
+
+    def nothing(self) -> Tensor:
+        """As of `Features`."""
+        return 0.0 * self.anchor.float().sum()
+
 
 class Head(nn.Module, ABC):
     """One task's head.
@@ -33,14 +64,17 @@ class Head(nn.Module, ABC):
     where the image is not labelled for the task.
     """
 
+    reads_neck: bool = True
+    """Whether the features' neck is read; False for heads on the trunk alone."""
+
     def __init__(self, task: Task, trunk_channels: Sequence[int], neck_channels: int) -> None:
         """Keep the task; subclasses add their layers."""
         super().__init__()
         self.task = task
 
     @abstractmethod
-    def forward(self, features: Features) -> Any:
-        """Training outputs, handed to `loss` or `deploy`."""
+    def forward(self, features: Any) -> Any:
+        """`Features`, or `TaskFeatures` -> training outputs, handed to `loss` or `deploy`."""
 
     @abstractmethod
     def loss(self, outputs: Any, targets: Sequence[Any]) -> Tensor:

@@ -18,6 +18,8 @@ from training.tasks.base import Features, Head
 class ClassificationHead(Head):
     """Stride-32 trunk features -> logits [B, C]."""
 
+    reads_neck = False
+
     def __init__(self, task: Task, trunk_channels: Sequence[int], neck_channels: int) -> None:
         """One linear layer on globally pooled features."""
         super().__init__(task, trunk_channels, neck_channels)

@@ -1,8 +1,6 @@
 """Semantic segmentation (drivable area, lanes, 19-class mask).
 
-Head: every neck level through a 1x1 convolution, upsampled to stride 4 and summed, after the
-panoptic FPN decoder (Kirillov et al., CVPR 2019) with SegFormer's economy (Xie et al., 2021); other
-decoders by configuration (`decoders.py`).
+Head: a decoder (`decoders.py`) and a 1x1 classifier.
 
 Target: uint8 [H, W] at input size. A value below the class count is a class, 255 is unlabelled, and
 `len(classes) + g` says only that the pixel is of one of the classes of `GROUPS[task][g]`: data sets
@@ -20,9 +18,9 @@ import torch
 from torch import Tensor, nn
 
 from mtl_perception.tasks import DRIVABLE, SEMANTIC, Task
-from training.networks.layers import ConvNorm, SeparableConv, upsample_to
+from training.networks.layers import ConvNorm
 from training.tasks.base import Features, Head
-from training.tasks.decoders import DECODERS
+from training.tasks.decoders import FINEST, Decoding, check_decoder
 from training.tasks.mask_loss import MaskLossConfig, amounts, at_loss_stride, mask_loss
 
 COARSE7 = (
@@ -35,8 +33,6 @@ GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
     SEMANTIC.name: COARSE7,
 }
 
-STRIDE = 4
-
 
 @dataclass
 class SegmentationConfig(MaskLossConfig):
@@ -47,11 +43,7 @@ class SegmentationConfig(MaskLossConfig):
     def __post_init__(self) -> None:
         """Check the values."""
         super().__post_init__()
-        known = ['fpn', *DECODERS]
-        if self.decoder not in known:
-            raise ValueError(
-                f'segmentation.decoder: expected one of {known}, found {self.decoder!r}'
-            )
+        check_decoder('segmentation', self.decoder)
 
 
 class MaskOutputs(NamedTuple):
@@ -64,7 +56,7 @@ class MaskOutputs(NamedTuple):
 class MaskHead(Head):
     """Loss and deployed form of class masks; subclasses make `MaskOutputs`."""
 
-    stride = STRIDE
+    stride = FINEST
     """Input pixels a cell of the logits."""
     members: Tensor
 
@@ -102,8 +94,8 @@ class MaskHead(Head):
         return {self.task.name: ('logits', self.stride)}
 
 
-class SegmentationHead(MaskHead):
-    """Neck levels, or trunk levels for the other decoders -> logits at stride 4."""
+class SegmentationHead(Decoding, MaskHead):
+    """Neck levels, or trunk levels for the other decoders -> logits at the decoder's stride."""
 
     def __init__(
         self,
@@ -112,18 +104,11 @@ class SegmentationHead(MaskHead):
         neck_channels: int,
         config: SegmentationConfig | None = None,
     ) -> None:
-        """One projection a neck level, a separable convolution on their sum, a 1x1 classifier."""
+        """A decoder and a 1x1 classifier."""
         config = config or SegmentationConfig()
         super().__init__(task, trunk_channels, neck_channels, config)
-        self.decoder: nn.Module | None = None
-        if config.decoder == 'fpn':
-            self.project = nn.ModuleList(
-                ConvNorm(neck_channels, neck_channels, act=False) for _ in trunk_channels
-            )
-            self.fuse = nn.Sequential(nn.ReLU(), SeparableConv(neck_channels, neck_channels))
-        else:
-            self.decoder = DECODERS[config.decoder](trunk_channels, neck_channels)
-        self.logits = nn.Conv2d(neck_channels, len(task.classes), 1)
+        channels = self.make_decoder(config.decoder, trunk_channels, neck_channels)
+        self.logits = nn.Conv2d(channels, len(task.classes), 1)
         if config.auxiliary:
             self.auxiliary = nn.Sequential(
                 ConvNorm(trunk_channels[-2], neck_channels, 3),
@@ -131,15 +116,8 @@ class SegmentationHead(MaskHead):
             )
 
     def forward(self, features: Features) -> MaskOutputs:
-        """Decode to stride 4 and classify."""
-        if self.decoder is None:
-            levels = [project(f) for project, f in zip(self.project, features.neck, strict=True)]
-            total = levels[0]
-            for level in levels[1:]:
-                total = total + upsample_to(level, levels[0])
-            decoded = self.fuse(total)
-        else:
-            decoded = self.decoder(features.trunk)
+        """Decode and classify."""
+        decoded = self.decode(features)
         auxiliary = None
         if self.training and self.loss_config.auxiliary:
             auxiliary = self.auxiliary(features.trunk[-2])

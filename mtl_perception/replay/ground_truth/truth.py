@@ -62,12 +62,8 @@ class Scores:
     """One metric a task over the frames that have both a prediction and a truth for it."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
-        """Metrics for every task of a kind that has one."""
-        self.metrics: dict[str, Metric] = {}
-        for task in tasks:
-            metric = metric_for(task)
-            if metric is not None:
-                self.metrics[task.name] = metric
+        """A metric for every task."""
+        self.metrics: dict[str, Metric] = {task.name: metric_for(task) for task in tasks}
 
     def update(self, frame: str, result: Result, truth: Truth, size: tuple[int, int]) -> None:
         """Add one frame; `size` is its width and height.

@@ -34,7 +34,9 @@ class Trial:
     dropped: float
 
 
-def peak_rate(play: Play, lowest_hz: float, highest_hz: float) -> dict[str, Any]:
+def peak_rate(
+    play: Play, lowest_hz: float, highest_hz: float, runs: int = CONFIRMING
+) -> dict[str, Any]:
     """Search between two rates; plain data.
 
     peak_hz: None when not even the lowest is kept up with. at_bound: the highest is kept up with,
@@ -57,9 +59,9 @@ def peak_rate(play: Play, lowest_hz: float, highest_hz: float) -> dict[str, Any]
     while low < highest_hz and keeps_up('climbing', min(low * STEP, highest_hz)):
         low = min(low * STEP, highest_hz)
     for rate_hz in _downwards(low, lowest_hz):
-        for _ in range(CONFIRMING):
+        for _ in range(runs):
             keeps_up('confirming', rate_hz)
-        if median(trial.dropped for trial in trials[-CONFIRMING:]) < ACCEPTED:
+        if median(trial.dropped for trial in trials[-runs:]) < ACCEPTED:
             return _result(rate_hz, trials, rate_hz == highest_hz)
     return _result(None, trials, False)
 

@@ -10,13 +10,30 @@ NOT_MEASURED = 'not measured'
 HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
     'detection': (('AP50', 'AP50'), ('AP', 'AP (0.50:0.95)')),
     'classification': (('accuracy', 'accuracy'), ('macro_f1', 'macro F1')),
+    'depth': (
+        ('delta1', 'within a factor of 1.25'),
+        ('abs_error', 'absolute error'),
+        ('rel_error', 'relative error'),
+    ),
+    'normals': (
+        ('within_11_25', 'within 11.25°'),
+        ('mean_error', 'mean angle'),
+        ('median_error', 'median angle'),
+    ),
 }
 MAIN: dict[str, tuple[str, str]] = {
     'detection': ('AP50', 'AP50'),
     'segmentation': ('miou', 'mIoU'),
     'classification': ('accuracy', 'accuracy'),
+    'depth': ('delta1', 'within a factor of 1.25'),
+    'normals': ('within_11_25', 'within 11.25°'),
 }
 """The one figure a task kind: key in its result, and its name."""
+
+UNITS = {
+    'abs_error': 'm', 'rmse': 'm', 'rel_error': '', 'mean_error': '°', 'median_error': '°',
+}  # fmt: skip
+"""Units of the figures that are no shares; lower is better."""
 
 SEGMENTATION = (('miou', 'mIoU'), ('pixel_accuracy', 'pixel accuracy'))
 DRIVABLE = (
@@ -57,27 +74,33 @@ def accuracy_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, st
             )
         else:
             lines = HEADLINES[kind]
-        rows += [(name, title, percent(result[key]), result['frames']) for key, title in lines]
+        rows += [(name, title, shown(key, result[key]), result['frames']) for key, title in lines]
     return rows
 
 
 def class_values(result: Mapping[str, Any]) -> tuple[str, dict[str, float | None]]:
-    """Name of a task's figure by class, and its value for every class (None: not labelled)."""
+    """Name of a task's figure by class, and its value for every class (None: not labelled).
+
+    No values for kinds without classes.
+    """
     if result['kind'] == 'detection':
         return 'AP50', {label: value['AP50'] for label, value in result['per_class'].items()}
     if result['kind'] == 'segmentation':
         return 'IoU', dict(result['iou'])
-    return 'F1', dict(result['f1'])
+    return 'F1', dict(result.get('f1', {}))
 
 
 def headline(result: Mapping[str, Any]) -> tuple[str, float | None]:
     """The one figure that stands for a task: its name and value."""
-    key, title = {
-        'detection': ('AP50', 'AP50'),
-        'segmentation': ('miou', 'mIoU'),
-        'classification': ('accuracy', 'accuracy'),
-    }[result['kind']]
+    key, title = MAIN[result['kind']]
     return title, result[key]
+
+
+def shown(key: str, value: float | None) -> str:
+    """A figure in its unit."""
+    if key not in UNITS or value is None:
+        return percent(value)
+    return f'{value:.3f} {UNITS[key]}'.rstrip()
 
 
 def percent(value: float | None, places: int = 1) -> str:

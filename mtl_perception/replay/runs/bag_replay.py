@@ -294,7 +294,7 @@ def _bytes_of(stamp_ns: int, result: Result) -> Iterator[Any]:
     for _, found in sorted(result.detections.items()):
         for array in (found.boxes, found.scores, found.labels):
             yield np.ascontiguousarray(array).data
-    for arrays in (result.masks, result.probabilities):
+    for arrays in (result.masks, result.probabilities, result.maps):
         for _, values in sorted(arrays.items()):
             yield np.ascontiguousarray(values).data
 

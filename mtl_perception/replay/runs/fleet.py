@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from mtl_perception import process
 from mtl_perception.bundle import Bundle, BundleError
-from mtl_perception.engines import EngineError, open_engine
+from mtl_perception.engines import EngineError, Options, open_engine
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, Notify, bag_state, replay_bag
 from mtl_perception.replay.scoring.metrics import THRESHOLDS
@@ -56,10 +56,8 @@ class EngineSettings:
         """The pipeline at the thresholds that accuracy is measured with."""
         process.tune_allocator()
         bundle = Bundle.open(self.model)
-        engine = open_engine(
-            bundle, self.engine, None, self.device, self.precision, build=self.build,
-            threads=self.threads,
-        )  # fmt: skip
+        options = Options(None, self.device, self.precision, threads=self.threads)
+        engine = open_engine(bundle, self.engine, options, self.build)
         return Pipeline(bundle, engine, THRESHOLDS)
 
 

@@ -91,9 +91,8 @@ def merged(records: Iterable[FrameRecord], tasks: Iterable[Task]) -> dict[str, M
 
 
 def new_metrics(tasks: Iterable[Task]) -> dict[str, Metric]:
-    """A metric from no frame for every task of a kind that has one."""
-    found = {task.name: metric_for(task) for task in tasks}
-    return {name: metric for name, metric in found.items() if metric is not None}
+    """A metric from no frame for every task."""
+    return {task.name: metric_for(task) for task in tasks}
 
 
 def part_file(run: Path, bag: str) -> Path:

@@ -22,6 +22,9 @@ from mtl_perception.replay.scoring.average_precision import (
     best_of_each_class,
     match,
 )
+from mtl_perception.replay.scoring.checks import check_kind, check_same_task
+from mtl_perception.replay.scoring.depth import DepthMetric
+from mtl_perception.replay.scoring.normals import NormalsMetric
 from mtl_perception.tasks import UNLABELLED, Task
 
 THRESHOLDS = Thresholds(score=0.001, max_detections=300)
@@ -55,7 +58,7 @@ class SegmentationMetric:
 
     def __init__(self, task: Task) -> None:
         """Start from no frame; raises ValueError when the task is not a segmentation task."""
-        _check_kind(task, 'segmentation')
+        check_kind(task, 'segmentation')
         self.task = task
         self.frames = 0
         classes = len(task.classes)
@@ -93,7 +96,7 @@ class SegmentationMetric:
 
     def merge(self, other: SegmentationMetric) -> None:
         """Add another metric's frames; raises ValueError when its task differs."""
-        _check_same_task(self.task, other.task)
+        check_same_task(self.task, other.task)
         self.confusion += other.confusion
         self.unanswered += other.unanswered
         self.frames += other.frames
@@ -178,7 +181,7 @@ class DetectionMetric:
 
     def __init__(self, task: Task) -> None:
         """Start from no image; raises ValueError when the task is not a detection task."""
-        _check_kind(task, 'detection')
+        check_kind(task, 'detection')
         self.task = task
         self.images: dict[str, ScoredImage] = {}
         """By image id."""
@@ -244,7 +247,7 @@ class DetectionMetric:
 
     def merge(self, other: DetectionMetric) -> None:
         """Add another metric's images; raises ValueError if tasks differ or an image is in both."""
-        _check_same_task(self.task, other.task)
+        check_same_task(self.task, other.task)
         twice = self.images.keys() & other.images.keys()
         if twice:
             raise ValueError(f'{len(twice)} images are in both metrics, {min(twice)!r} among them')
@@ -316,7 +319,7 @@ class ClassificationMetric:
 
     def __init__(self, task: Task) -> None:
         """Start from no frame; raises ValueError when the task is not a classification task."""
-        _check_kind(task, 'classification')
+        check_kind(task, 'classification')
         self.task = task
         self.confusion: NDArray[np.int64] = np.zeros((len(task.classes),) * 2, np.int64)
         """Frames by [truth, prediction]."""
@@ -338,7 +341,7 @@ class ClassificationMetric:
 
     def merge(self, other: ClassificationMetric) -> None:
         """Add another metric's frames; raises ValueError when its task differs."""
-        _check_same_task(self.task, other.task)
+        check_same_task(self.task, other.task)
         self.confusion += other.confusion
 
     def result(self) -> dict[str, Any]:
@@ -368,28 +371,27 @@ class ClassificationMetric:
         return metric
 
 
-Metric: TypeAlias = SegmentationMetric | DetectionMetric | ClassificationMetric
+Metric: TypeAlias = (
+    SegmentationMetric | DetectionMetric | ClassificationMetric | DepthMetric | NormalsMetric
+)
 
-_METRICS: dict[str, type[SegmentationMetric] | type[DetectionMetric] | type[ClassificationMetric]]
-_METRICS = {
+_METRICS: dict[str, type[Metric]] = {
     'segmentation': SegmentationMetric,
     'detection': DetectionMetric,
     'classification': ClassificationMetric,
+    'depth': DepthMetric,
+    'normals': NormalsMetric,
 }
 
 
-def metric_for(task: Task) -> Metric | None:
-    """The metric of the task's kind from no frame, or None for a kind that has none yet."""
-    kind = _METRICS.get(task.kind)
-    return kind(task) if kind else None
+def metric_for(task: Task) -> Metric:
+    """The metric of the task's kind from no frame."""
+    return _METRICS[task.kind](task)
 
 
 def metric_from(task: Task, arrays: Mapping[str, NDArray[Any]]) -> Metric:
-    """The metric whose `to_arrays` gave these; raises ValueError on a kind that has none."""
-    kind = _METRICS.get(task.kind)
-    if kind is None:
-        raise ValueError(f'task {task.name!r} of kind {task.kind} has no metric')
-    return kind.from_arrays(task, arrays)
+    """The metric whose `to_arrays` gave these."""
+    return _METRICS[task.kind].from_arrays(task, arrays)
 
 
 def _joint_histogram(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.int64]:
@@ -406,19 +408,6 @@ def _joint_histogram(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) ->
     lengths = np.diff(ends, prepend=-1)
     counts = np.bincount(pairs[ends], weights=lengths, minlength=1 << 16)
     return counts.astype(np.int64).reshape(256, 256)
-
-
-def _check_kind(task: Task, kind: str) -> None:
-    if task.kind != kind:
-        raise ValueError(f'task {task.name!r} is of kind {task.kind}, expected {kind}')
-
-
-def _check_same_task(ours: Task, theirs: Task) -> None:
-    if (ours.name, ours.classes) != (theirs.name, theirs.classes):
-        raise ValueError(
-            f'metrics of different class tables cannot be merged: {ours.name} {ours.classes} '
-            f'and {theirs.name} {theirs.classes}'
-        )
 
 
 def _mean(values: list[float | None]) -> float | None:

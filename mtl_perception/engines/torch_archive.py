@@ -1,0 +1,100 @@
+"""`model.pt2` without running anything that it brings: what `torch.export.load` would, is refused.
+
+`torch.export.load` (2.14) unpickles without restriction: tensors marked `use_pickle`, custom and
+opaque objects, sample inputs, and every file of the older format. It evaluates symbolic sizes
+(sympy) and, when the program is made a module, guards; and a graph may name any function below
+`torch` or `operator` as an operation. What `training.export` writes needs none of that: raw
+tensors, operations of ATen, sizes of one symbol. This file reads an archive and refuses anything
+else. It says nothing about what a harmless graph computes; the bundle's hash says who made it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+_MEMBER = re.compile(
+    r'archive_format|archive_version|byteorder|\.data/(version|serialization_id)'
+    r'|data/weights/(weight_\d+|model_weights_config\.json)'
+    r'|data/constants/(tensor_\d+|model_constants_config\.json)'
+    r'|data/sample_inputs/model\.pt|models/model\.json'
+)
+_OPERATION = re.compile(
+    r'torch\.ops\.aten\.\w+\.\w+|_operator\.(getitem|add|sub|mul|floordiv|mod|neg|eq|ne|lt|le|gt|ge)'
+    r'|torch\.sym_(float|int|max|min|not|sqrt|sum|ite)'
+)
+_SIZE = re.compile(
+    r'(?:(?:Symbol|Integer|Rational|Add|Mul|Pow|Max|Min|Mod|FloorDiv|CeilDiv|PythonMod|CleanDiv'
+    r'|integer|positive|nonnegative|nonzero|negative|real|finite|True|False)\b'
+    r"|'[su]\d+'|[su]\d+\b|\d+\b|[\s(),=*/+-])*"
+)
+
+
+class ArchiveError(Exception):
+    """An archive that is not loaded: what was found in it, or what torch says of it."""
+
+
+def load_program(path: Path) -> Any:
+    """Check the archive, then load it: a `torch.export.ExportedProgram`; raises ArchiveError."""
+    import torch
+
+    with path.open('rb') as file:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                _check(archive)
+            file.seek(0)
+            return torch.export.load(file)
+        except ArchiveError:
+            raise
+        except Exception as error:  # of zip, JSON and the deserialiser: many, of no common base
+            raise ArchiveError(
+                f'no program that torch {torch.__version__} can load ({error})'
+            ) from error
+
+
+def _check(archive: zipfile.ZipFile) -> None:
+    names = {}
+    for member in archive.infolist():
+        name = member.filename.partition('/')[2]
+        if not _MEMBER.fullmatch(name):
+            raise _refused(f'the member {member.filename!r}')
+        names[name] = member
+    for kind in ('weights', 'constants'):
+        config = json.loads(archive.read(names[f'data/{kind}/model_{kind}_config.json']))
+        for tensor, payload in config['config'].items():
+            if payload['use_pickle'] or not re.fullmatch(
+                r'(weight|tensor)_\d+', payload['path_name']
+            ):
+                raise _refused(f'{tensor!r}, which is not stored as a raw tensor')
+    if names['data/sample_inputs/model.pt'].file_size:
+        raise _refused('sample inputs, which are pickled')
+    for key, value in _texts(json.loads(archive.read(names['models/model.json']))):
+        if key == 'operation' and not _OPERATION.fullmatch(value):
+            raise _refused(f'the operation {value!r}')
+        if key == 'expr_str' and not _SIZE.fullmatch(value):
+            raise _refused(f'the size {value!r}')
+
+
+def _texts(data: Any, key: str = '') -> Iterator[tuple[str, str]]:
+    """Every text with its key; targets of graph nodes under the key `operation`."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            for item in value if name == 'nodes' else ():
+                yield 'operation', str(item['target'])
+            yield from _texts(value, name)
+    elif isinstance(data, list):
+        for value in data:
+            yield from _texts(value, key)
+    elif isinstance(data, str):
+        yield key, data
+
+
+def _refused(what: str) -> ArchiveError:
+    return ArchiveError(
+        f'refused: it holds {what}, which could run code when it is loaded; '
+        f'`python -m training.export` writes nothing of that kind'
+    )

@@ -1,0 +1,160 @@
+"""A frame's way through the node: newest-frame slot -> decode -> engine -> topics, on one thread.
+
+`put` (executor thread) keeps the newest message of a camera; the worker thread takes it, runs the
+tasks that somebody listens to, and publishes with the source header unchanged. A frame that cannot
+be used is counted and said; an engine that fails again and again stops the worker.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from rclpy.node import Node
+from rclpy.subscription import Subscription
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from mtl_perception import health
+from mtl_perception.bridge import decode_image
+from mtl_perception.engines.base import EngineError
+from mtl_perception.health import CameraHealth, EngineHealth
+from mtl_perception.image_codec import ImageError, decode_compressed
+from mtl_perception.newest import NewestSlots, SlotCounts
+from mtl_perception.topics import CameraTopics
+from mtl_perception.variants import Variants
+
+ImageMessage: TypeAlias = Image | CompressedImage
+
+
+@dataclass
+class Camera:
+    """What belongs to one camera while the node is configured."""
+
+    name: str
+    topic: str
+    topics: CameraTopics
+    health: CameraHealth
+    subscription: Subscription | None = None
+
+
+class Worker:
+    """The thread that infers, for all cameras in turn."""
+
+    def __init__(
+        self, node: Node, cameras: Sequence[str], variants: Variants, engine: EngineHealth
+    ) -> None:
+        """Nothing runs before `start`, and `cameras` has an entry a name; `node` gives the rest."""
+        self.cameras: dict[str, Camera] = {}
+        self.variants = variants
+        self._node = node
+        self._engine = engine
+        self._slots: NewestSlots[ImageMessage] = NewestSlots(cameras)
+        self._throttle = health.Throttle()
+        self._thread: threading.Thread | None = None
+
+    def put(self, camera: Camera, message: ImageMessage) -> None:
+        """Keep the newest; nothing here may take time, or DDS drops what comes next."""
+        camera.health.watchdog.feed()
+        self._slots.put(camera.name, message)
+
+    def counts(self, camera: str) -> SlotCounts:
+        """What became of one camera's frames before they were taken."""
+        return self._slots.counts(camera)
+
+    @property
+    def is_running(self) -> bool:
+        """Whether the thread is there."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def start(self) -> None:
+        """Take frames from now on."""
+        self._slots.reopen()
+        self._thread = threading.Thread(target=self._work, name='perception', daemon=True)
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drop what waits and end the thread; False when it is still busy after `timeout_s`."""
+        self._slots.close()
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+        return not self.is_running
+
+    def _work(self) -> None:
+        """Frame after frame until the slots are closed or the engine is given up."""
+        while not self._engine.fault and (taken := self._slots.take()) is not None:
+            name, message = taken
+            camera = self.cameras[name]
+            self._engine.frame_started()
+            try:
+                self._process(camera, message)
+                self._engine.failures = 0
+            except ImageError as error:
+                camera.health.frame_rejected(str(error))
+                self._warn(f'{camera.topic}: image rejected: {error}', key=f'image {name}')
+            except Exception as error:  # whatever an engine throws must not end the thread silently
+                if not self._node.context.ok():  # going down: publishing fails, rightly
+                    return
+                self._failed(camera, error)
+            self._engine.frame_ended()
+
+    def _process(self, camera: Camera, message: ImageMessage) -> None:
+        wanted = camera.topics.wanted()
+        if not wanted:
+            camera.health.frame_unwanted()
+            return
+        started_s = time.perf_counter()
+        if isinstance(message, CompressedImage):
+            frame = decode_compressed(message.format, message.data)
+        else:
+            frame = decode_image(message)
+        decoded_s = time.perf_counter()
+        result = self.variants.pipeline(wanted.computed)(frame, wanted.computed)
+        inferred_s = time.perf_counter()
+        camera.topics.publish(message.header, frame, result, wanted)
+        stages_ms = {
+            'image': (decoded_s - started_s) * 1e3,
+            **result.timings_ms,
+            'publish': (time.perf_counter() - inferred_s) * 1e3,
+        }
+        camera.health.frame_done(stages_ms, self._age_ms(message.header))
+
+    def _failed(self, camera: Camera, error: Exception) -> None:
+        """Skip the frame; after a few in a row stop, and find out whether that can be mended."""
+        self._engine.failures += 1
+        camera.health.frame_failed()
+        what = str(error) if isinstance(error, EngineError) else f'{type(error).__name__}: {error}'
+        self._warn(f'{camera.topic}: frame skipped: {what}', key='engine')
+        self._node.get_logger().debug(traceback.format_exc())
+        failures = self._engine.failures
+        if failures >= health.MAX_FAILURES:
+            self._engine.beyond_repair = self._fails_on_nothing()
+            self._engine.fault = f'{failures} frames in a row failed, the last with: {what}'
+
+    def _fails_on_nothing(self) -> bool:
+        """Whether the engine fails on an empty picture too: then no other frame will help it."""
+        pipeline = self.variants.full
+        spec = pipeline.bundle.manifest.input
+        try:
+            pipeline.engine.run(np.zeros((1, spec.height, spec.width, 3), np.uint8))
+        except Exception:  # what it throws has been said three times
+            return True
+        return False
+
+    def _age_ms(self, header: Header) -> float | None:
+        """From the image's stamp to now; None for a stamp that is not set or in the future."""
+        stamp_ns = header.stamp.sec * 10**9 + header.stamp.nanosec  # rclpy's Time refuses negatives
+        age_ns = self._node.get_clock().now().nanoseconds - stamp_ns
+        return age_ns / 1e6 if stamp_ns > 0 and age_ns >= 0 else None
+
+    def _warn(self, text: str, key: str) -> None:
+        """Log a warning, at most once in 5 s a key."""
+        held_back = self._throttle(key)
+        if held_back is not None:
+            more = f' ({held_back} more since the last such line)' if held_back else ''
+            self._node.get_logger().warning(text + more)

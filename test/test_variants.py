@@ -1,0 +1,163 @@
+"""Only the heads that somebody listens to are computed, and no frame waits for the change."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mtl_perception.bundle import Bundle
+from mtl_perception.decode import Thresholds
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.fake import FakeEngine, Step
+from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.variants import SETTLED_S, Variants
+
+FRAME = Frame(np.zeros((64, 96, 3), np.uint8))
+
+
+class HandClock:
+    now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+class Door:
+    """Opens fake engines for subsets, when it is told to."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
+        self.may_open = threading.Event()
+        self.may_open.set()
+        self.opened: list[Pipeline] = []
+        self.script: list[Step] = []
+        self.clock = HandClock()
+        self.full = Pipeline(bundle, FakeEngine(bundle))
+        self.variants = Variants(self.full, self.open, clock=self.clock)
+
+    def open(self, outputs: Sequence[str]) -> Pipeline:
+        assert self.may_open.wait(5)
+        self.opened.append(Pipeline(self.bundle, FakeEngine(self.bundle, self.script, 1, outputs)))
+        return self.opened[-1]
+
+    def settle(self, tasks: set[str] | None) -> None:
+        """The same tasks are wanted for long enough; returns when nothing is being opened."""
+        self.variants.want(tasks)
+        self.clock.now_s += SETTLED_S
+        self.variants.want(tasks)
+        self.wait()
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + 5
+        while self.variants.is_opening:
+            assert time.monotonic() < deadline
+            time.sleep(0.001)
+
+
+@pytest.fixture
+def door(tiny_bundle: Path) -> Iterator[Door]:
+    made = Door(Bundle.open(tiny_bundle))
+    yield made
+    made.may_open.set()
+    made.variants.close()
+
+
+def test_a_subset_takes_over_once_it_was_wanted_for_a_while(door: Door) -> None:
+    wanted = {'detection', 'weather'}
+    door.variants.want(wanted)
+    door.clock.now_s += SETTLED_S / 2
+    door.variants.want(wanted)
+    assert door.opened == []
+    door.settle(wanted)
+
+    pipeline = door.variants.pipeline(wanted)
+
+    assert pipeline.info.outputs == ('boxes', 'scores', 'labels', 'weather')
+    assert pipeline(FRAME, wanted).probabilities.keys() == {'weather'}
+    assert door.variants.subset == wanted
+
+
+def test_frames_go_on_while_the_subset_is_being_opened(door: Door) -> None:
+    door.may_open.clear()
+    door.variants.want({'detection'})
+    door.clock.now_s += SETTLED_S
+    door.variants.want({'detection'})
+    assert door.variants.is_opening
+    assert door.variants.pipeline({'detection'}) is door.full
+    assert 'detection' in door.full(FRAME, {'detection'}).detections
+    door.may_open.set()
+    door.wait()
+    assert door.variants.pipeline({'detection'}) is door.opened[0]
+
+
+@pytest.mark.parametrize('more', [None, {'detection', 'drivable'}])
+def test_whoever_wants_more_gets_the_full_engine_with_the_next_frame(
+    door: Door, more: set[str] | None
+) -> None:
+    door.settle({'detection'})
+    assert door.variants.pipeline(more) is door.full
+    assert door.variants.pipeline({'detection'}) is door.opened[0]
+
+
+def test_flapping_subscribers_open_nothing(door: Door) -> None:
+    for turn in range(10):
+        door.variants.want({'detection'} if turn % 2 else {'drivable'})
+        door.clock.now_s += SETTLED_S * 0.9
+    assert door.opened == []
+
+
+ALL = {'detection', 'drivable', 'semantic', 'weather', 'timeofday'}
+
+
+@pytest.mark.parametrize('tasks', [None, set(), ALL], ids=['all', 'nothing', 'each'])
+def test_all_or_nothing_needs_no_subset(door: Door, tasks: set[str] | None) -> None:
+    door.settle(tasks)
+    assert door.opened == []
+
+
+def test_the_subset_before_is_closed_by_the_next_frame(door: Door) -> None:
+    door.settle({'detection'})
+    in_work = door.variants.pipeline({'detection'})
+    door.settle({'drivable'})
+    assert not in_work.engine.closed  # a frame may be in it
+    assert door.variants.pipeline({'drivable'}) is door.opened[1]
+    assert in_work.engine.closed
+
+
+def test_what_cannot_be_opened_or_run_is_said_once_and_not_tried_again(
+    door: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    door.script = [Step(error=EngineError('out of memory'))]
+    caplog.set_level('INFO')
+    for _ in range(3):
+        door.settle({'detection'})
+    assert len(door.opened) == 1
+    assert door.opened[0].engine.closed
+    assert caplog.text.count('all heads are computed, since: out of memory') == 1
+    assert door.variants.pipeline({'detection'}) is door.full
+
+
+def test_thresholds_reach_every_variant(door: Door) -> None:
+    door.settle({'detection'})
+    door.variants.thresholds = Thresholds(score=0.9)
+    door.settle({'drivable'})
+    assert door.full.thresholds.score == 0.9
+    assert [pipeline.thresholds.score for pipeline in door.opened] == [0.9, 0.9]
+
+
+def test_close_frees_every_engine_also_one_that_comes_late(door: Door) -> None:
+    door.settle({'detection'})
+    door.may_open.clear()
+    door.variants.want({'drivable'})
+    door.clock.now_s += SETTLED_S
+    door.variants.want({'drivable'})
+    threading.Timer(0.05, door.may_open.set).start()
+    door.variants.close()
+    door.wait()
+    assert len(door.opened) == 2
+    assert all(p.engine.closed for p in (door.full, *door.opened))

@@ -1,0 +1,1 @@
+"""Studies: many training runs that answer one question, and the report that answers it."""

@@ -1,0 +1,99 @@
+"""Many training runs that answer one question: `python -m training.study run STUDY.yaml`.
+
+    list      the cells of a study and how far each is
+    run       execute what is not finished (failed cells are left alone), measure costs, report
+    resume    the same, and try failed cells again
+    report    write the report of what is finished
+    search    look for hyperparameters (training/study/search.py)
+
+docs/study.md says how a study file is written and what the report means.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from training.config import ConfigError
+from training.study.cells import Cell, plan
+from training.study.config import StudyConfig, StudyError, load_study
+from training.study.runner import run_cells, summary
+
+FAILED = 2
+"""Exit code when some cells failed; the rest is reported."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Command line; exit code 1 with one sentence, 2 when cells failed."""
+    args = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # end the children too
+    try:
+        study = load_study(args.study, args.output)
+        cells = plan(study)
+        if args.command == 'list' or (args.command in ('run', 'resume') and args.dry_run):
+            for cell in cells:
+                print(f'{cell.state():9} {cell.id}')
+            print(summary(cell.state() for cell in cells))
+            return 0
+        if args.command == 'search':
+            from training.study.search import search
+
+            return search(study, args.trials)
+        whole = True
+        if args.command in ('run', 'resume'):
+            whole = run_cells(study, cells, args.jobs, retry=args.command == 'resume')
+            _measure(study, cells, args)
+        from training.study.report import write_study_report
+
+        print(f'report: {write_study_report(study)}')
+    except (ConfigError, StudyError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print('stopped; the same command goes on', file=sys.stderr)
+        return 130
+    return 0 if whole else FAILED
+
+
+def _measure(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) -> None:
+    """Costs in a process of its own, where networks have been trained since the last time."""
+    from training.study.cost import outdated
+
+    if not outdated(study, cells):
+        return
+    command = [sys.executable, '-m', 'training.study.cost', str(args.study)]
+    if args.output:
+        command += ['--output', str(args.output)]
+    if subprocess.run(command, check=False).returncode:
+        print('costs could not be measured; the report goes without', file=sys.stderr)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='python -m training.study', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    commands = parser.add_subparsers(dest='command', required=True)
+    for name, what in (
+        ('list', 'the cells and how far they are'),
+        ('run', 'execute, measure costs, report'),
+        ('resume', 'as run, and try failed cells again'),
+        ('report', 'write the report of what is finished'),
+        ('search', 'look for hyperparameters'),
+    ):
+        command = commands.add_parser(name, help=what)
+        command.add_argument('study', type=Path, help='YAML, see training/configs/study/')
+        command.add_argument('--output', type=Path, help='in the place of the file’s own')
+        if name in ('run', 'resume'):
+            command.add_argument('--jobs', type=int, default=1, help='cells at a time')
+            command.add_argument('--dry-run', action='store_true', help='only list the cells')
+        if name == 'search':
+            command.add_argument('--trials', type=int, help='in the place of the file’s own')
+    return parser
+
+
+if __name__ == '__main__':
+    sys.exit(main())

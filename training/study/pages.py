@@ -1,0 +1,350 @@
+"""The report of a study as a page: report.json in, sections of HTML out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from mtl_perception.replay.pages.matrix import MATRIX_STYLE
+from mtl_perception.replay.pages.page import (
+    Cell,
+    Markup,
+    Section,
+    card,
+    details,
+    dim,
+    facts,
+    grid,
+    heading,
+    note,
+    or_dash,
+    table,
+    text,
+    verdict,
+)
+from training.study import plots
+from training.study.analysis import PHASES, SIGNIFICANT
+from training.study.plots import shown
+from training.study.records import lower_is_better
+
+Report = Mapping[str, Any]
+
+STYLE = (
+    MATRIX_STYLE
+    + """
+.matrix td { min-width: 58px; padding: 0 6px; white-space: nowrap; }
+.matrix.tasks th[scope=col] { height: auto; padding: 0 4px; }
+.answer + .card { margin-top: -8px; margin-bottom: 24px; }
+"""
+)
+
+UNITS = {'abs_error': ' m', 'mean_error': '°'}
+
+MOODS = {'better': 'good', 'worse': 'bad'}
+
+
+def head(report: Report) -> Iterator[str]:
+    """Title, what the study is and how far it may be believed."""
+    cells = report['cells']
+    yield heading(
+        f'Study: {report["name"]}',
+        f'{cells["finished"]} of {cells["planned"]} runs finished, seeds '
+        f'{", ".join(map(str, report["seeds"]))}, split {report["split"]}.',
+    )
+    yield note(report['note'])
+    if cells['failed']:
+        lines = [f'{each["id"]}: {each["error"]}' for each in cells['failed']]
+        yield verdict('bad', f'{len(lines)} failed:', lines)
+    if cells['missing']:
+        left = len(cells['missing'])
+        yield verdict('open', f'{left} not run yet', ['and missing below.'])
+
+
+def sections(report: Report) -> Iterator[Section]:
+    """All parts of the page."""
+    yield Section('Answers', ''.join(map(_answer, report['answers'])))
+    yield Section('Results', ''.join(_results(report)))
+    rows = _combined(report)
+    if rows:
+        yield Section('Delta_MTL', card('', shown(plots.deltas(rows), 'deltas')) + dim(DELTA))
+    if report['costs']:
+        yield Section('Cost', ''.join(_costs(report)))
+    if report['transfer']:
+        yield Section('Negative transfer', ''.join(_transfer(report['transfer'])))
+    if report['affinity']:
+        yield Section('Task affinity', ''.join(_affinity(report['affinity'])))
+    yield Section('How it was made', card('', facts(report['made'])))
+
+
+DELTA = (
+    'Mean over the tasks of the relative gain over their single-task networks, each by one figure '
+    'and with the sign that makes more better (Vandenhende et al., TPAMI 2021, eq. 10). Both sides '
+    'had the same schedule and the same images. Intervals are Student’s t over seeds; where they '
+    'are wider than the plot they are cut off.'
+)
+
+
+def _combined(report: Report) -> list[dict[str, Any]]:
+    rows = [row for row in report['combinations'] if row.get('delta')]
+    return plots.renamed(rows)
+
+
+def _answer(answer: Mapping[str, Any]) -> str:
+    lines = [answer['answer'], *filter(None, [answer['best']])]
+    if answer['ours']:
+        lines.append(f'Ours: {answer["ours"]}. Against: {answer["theirs"]}.')
+    body = verdict('plain', answer['question'], ['', *lines])
+    if not answer['lines']:
+        return body
+    rows = [
+        (
+            line['metric'],
+            *(_cell(line, side) for side in ('ours', 'theirs')),
+            _change(line),
+            or_dash(line.get('p_holm'), '', '.3g'),
+            _mood(line['verdict']),
+        )
+        for line in answer['lines']
+    ]
+    header = ('metric', 'ours', 'theirs', 'change', 'corrected p', 'answer')
+    return f'<div class="answer">{body}</div>' + card('', table(header, rows, (1, 2, 3, 4)))
+
+
+def _cell(line: Mapping[str, Any], side: str) -> str:
+    if side not in line:
+        return '–'
+    if line['kind'] != 'cost':
+        return figure_text(line['metric'].split()[-1], line[side])
+    return f'{line[side] / 1e6:.2f} M' if line['metric'] == 'parameters' else f'{line[side]:.2f}'
+
+
+def _change(line: Mapping[str, Any]) -> str:
+    if 'ratio' in line:
+        return f'x {line["ratio"]:.2f}'
+    return or_dash(None if line.get('gain') is None else 100 * line['gain'], ' %', '+.1f')
+
+
+def _mood(word: str) -> Cell:
+    kind = MOODS.get(word)
+    return Markup(f'<span class="{kind}">{text(word)}</span>') if kind else word
+
+
+def figure_text(figure: str, value: float) -> str:
+    """A figure as people read it: shares in percent, errors with their unit."""
+    if lower_is_better(figure):
+        return f'{value:.3f}{UNITS.get(figure, "")}'
+    return f'{100 * value:.2f}'
+
+
+def _estimate(figure: str, found: Mapping[str, Any]) -> Cell:
+    shown_value = figure_text(figure, found['mean'])
+    if found['low'] is None:
+        return shown_value
+    half = found['high'] - found['mean']
+    spread = f'{half:.3f}' if lower_is_better(figure) else f'{100 * half:.2f}'
+    return Markup(f'{text(shown_value)} <small>± {spread}</small>')
+
+
+def _results(report: Report) -> Iterator[str]:
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in report['combinations']:
+        if not row['single']:
+            groups.setdefault((row['trunk'], row['pretraining'], row['tasks']), []).append(row)
+    for (trunk, pretraining, tasks), rows in groups.items():
+        columns = [
+            (task, figure) for task in rows[0]['task_names'] for figure in _figures(rows, task)
+        ]
+        singles = {
+            row['tasks']: row
+            for row in report['combinations']
+            if row['single'] and (row['trunk'], row['pretraining']) == (trunk, pretraining)
+        }
+        lines: list[list[Cell]] = []
+        if singles:
+            lines.append(['single-task', '', *(
+                _of(singles[task], task, figure) if task in singles else '–'
+                for task, figure in columns
+            ), '–'])  # fmt: skip
+        for row in rows:
+            delta = row.get('delta')
+            lines.append([
+                row['sharing'], row['balancing'],
+                *(_of(row, task, figure) for task, figure in columns),
+                _signed(delta['mean']) if delta else '–',
+            ])  # fmt: skip
+        header = [
+            'sharing', 'balancing',
+            *(f'{task} {figure.replace("_", " ")}' for task, figure in columns), 'Delta_MTL %',
+        ]  # fmt: skip
+        seeds = max(len(row['seeds']) for row in rows)
+        title = f'{tasks}, {trunk}, {pretraining}: mean ± half the 95 % interval, n = {seeds}'
+        yield card(title, table(header, lines, range(2, len(header))))
+    yield dim(
+        'Shares in percent; errors of depth in metres, of normals in degrees, lower is better. '
+        'A row with fewer runs than n has a wider interval. report.json holds every seed.'
+    )
+
+
+def _figures(rows: Iterable[Mapping[str, Any]], task: str) -> list[str]:
+    return list(dict.fromkeys(figure for row in rows for figure in row['figures'].get(task, {})))
+
+
+def _of(row: Mapping[str, Any], task: str, figure: str) -> Cell:
+    found = row['figures'].get(task, {}).get(figure)
+    return '–' if found is None else _estimate(figure, found)
+
+
+def _signed(share: float | None) -> Cell:
+    if share is None:
+        return '–'
+    kind = 'good' if share > 0 else 'bad'
+    return Markup(f'<span class="{kind}">{100 * share:+.1f}</span>')
+
+
+def _costs(report: Report) -> Iterator[str]:
+    points = report['pareto']
+    if points:
+        yield card('Accuracy against cost', shown(plots.pareto(points), 'pareto'))
+        yield dim(
+            f'Delta_MTL of every combination against single-task {report["main_trunk"]}, so that '
+            f'trunks can be compared.'
+        )
+    rows = []
+    for row in report['costs']:
+        ratios = row['against_singles'] or {}
+        rows.append(
+            (
+                f'{row["trunk"]}, {row["tasks"]}, {row["sharing"]}',
+                f'{row["parameters"] / 1e6:.2f}', f'{row["gflop"]:.2f}',
+                f'{row["memory_mb"]:.0f}', f'{row["latency_ms"]:.0f}',
+                *(or_dash(ratios.get(key), '', '.2f')
+                  for key in ('parameters', 'gflop', 'memory_mb', 'latency')),
+            )
+        )  # fmt: skip
+    header = (
+        'network', 'parameters, M', 'GFLOP', 'memory, MB', 'ms',
+        'x parameters', 'x GFLOP', 'x memory', 'x time',
+    )  # fmt: skip
+    yield card('', table(header, rows, range(1, 9)))
+    yield dim(
+        'x: ratio to the sum over the single-task networks that it replaces; of time, a median '
+        'over frames on which all networks took turns, in torch and single precision. Memory: '
+        'weights, and what is allocated beside them for one image. Milliseconds are this '
+        'machine’s.'
+    )
+
+
+def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row['trunk'], row['pretraining'], row['tasks']), []).append(row)
+    for (trunk, pretraining, tasks), members in groups.items():
+        names = list(dict.fromkeys(row['task'] for row in members))
+        by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for row in members:
+            by_name.setdefault(row['name'], {})[row['task']] = row
+        body = ''.join(
+            f'<tr><th scope="row">{text(name)}</th>'
+            + ''.join(_heat(found.get(task)) for task in names)
+            + '</tr>'
+            for name, found in by_name.items()
+        )
+        columns = ''.join(f'<th scope="col">{text(task)}</th>' for task in names)
+        html = f'<table class="matrix tasks"><tr><td></td>{columns}</tr>{body}</table>'
+        title = f'{tasks}, {trunk}, {pretraining}: gain over single-task, %'
+        yield card(title, f'<div class="scroll">{html}</div>')
+    yield dim(
+        f'Marked * where the test says so: corrected p < {SIGNIFICANT:g}. Everything else is the '
+        f'sign of a mean.'
+    )
+    hurt = sorted(
+        (row for row in rows if not row['better']),
+        key=lambda row: (row['p_holm'] is None, row['p_holm'], row['gain'] or 0),
+    )
+    header = (
+        'task', 'hurt by', 'gain, %', 'seeds worse', 'test', 'p', 'corrected p', 'effect d', 'says',
+    )  # fmt: skip
+    lines = [
+        (
+            f'{row["task"]} {row["figure"]}',
+            f'{row["trunk"]} {row["name"]}',
+            or_dash(None if row['gain'] is None else 100 * row['gain'], '', '+.1f'),
+            f'{row["worse_seeds"]} of {row["shared_seeds"]}',
+            row['test'],
+            or_dash(row['p'], '', '.3g'),
+            or_dash(row['p_holm'], '', '.3g'),
+            or_dash(row['effect'], '', '+.1f'),
+            row['verdict'],
+        )
+        for row in hurt
+    ]
+    yield card(
+        f'{len(hurt)} of {len(rows)} task results are below their single-task network',
+        table(header, lines, (2, 3, 5, 6, 7)),
+    )
+    yield dim(
+        'Two-sided t tests, paired by seed where both sides have the same seeds, otherwise '
+        'Welch’s; corrected with Holm’s method over all rows of this study. Effect: Cohen’s d. '
+        'Few seeds find large effects only: "lower" is no proof of harm, and no proof of none.'
+    )
+
+
+def _heat(row: Mapping[str, Any] | None) -> str:
+    if row is None or row['gain'] is None:
+        return '<td>–</td>'
+    star = '*' if row['verdict'] in ('helped', 'hurt') else ''
+    return _coloured(row['gain'], 0.25, f'{100 * row["gain"]:+.1f}{star}')
+
+
+def _coloured(value: float | None, most: float, words: str) -> str:
+    """A cell that is the redder or greener the more, full at `most`."""
+    if value is None:
+        return '<td>–</td>'
+    colour = 'var(--good)' if value > 0 else 'var(--alarm)'
+    share = 70 * min(1.0, abs(value) / most)
+    return (
+        f'<td style="background:color-mix(in srgb,{colour} {share:.0f}%,transparent)">'
+        f'{text(words)}</td>'
+    )
+
+
+def _affinity(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    yield dim(
+        'Cosine: of the gradients of two tasks with respect to what they share; below 0 they pull '
+        'against each other. Look-ahead (Fifty et al., NeurIPS 2021, eq. 2): how much of the '
+        'column’s loss a small step on the row’s loss alone takes away, in units of 0.001; below '
+        '0 it adds to it. Measured on training batches, means over steps and seeds.'
+    )
+    for row in rows:
+        cards = []
+        for phase in PHASES:
+            found = row['phases'][phase]
+            cards.append(card(f'Cosine, {phase}', _matrix(row['task_names'], found['cosine'], 1)))
+        for phase in PHASES:
+            found = row['phases'][phase]
+            scaled = [[None if x is None else 1e3 * x for x in line] for line in found['lookahead']]
+            most = max((abs(x) for line in scaled for x in line if x is not None), default=1)
+            cards.append(card(f'Look-ahead, {phase}', _matrix(row['task_names'], scaled, most)))
+        title = f'{row["trunk"]} {row["pretraining"]}, {row["name"]}'
+        body = grid(cards, 3)
+        if row['balancing'] == rows[0]['balancing']:
+            plot = shown(plots.cosines(row['through']), f'cosines {row["model"]}')
+            body = card('', plot) + body
+        if row is rows[0]:
+            yield f'<h3>{text(title)}</h3>{body}'
+        else:
+            yield details(title, body)
+
+
+def _matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], most: float) -> str:
+    columns = ''.join(f'<th scope="col">{text(name)}</th>' for name in names)
+    body = ''.join(
+        f'<tr><th scope="row">{text(name)}</th>'
+        + ''.join(_coloured(x, most or 1, or_dash(x, '', '+.2f')) for x in line)
+        + '</tr>'
+        for name, line in zip(names, values, strict=True)
+    )
+    return (
+        f'<div class="scroll"><table class="matrix tasks"><tr><td></td>{columns}</tr>{body}'
+        f'</table></div>'
+    )

@@ -1,0 +1,176 @@
+"""Plots of a study, each drawn for the page (its colours follow light and dark) and for a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+
+from mtl_perception.replay.pages import plots
+from mtl_perception.replay.pages.plots import as_svg, new_figure
+
+Rows = Sequence[Mapping[str, Any]]
+WIDTH = 11.4
+
+
+@dataclass(frozen=True)
+class Palette:
+    """Colours by what they mean."""
+
+    ink: str
+    faint: str
+    first: str
+    second: str
+    alarm: str
+    good: str
+
+
+PAGE = Palette(plots.INK, plots.FAINT, plots.FIRST, plots.SECOND, plots.ALARM, plots.GOOD)
+PAPER = Palette('#59626d', '#dfe3e8', '#2f6fde', '#d9822b', '#cf3b3b', '#1d8a4e')
+
+LINES = ('#2f6fde', '#d9822b', '#1d8a4e', '#cf3b3b', '#8a5fd0', '#0f9aa8', '#a9762b', '#7a8594')
+"""Of several curves; dark and light enough for both page colours."""
+
+MARKS = 'osD^vP*X<>hp'
+
+Draw = Callable[[Palette], Any]
+
+
+def shown(draw: Draw, name: str) -> str:
+    """The plot as inline SVG."""
+    with matplotlib.rc_context(_style(PAGE)):
+        return as_svg(draw(PAGE), name)
+
+
+def saved(draw: Draw, folder: Path, name: str) -> None:
+    """The plot as NAME.png and NAME.svg on white; the same bytes every time."""
+    with matplotlib.rc_context(_style(PAPER) | {'svg.hashsalt': name}):
+        figure = draw(PAPER)
+        figure.savefig(
+            folder / f'{name}.png', dpi=110, facecolor='white', metadata={'Software': None}
+        )
+        figure.savefig(
+            folder / f'{name}.svg', facecolor='white', metadata={'Date': None, 'Creator': None}
+        )
+
+
+def _style(palette: Palette) -> dict[Any, Any]:
+    named = {plots.INK: palette.ink, plots.FAINT: palette.faint}
+    return {
+        key: named.get(value, value) if isinstance(value, str) else value
+        for key, value in plots.STYLE.items()
+    }
+
+
+def deltas(rows: Rows) -> Draw:
+    """Delta_MTL of each combination with its interval, the best on top."""
+    ordered = sorted(rows, key=lambda row: row['delta']['mean'])
+
+    def draw(palette: Palette) -> Any:
+        figure, axes = new_figure((WIDTH, 0.8 + 0.27 * len(ordered)))
+        for at, row in enumerate(ordered):
+            delta = row['delta']
+            colour = palette.good if delta['mean'] > 0 else palette.alarm
+            axes.barh(at, 100 * delta['mean'], height=0.55, color=colour)
+            _interval(axes.plot, delta, at, palette.ink)
+            axes.plot(
+                [100 * value for value in delta['values']], [at] * delta['n'], '.',
+                color=palette.ink, markersize=3.5,
+            )  # fmt: skip
+        axes.axvline(0, color=palette.ink, linewidth=0.8)
+        axes.set_yticks(range(len(ordered)), [row['name'] for row in ordered])
+        axes.grid(axis='y', visible=False)
+        axes.set_xlabel('Delta_MTL, % (bar: mean; dots: seeds; line: 95 % interval)')
+        low, high = _limits([v for row in ordered for v in row['delta']['values']])
+        axes.set_xlim(100 * low, 100 * high)
+        return figure
+
+    return draw
+
+
+def pareto(points: Rows) -> Draw:
+    """Accuracy against cost: points have x, y (a fraction), label, group and perhaps low, high."""
+    groups = list(dict.fromkeys(point['group'] for point in points))
+
+    def draw(palette: Palette) -> Any:
+        figure, axes = new_figure((WIDTH, 4.6))
+        axes.axhline(0, color=palette.ink, linewidth=0.8)
+        for index, group in enumerate(groups):
+            mine = [point for point in points if point['group'] == group]
+            axes.plot(
+                [point['x'] for point in mine], [100 * point['y'] for point in mine],
+                MARKS[index % len(MARKS)], color=LINES[index % len(LINES)], markersize=6.5,
+                linestyle='', label=group,
+            )  # fmt: skip
+        front = pareto_front(points)
+        axes.plot(
+            [point['x'] for point in front], [100 * point['y'] for point in front],
+            color=palette.ink, linewidth=0.8, linestyle='--', label='best for its cost', zorder=1,
+        )  # fmt: skip
+        for point in front:
+            axes.annotate(
+                point['label'], (point['x'], 100 * point['y']), xytext=(6, 4), fontsize=8,
+                textcoords='offset points',
+            )  # fmt: skip
+        axes.set_xlabel('GFLOP an image (single-task: of all its networks together)')
+        axes.set_ylabel('Delta_MTL, %')
+        axes.margins(x=0.12, y=0.15)
+        axes.set_xlim(left=0)
+        axes.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
+        return figure
+
+    return draw
+
+
+def pareto_front(points: Rows) -> list[Mapping[str, Any]]:
+    """Points that no other beats in accuracy at the same or a lower cost, by cost."""
+    front: list[Mapping[str, Any]] = []
+    for point in sorted(points, key=lambda point: (point['x'], -point['y'])):
+        if not front or point['y'] > front[-1]['y']:
+            front.append(point)
+    return front
+
+
+def cosines(through: Mapping[str, Sequence[tuple[int, float]]]) -> Draw:
+    """Gradient cosine of each pair of tasks through training."""
+
+    def draw(palette: Palette) -> Any:
+        figure, axes = new_figure((WIDTH, 3.0))
+        axes.axhline(0, color=palette.ink, linewidth=0.8)
+        for index, (pair, found) in enumerate(through.items()):
+            steps, values = np.array(found).reshape(-1, 2).T
+            axes.plot(
+                steps, values, '-', color=LINES[index % len(LINES)], label=pair, linewidth=1.4,
+                marker=MARKS[index % len(MARKS)], markersize=3.5,
+            )  # fmt: skip
+        axes.set_xlabel('step')
+        axes.set_ylabel('cosine of the gradients')
+        axes.legend(frameon=False, fontsize=8, loc='center left', bbox_to_anchor=(1.0, 0.5))
+        return figure
+
+    return draw
+
+
+def renamed(rows: Rows, key: str = 'name') -> list[dict[str, Any]]:
+    """Rows whose names say the trunk and pretraining too, where there are several."""
+    several = len({(row['trunk'], row['pretraining']) for row in rows}) > 1
+    return [
+        dict(row) | ({key: f'{row["trunk"]} {row["pretraining"]}, {row[key]}'} if several else {})
+        for row in rows
+    ]
+
+
+def _interval(plot: Callable[..., Any], delta: Mapping[str, Any], at: int, colour: str) -> None:
+    if delta['low'] is not None:
+        plot([100 * delta['low'], 100 * delta['high']], [at, at], color=colour, linewidth=1)
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Of the values and 0, with room: wide intervals of few seeds are cut off."""
+    low, high = min(0.0, *values), max(0.0, *values)
+    room = 0.35 * (high - low) or 0.01
+    return low - room, high + room

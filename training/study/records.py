@@ -1,0 +1,144 @@
+"""What the finished cells of a study found, by combination and seed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from training.board import AFFINITY
+from training.evaluation.results import ERRORS, HEADLINES, headline
+from training.study.cells import EVALUATION, RUN, Cell, Model, read_json
+from training.study.config import SINGLE, StudyError
+
+PRIMARY = {'depth': 'abs_error', 'normals': 'mean_error'}
+"""The figure that stands for a task in Delta_MTL, where it is not the first of HEADLINES."""
+
+PART_OF = {'coarse7': 'semantic'}
+"""Results that are a coarser score of another task, for data sets with its rough classes only."""
+
+Key = tuple[str, str, str, str, str]
+"""Labels of trunk, pretraining, tasks, sharing and balancing."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """One finished cell; figures: task -> figure -> value, a mean over data sets that have it."""
+
+    key: Key
+    seed: int
+    model: Model
+    figures: dict[str, dict[str, float]]
+    speed: dict[str, Any]
+    affinity: list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Combination:
+    """The runs of one combination over its seeds."""
+
+    key: Key
+    model: Model
+    records: tuple[Record, ...]
+
+    @property
+    def single(self) -> bool:
+        """Whether these are single-task baselines."""
+        return self.model.single
+
+    @property
+    def name(self) -> str:
+        """For people: what it is beside trunk and pretraining."""
+        _, _, tasks, sharing, balancing = self.key
+        return f'{tasks}, single-task' if self.single else f'{tasks}, {sharing}, {balancing}'
+
+    def values(self, task: str, figure: str) -> dict[int, float]:
+        """Seed -> value, of the runs that have it."""
+        return {
+            record.seed: record.figures[task][figure]
+            for record in self.records
+            if figure in record.figures.get(task, {})
+        }
+
+    def figures(self, task: str) -> list[str]:
+        """Figures of a task, the primary one first."""
+        found = dict.fromkeys(
+            figure for record in self.records for figure in record.figures.get(task, {})
+        )
+        first = PRIMARY.get(task)
+        return sorted(found, key=lambda figure: figure != first) if first in found else list(found)
+
+    def primary(self, task: str) -> str | None:
+        """The figure that stands for a task; None when it was not measured."""
+        return next(iter(self.figures(task)), None)
+
+
+def read_records(cells: Iterable[Cell]) -> list[Combination]:
+    """Finished cells in the order of the plan; raises StudyError for files that cannot be read."""
+    found: dict[Key, list[Record]] = {}
+    for cell in cells:
+        of_key = found.setdefault(key_of(cell), [])
+        if cell.state() == 'finished':
+            of_key.append(read_record(cell))
+    return [Combination(key, each[0].model, tuple(each)) for key, each in found.items() if each]
+
+
+def key_of(cell: Cell) -> Key:
+    """The labels of a cell's axes."""
+    trunk, pretraining, tasks, sharing, balancing = cell.labels().values()
+    return trunk, pretraining, tasks, sharing, balancing
+
+
+def read_record(cell: Cell) -> Record:
+    """One cell; raises StudyError."""
+    evaluation = read_json(cell.folder / EVALUATION)
+    if 'results' not in evaluation:
+        raise StudyError(
+            f'{cell.folder}: finished without {EVALUATION}; delete the folder and run it again'
+        )
+    lines = []
+    path = cell.folder / RUN / AFFINITY
+    if path.is_file():
+        lines = [json.loads(line) for line in path.read_text('utf-8').splitlines()]
+    return Record(
+        key_of(cell),
+        cell.seed,
+        cell.model,
+        task_figures(evaluation['results'], cell.model.task_names),
+        read_json(cell.folder / RUN / 'speed.json'),
+        lines,
+    )
+
+
+def task_figures(results: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, dict[str, float]]:
+    """Figures by task from `results` of evaluation.json, in the order of HEADLINES."""
+    wanted = set(tasks)
+    gathered: dict[str, dict[str, list[float]]] = {}
+    values = headline(results)
+    for task, figures in HEADLINES.items():
+        owner = PART_OF.get(task, task)
+        for figure in figures:
+            key = figure if owner == task else f'{task}_{figure}'
+            for name, value in values.items():
+                _, of_task, of_figure = name.split('/')
+                if owner in wanted and (of_task, of_figure) == (task, figure):
+                    gathered.setdefault(owner, {}).setdefault(key, []).append(value)
+    return {
+        task: {figure: fmean(each) for figure, each in figures.items()}
+        for task, figures in gathered.items()
+    }
+
+
+def lower_is_better(figure: str) -> bool:
+    """Whether a figure is an error."""
+    return figure in ERRORS
+
+
+def baseline_of(combinations: Iterable[Combination], trunk: str, pretraining: str, task: str) -> (
+    Combination | None
+):  # fmt: skip
+    """The single-task runs of a task."""
+    wanted = (trunk, pretraining, task, SINGLE)
+    return next((each for each in combinations if each.key[:4] == wanted), None)

@@ -1,0 +1,61 @@
+"""What depth and normals have in common: a map of numbers whose labels have holes.
+
+Losses are summed over the labelled pixels at half resolution, as masks are, and divided by their
+number.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mtl_perception.tasks import Task
+from training.tasks.base import Features, Head
+from training.tasks.decoders import Decoding
+from training.tasks.mask_loss import at_loss_stride
+
+
+class MapHead(Decoding, Head):
+    """A decoder and a 1x1 convolution to `channels` numbers a cell."""
+
+    def __init__(
+        self,
+        task: Task,
+        trunk_channels: Sequence[int],
+        neck_channels: int,
+        decoder: str,
+        channels: int,
+    ) -> None:
+        """decoder: a name of `decoders.py`."""
+        super().__init__(task, trunk_channels, neck_channels)
+        width = self.make_decoder(decoder, trunk_channels, neck_channels)
+        self.values = nn.Conv2d(width, channels, 1)
+
+    def forward(self, features: Features) -> Tensor:
+        """Decode: [B, channels, H / stride, W / stride]."""
+        return self.values(self.decode(features))
+
+    def loss(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+        """Sum over the labelled pixels, at the loss's resolution."""
+        target = at_loss_stride(targets).to(outputs.device)
+        found = F.interpolate(
+            outputs.float(), size=target.shape[1:3], mode='bilinear', align_corners=False
+        )
+        known = self.known(target)
+        return self.errors(found.movedim(1, -1)[known], target[known]).sum()
+
+    def normaliser(self, targets: Sequence[Tensor]) -> float:
+        """Labelled pixels, at the loss's resolution."""
+        return float(torch.count_nonzero(self.known(at_loss_stride(targets))))
+
+    @abstractmethod
+    def known(self, target: Tensor) -> Tensor:
+        """Which pixels are labelled: bool [B, h, w]."""
+
+    @abstractmethod
+    def errors(self, found: Tensor, target: Tensor) -> Tensor:
+        """Loss of each of N pixels; found [N, channels]."""
