@@ -180,9 +180,9 @@ def test_a_task_of_a_kind_nobody_decodes_is_refused(tiny_bundle):
     from mtl_perception.tasks import Task
 
     bundle = Bundle.open(tiny_bundle)
-    manifest = replace(bundle.manifest, tasks=(Task('depth', 'depth'),))
+    manifest = replace(bundle.manifest, tasks=(Task('flow', 'optical_flow'),))
 
-    with pytest.raises(BundleError, match=r"'depth'.*this version decodes"):
+    with pytest.raises(BundleError, match=r"'flow'.*this version decodes"):
         Pipeline(replace(bundle, manifest=manifest), FakeEngine(bundle))
 
 

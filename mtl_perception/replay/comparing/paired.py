@@ -17,7 +17,12 @@ from numpy.typing import NDArray
 from mtl_perception.replay.comparing.weighted import Figures, Weights, table_for
 from mtl_perception.replay.pages.worst import Flaw, flaw
 from mtl_perception.replay.runs.run import FrameRecord, Run
-from mtl_perception.replay.scoring.metrics import DetectionMetric, Metric, SegmentationMetric
+from mtl_perception.replay.scoring.metrics import (
+    ClassificationMetric,
+    DetectionMetric,
+    Metric,
+    SegmentationMetric,
+)
 from mtl_perception.replay.scoring.ratios import RatioTable, ratio_names, ratios
 from mtl_perception.tasks import Task
 
@@ -230,10 +235,11 @@ def _fingerprint(piece: Metric) -> int:
                 for image in piece.images.values()
             )
         )
-    labelled = piece.confusion.sum(1)
     if isinstance(piece, SegmentationMetric):
-        labelled = labelled + piece.unanswered
-    return hash(labelled.tobytes())
+        return hash((piece.confusion.sum(1) + piece.unanswered).tobytes())
+    if isinstance(piece, ClassificationMetric):
+        return hash(piece.confusion.sum(1).tobytes())
+    raise TypeError(f'no rule says what {type(piece).__name__} was measured against')
 
 
 def _nothing_shared(first: Side, second: Side) -> str:

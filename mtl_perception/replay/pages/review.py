@@ -16,7 +16,11 @@ from mtl_perception.replay.pages.worst import Flaw, Worst, flaw
 from mtl_perception.replay.runs.run import FrameRecord, Run
 from mtl_perception.replay.scoring.average_precision import RECALLS, MatchTable, match
 from mtl_perception.replay.scoring.curves import detection_confusion
-from mtl_perception.replay.scoring.metrics import DetectionMetric
+from mtl_perception.replay.scoring.metrics import (
+    ClassificationMetric,
+    DetectionMetric,
+    SegmentationMetric,
+)
 from mtl_perception.tasks import Task
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -65,7 +69,7 @@ class TaskReview:
             self.confusion += detection_confusion(piece)
             for key, image in piece.images.items():
                 self.matches.add(key, match(image, len(self.task.classes)))
-        else:
+        elif isinstance(piece, SegmentationMetric | ClassificationMetric):
             self.confusion += piece.confusion
         found = flaw(piece)
         self.worst.add(record, found)
