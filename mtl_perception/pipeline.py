@@ -77,7 +77,7 @@ class Pipeline:
     ) -> None:
         """Check that every task of the bundle can be decoded from what the engine computes.
 
-        Raises BundleError on a task of a kind without decode function or without its outputs, and
+        Raises BundleError on a task without its outputs, and
         EngineError when the engine is not open for a single frame a run.
         """
         self.bundle = bundle
@@ -203,11 +203,6 @@ class Pipeline:
 
 
 def _check_decodable(bundle: Bundle, task: Task) -> None:
-    if task.kind not in DECODERS:
-        raise BundleError(
-            f'bundle {bundle.path}: task {task.name!r} is of kind {task.kind!r}, this version '
-            f'decodes {sorted(DECODERS)}. Export the bundle without that task.'
-        )
     found = frozenset(bundle.manifest.outputs_of(task.name))
     if not any(needed <= found for needed in NEEDED[task.kind]):
         needs = ' or '.join(str(sorted(needed)) for needed in NEEDED[task.kind])

@@ -11,7 +11,7 @@ from mtl_perception.bundle import OutputSpec
 from mtl_perception.decode import Thresholds, argmax_to_source, nearest_to_source, suppress
 from mtl_perception.engines.base import EngineError
 from mtl_perception.letterbox import Letterbox
-from mtl_perception.tasks import DETECTION, DRIVABLE, WEATHER
+from mtl_perception.tasks import DETECTION, DRIVABLE, KINDS, WEATHER
 
 SQUARE = Letterbox.fit(100, 100, 100, 100)
 DETECTION_SPECS = {
@@ -224,3 +224,7 @@ def test_what_is_no_probability_is_an_error():
 def test_thresholds_out_of_range_are_refused(values):
     with pytest.raises(ValueError, match=next(iter(values))):
         Thresholds(**values)
+
+
+def test_every_kind_of_task_is_decoded():
+    assert set(decode.DECODERS) == set(decode.NEEDED) == set(KINDS)

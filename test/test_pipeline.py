@@ -174,18 +174,6 @@ def test_building_is_logged(tmp_path, caplog):
     assert 'building engine onnxruntime fp32' in caplog.text and 'built /' in caplog.text
 
 
-def test_a_task_of_a_kind_nobody_decodes_is_refused(tiny_bundle):
-    from dataclasses import replace
-
-    from mtl_perception.tasks import Task
-
-    bundle = Bundle.open(tiny_bundle)
-    manifest = replace(bundle.manifest, tasks=(Task('flow', 'optical_flow'),))
-
-    with pytest.raises(BundleError, match=r"'flow'.*this version decodes"):
-        Pipeline(replace(bundle, manifest=manifest), FakeEngine(bundle))
-
-
 def test_a_task_without_its_outputs_is_refused(tiny_bundle):
     from dataclasses import replace
 
