@@ -82,7 +82,7 @@ class Parameter:
 
 TABLE: tuple[Parameter, ...] = (
     Parameter(
-        'model', 'hydranet_b0_demo', 'configure',
+        'model', 'hydranet_lite0_demo', 'configure',
         'Bundle: the name of one under models/, or the path of its folder.',
     ),
     Parameter(

@@ -17,7 +17,7 @@ from mtl_perception.pipeline import Frame, Pipeline
 from mtl_perception.scenes import random_scene
 from training import parity
 
-MODEL = Path(__file__).parents[1] / 'models' / 'hydranet_b0_demo'
+MODEL = Path(__file__).parents[1] / 'models' / 'hydranet_lite0_demo'
 SHARED = Path(__file__).parents[2] / 'shared' / 'data'
 REAL = (
     'driving_mini/images/100k/val/camvid_0016E5_07959.jpg',

@@ -1,4 +1,4 @@
-"""Export a run as a bundle: `python -m training.export runs/demo models/hydranet_b0_demo`.
+"""Export a run as a bundle: `python -m training.export runs/demo models/hydranet_lite0_demo`.
 
 Weights of two and more axes are stored in half precision, in every file alike, so that the formats
 hold one network; the graph computes in single precision. Metrics come from `training.evaluate`.
@@ -188,8 +188,12 @@ def export(
     metrics_json: Sequence[Path] = (),
     description: Path | None = None,
     weights: str | None = None,
+    program: bool = True,
 ) -> Bundle:
-    """Write a bundle folder; an existing one is replaced only when the new one is whole."""
+    """Write a bundle folder; an existing one is replaced only when the new one is whole.
+
+    Without `program` it has no model.pt2: smaller, and nothing for the engines of torch.
+    """
     network, config, state = load_run(run, weights)
     parent = read_parent(run)
     round_weights(network)
@@ -200,7 +204,8 @@ def export(
         folder.mkdir()
         save_weights(network, folder / WEIGHTS)
         save_onnx(network, spec, folder / ONNX)
-        save_program(network, spec, folder / PROGRAM)
+        if program:
+            save_program(network, spec, folder / PROGRAM)
         save_config(config, folder / CONFIG)
         metrics = [metric for path in metrics_json for metric in read_metrics(path)]
         text = description.read_text('utf-8') if description else ''
@@ -212,9 +217,7 @@ def export(
             tasks=network.tasks,
             input=spec,
             outputs=output_specs(network, spec.height, spec.width),
-            files={
-                name: sha256_of(folder / name) for name in (WEIGHTS, ONNX, PROGRAM, CONFIG, CARD)
-            },
+            files={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
             licence='weights: Apache-2.0 as far as they are ours; see card.md for the data terms',
             training_data=tuple(
                 dict.fromkeys(
@@ -344,9 +347,15 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument('--weights', choices=('best', 'last'), help='default best, if validated')
     parser.add_argument('--description', type=Path, help='Markdown that opens the card')
+    parser.add_argument(
+        '--no-program', action='store_true', help='leave model.pt2 out, which torch engines need'
+    )
     args = parser.parse_args(argv)
     try:
-        bundle = export(args.run, args.bundle, args.metrics, args.description, args.weights)
+        bundle = export(
+            args.run, args.bundle, args.metrics, args.description, args.weights,
+            not args.no_program,
+        )  # fmt: skip
     except (ConfigError, CheckpointError, BundleError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1

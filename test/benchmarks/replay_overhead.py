@@ -62,7 +62,7 @@ def measure(bag: str, model: str) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('bags', nargs='+')
-    parser.add_argument('--model', default='hydranet_b0_demo')
+    parser.add_argument('--model', default='hydranet_lite0_demo')
     args = parser.parse_args()
     record = {
         'command': f'python test/benchmarks/replay_overhead.py {" ".join(args.bags)}',
