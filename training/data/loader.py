@@ -169,6 +169,8 @@ def train_loader(
         draws,
         batch_sampler=sampler,
         num_workers=workers,
+        # A forked worker inherits locks that other threads hold, and may wait for ever.
+        multiprocessing_context='spawn' if workers else None,
         collate_fn=partial(collate, tasks=list(tasks)),
         worker_init_fn=_one_thread,
         persistent_workers=False,
