@@ -58,8 +58,8 @@ setup(
     entry_points={
         'console_scripts': [
             f'mtl-perception = {NAME}.cli:main',
-            f'perception_node = {NAME}.node:main',
-            f'test_pattern = {NAME}.test_pattern:main',
+            f'perception_node = {NAME}.node.__main__:main',
+            f'test_pattern = {NAME}.node.test_pattern:main',
         ]
     },
     zip_safe=False,

@@ -14,7 +14,7 @@ from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription, Opaq
 from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.actions import Node
 
-from mtl_perception.launch_checks import require_package, require_video_device
+from mtl_perception.node.launch_checks import require_package, require_video_device
 
 PERCEPTION = str(Path(__file__).with_name('perception.launch.py'))
 RESPAWN_DELAY_S = 2.0

@@ -15,8 +15,8 @@ from launch_ros.parameter_descriptions import ParameterValue
 
 from mtl_perception import process
 from mtl_perception.engines import ENGINES
-from mtl_perception.launch_checks import LaunchError, require_file, require_package
-from mtl_perception.parameters import BY_NAME
+from mtl_perception.node.launch_checks import LaunchError, require_file, require_package
+from mtl_perception.node.parameters import BY_NAME
 
 CONFIG = Path(__file__).parents[1] / 'config'
 RESPAWN_DELAY_S = 2.0

@@ -30,7 +30,7 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.srv import GetState
 
-from mtl_perception.launch_checks import LaunchError, require_bag, require_command
+from mtl_perception.node.launch_checks import LaunchError, require_bag, require_command
 
 PERCEPTION = str(Path(__file__).with_name('perception.launch.py'))
 BOOLEAN = ['true', 'false']

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 COMMANDS: dict[str, tuple[str, str]] = {
     'compile': ('mtl_perception.compile', 'build the engine of a model for this machine'),
-    'bench': ('mtl_perception.bench', 'time the engines of this machine against each other'),
+    'bench': ('mtl_perception.bench.timing', 'time the engines of this machine against each other'),
     'replay': ('mtl_perception.replay.offline', 'run a model over a bag and measure accuracy'),
     'compare': ('mtl_perception.replay.compare', 'say whether one run may replace another'),
     'bag': ('mtl_perception.replay.bag_tools', 'make bags, and say what a bag holds'),

@@ -1,7 +1,7 @@
 """`mtl-perception compile`: build the engines of a model, and check what they lose.
 
 Without `--check` one engine is built and run once. With it every engine and precision of this
-machine (or those named) is built and measured against the fp32 reference; see `engine_check.py`.
+machine (or those named) is built and measured against the fp32 reference; see `bench/accuracy.py`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from mtl_perception.batching import open_batch
+from mtl_perception.bench.frames import calibration
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.engines import (
     ENGINES,
@@ -24,8 +26,7 @@ from mtl_perception.engines import (
     is_built,
     open_engine,
 )
-from mtl_perception.labelled_frames import calibration
-from mtl_perception.parameters import BY_NAME
+from mtl_perception.node.parameters import BY_NAME
 
 PRECISIONS = BY_NAME['precision'].choices
 
@@ -39,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--engine', default='auto', choices=['auto', *ENGINES])
     parser.add_argument('--device', default='auto', help='as the engine names it')
     parser.add_argument('--precision', default='auto', choices=PRECISIONS)
-    parser.add_argument('--batch', type=int, default=1, help='frames a run')
+    parser.add_argument(
+        '--batch', type=int, default=1,
+        help='frames a run, for as many cameras; whether that is faster is measured and kept',
+    )  # fmt: skip
     parser.add_argument(
         '--outputs', type=lambda text: text.split(','), metavar='NAME,...',
         help='only these tensors of the graph (all)',
@@ -64,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(find_bundle(args.model))
     options = Options(args.outputs, args.device, args.precision, args.batch)
     if args.check is not None:
-        from mtl_perception import engine_check
+        from mtl_perception.bench import accuracy
 
-        return engine_check.run(bundle, options, args)
+        return accuracy.run(bundle, options, args)
     name, options = choose(bundle, args.engine, options)
     if args.force or not is_built(bundle, name, options):
         build(bundle, name, options, args.calibrate)
@@ -82,6 +86,14 @@ def run(args: argparse.Namespace) -> int:
         f'{bundle.manifest.name}: {info.name} {info.version}, {info.precision} on {info.device}, '
         f'batch {info.batch}, ran once in {elapsed_ms:.1f} ms\n{info.detail.get("file", "")}'
     )
+    if args.batch > 1:
+        single = replace(options, batch=1)
+        if not is_built(bundle, name, single):
+            build(bundle, name, single, args.calibrate)
+        alone = open_engine(bundle, name, single)
+        found = open_batch(bundle, alone, options, build=False)  # says whether the node will use it
+        for opened in (alone, *([found.engine] if found else [])):
+            opened.close()
     engine.close()
     return 0
 

@@ -68,17 +68,31 @@ class Letterbox:
 
     def apply(self, image: NDArray[np.uint8], out: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Resize uint8 [H, W, 3] into the inner area of `out` (of `new_buffer`); returns `out`."""
-        top, left = self.pad_top, self.pad_left
-        inner = out[top : top + self.inner_height, left : left + self.inner_width]
-        if (self.inner_height, self.inner_width) == image.shape[:2]:
-            inner[:] = image
-        else:
-            shrinks = self.inner_width < self.source_width
-            size = (self.inner_width, self.inner_height)
-            inner[:] = cv2.resize(
-                image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-            )
+        self.resize(image, self.inner(out))
         return out
+
+    def inner(self, out: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The part of an input [input_height, input_width, 3] that the image takes, as a view."""
+        top, left = self.pad_top, self.pad_left
+        return out[top : top + self.inner_height, left : left + self.inner_width]
+
+    def pad(self, out: NDArray[np.uint8], colour: tuple[int, int, int]) -> None:
+        """Paint the rest of it."""
+        top, left = self.pad_top, self.pad_left
+        bottom, right = top + self.inner_height, left + self.inner_width
+        for border in (out[:top], out[bottom:], out[top:bottom, :left], out[top:bottom, right:]):
+            border[:] = colour
+
+    def resize(self, image: NDArray[np.uint8], inner: NDArray[np.uint8]) -> None:
+        """Write uint8 [H, W, 3] into `inner` [inner_height, inner_width, 3], without a copy."""
+        if inner.shape == image.shape:
+            inner[:] = image
+            return
+        shrinks = self.inner_width < self.source_width
+        cv2.resize(
+            image, (self.inner_width, self.inner_height), dst=inner,
+            interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR,
+        )  # fmt: skip
 
     def boxes_to_input(self, boxes: NDArray[np.float32]) -> NDArray[np.float32]:
         """xyxy source pixels [N, 4] -> xyxy input pixels."""

@@ -76,21 +76,37 @@ class NewestSlots(Generic[Item]):
 
         The camera served last is asked last.
         """
+        taken = self.take_together(1, 1, timeout_s)
+        return taken[0] if taken else None
+
+    def take_together(
+        self, least: int, most: int, timeout_s: float | None = None
+    ) -> list[tuple[str, Item]]:
+        """Wait for an item and take one each of the cameras that have one, at most `most`.
+
+        Where fewer than `least` have one, only the next in turn is served, since the others would
+        grow old in the consumer's hands instead of being replaced. Empty when closed or timed out.
+        """
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        count = len(self._order)
         with self._changed:
             while not self._closed:
-                for offset in range(len(self._order)):
-                    at = (self._next + offset) % len(self._order)
-                    slot = self._slots[self._order[at]]
-                    if slot.items:
-                        slot.taken += 1
-                        self._next = (at + 1) % len(self._order)
-                        return self._order[at], slot.items.pop()
+                turns = [(self._next + offset) % count for offset in range(count)]
+                ready = [at for at in turns if self._slots[self._order[at]].items]
+                if ready:
+                    chosen = ready[: most if len(ready) >= least else 1]
+                    self._next = (chosen[-1] + 1) % count
+                    return [(self._order[at], self._served(self._order[at])) for at in chosen]
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
-                    return None
+                    break
                 self._changed.wait(left)
-            return None
+            return []
+
+    def _served(self, camera: str) -> Item:
+        slot = self._slots[camera]
+        slot.taken += 1
+        return slot.items.pop()
 
     def counts(self, camera: str) -> SlotCounts:
         """Counters of one camera, consistent with one another."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.batching import Batch, open_batch
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.decode import DECODERS, NEEDED, Detections, Thresholds
 from mtl_perception.engines import Options, open_engine
@@ -22,10 +24,9 @@ from mtl_perception.tasks import Task
 
 __all__ = ['Detections', 'Frame', 'Pipeline', 'Result', 'Thresholds']
 
-DEFAULT_THRESHOLDS = Thresholds()
+log = logging.getLogger(__name__)
 
-_KEPT_BUFFERS = 8
-"""Source sizes whose letterbox buffer is kept; more cameras than that reallocate."""
+DEFAULT_THRESHOLDS = Thresholds()
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,15 @@ class Result:
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Ran:
+    """What the engine made of one frame: outputs by tensor name, without the batch axis."""
+
+    letterbox: Letterbox
+    outputs: Mapping[str, NDArray[Any]]
+    timings_ms: Mapping[str, float]
+
+
 class Pipeline:
     """An opened model: call it with frames of any size.
 
@@ -73,12 +83,16 @@ class Pipeline:
     """
 
     def __init__(
-        self, bundle: Bundle, engine: Engine, thresholds: Thresholds = DEFAULT_THRESHOLDS
+        self,
+        bundle: Bundle,
+        engine: Engine,
+        thresholds: Thresholds = DEFAULT_THRESHOLDS,
+        batch: Batch | None = None,
     ) -> None:
         """Check that every task of the bundle can be decoded from what the engine computes.
 
-        Raises BundleError on a task without its outputs, and
-        EngineError when the engine is not open for a single frame a run.
+        batch: the same for several frames a run. Raises BundleError on a task without its outputs,
+        and EngineError when the engine is not open for a single frame a run.
         """
         self.bundle = bundle
         self.engine = engine
@@ -90,9 +104,11 @@ class Pipeline:
             )
         for task in bundle.manifest.tasks:
             _check_decodable(bundle, task)
-        self._buffers: dict[tuple[int, int, str], tuple[Letterbox, NDArray[np.uint8]]] = {}
+        self._input = self._buffer(engine)
+        self._batch = batch
+        self._batch_input = None if batch is None else self._buffer(batch.engine)
         spec = bundle.manifest.input
-        self._input = np.empty((1, spec.height, spec.width, 3), np.uint8)
+        self._scratch = np.empty(spec.height * spec.width * 3, np.uint8)
 
     @classmethod
     def open(
@@ -103,15 +119,34 @@ class Pipeline:
         precision: str = 'auto',
         build: bool = False,
         thresholds: Thresholds = DEFAULT_THRESHOLDS,
+        cameras: int = 1,
     ) -> Pipeline:
         """Open a bundle (folder, or name of one under `models/`) and the engine built for it.
 
         With `build` a missing engine is built first, which the log says; without it that is an
-        EngineError with the command that builds it. Raises BundleError and EngineError.
+        EngineError with the command that builds it. cameras: frames that may wait at once. Raises
+        BundleError and EngineError.
         """
         bundle = Bundle.open(find_bundle(model))
-        opened = open_engine(bundle, engine, Options(None, device, precision), build)
-        return cls(bundle, opened, thresholds)
+        options = Options(None, device, precision)
+        return cls.of(bundle, engine, options, build, thresholds, cameras)
+
+    @classmethod
+    def of(
+        cls,
+        bundle: Bundle,
+        engine: str,
+        options: Options,
+        build: bool = False,
+        thresholds: Thresholds = DEFAULT_THRESHOLDS,
+        cameras: int = 1,
+    ) -> Pipeline:
+        """As `open`, of an opened bundle and with all options of its engine."""
+        opened = open_engine(bundle, engine, options, build)
+        batch = None
+        if cameras > 1:
+            batch = open_batch(bundle, opened, replace(options, batch=cameras), build)
+        return cls(bundle, opened, thresholds, batch)
 
     @property
     def info(self) -> EngineInfo:
@@ -123,18 +158,49 @@ class Pipeline:
         """The tasks that the bundle answers."""
         return self.bundle.manifest.tasks
 
-    def __call__(self, frame: Frame, tasks: Collection[str] | None = None) -> Result:
+    @property
+    def together(self) -> tuple[int, int]:
+        """From how many frames on one run of all is faster, and how many that can be at most."""
+        return (1, 1) if self._batch is None else (self._batch.least, self._batch.most)
+
+    def run_together(self, frames: Sequence[Frame]) -> list[Ran | None]:
+        """Run frames in one batch where that is faster: for each what `__call__` decodes.
+
+        None for each, so that they are run one by one, where it is not, and when the batch fails:
+        it is given up then, and the log says so.
+        """
+        least, most = self.together
+        batch, pixels = self._batch, self._batch_input
+        if batch is None or pixels is None or not least <= len(frames) <= most:
+            return [None] * len(frames)
+        started = time.perf_counter()
+        boxes = [self._letterbox(frame, row) for frame, row in zip(frames, pixels, strict=False)]
+        boxed = time.perf_counter()
+        try:
+            outputs = batch.engine.run(pixels)
+        except Exception as error:  # whatever a runtime throws: the engine for one is still there
+            log.warning('frames are run one by one from now on: a batch failed: %s', error)
+            self._batch = None
+            batch.engine.close()
+            return [None] * len(frames)
+        timings_ms = _milliseconds(letterbox=boxed - started, engine=time.perf_counter() - boxed)
+        return [
+            Ran(box, {name: values[row] for name, values in outputs.items()}, timings_ms)
+            for row, box in enumerate(boxes)
+        ]
+
+    def __call__(
+        self, frame: Frame, tasks: Collection[str] | None = None, ran: Ran | None = None
+    ) -> Result:
         """Run one frame; `tasks` names those to decode (None: all, empty: none).
 
-        Raises ValueError on an unknown task name and EngineError when the engine fails.
+        ran: what a batch has made of this frame already. Raises ValueError on an unknown task name
+        and EngineError when the engine fails.
         """
         wanted = self.tasks if tasks is None else [self._task(name) for name in tasks]
         thresholds = self.thresholds
+        ran = ran or self.run(frame)
         started = time.perf_counter()
-        letterbox, batch = self._letterbox(frame)
-        boxed = time.perf_counter()
-        outputs = self.engine.run(batch)
-        ran = time.perf_counter()
         result = Result()
         stores: dict[str, dict[str, Any]] = {
             'detection': result.detections,
@@ -145,22 +211,23 @@ class Pipeline:
         }
         for task in wanted:
             specs = self.bundle.manifest.outputs_of(task.name)
-            tensors = {meaning: outputs[spec.name][0] for meaning, spec in specs.items()}
+            tensors = {meaning: ran.outputs[spec.name] for meaning, spec in specs.items()}
             stores[task.kind][task.name] = DECODERS[task.kind](
-                task, specs, tensors, letterbox, thresholds
+                task, specs, tensors, ran.letterbox, thresholds
             )
-        decoded = time.perf_counter()
-        result.timings_ms.update(
-            letterbox=(boxed - started) * 1e3,
-            engine=(ran - boxed) * 1e3,
-            decode=(decoded - ran) * 1e3,
-        )
+        decode = _milliseconds(decode=time.perf_counter() - started)
+        result.timings_ms.update(**ran.timings_ms, **decode)
         return result
+
+    def run_empty(self) -> None:
+        """Run the engine on an empty picture; raises what it raises."""
+        self.engine.run(np.zeros_like(self._input))
 
     def close(self) -> None:
         """Free the engine; a second call does nothing."""
         self.engine.close()
-        self._buffers.clear()
+        if self._batch is not None:
+            self._batch.engine.close()
 
     def __enter__(self) -> Pipeline:
         """Close on leaving the block."""
@@ -180,26 +247,40 @@ class Pipeline:
         model = self.bundle.manifest.name
         raise ValueError(f'model {model!r} has no task {name!r}{hint}; it has {names}')
 
-    def _letterbox(self, frame: Frame) -> tuple[Letterbox, NDArray[np.uint8]]:
+    def run(self, frame: Frame) -> Ran:
+        """Run one frame, for `__call__` to decode; that may be in another thread."""
+        started = time.perf_counter()
+        letterbox = self._letterbox(frame, self._input[0])
+        boxed = time.perf_counter()
+        outputs = self.engine.run(self._input)
+        timings_ms = _milliseconds(letterbox=boxed - started, engine=time.perf_counter() - boxed)
+        return Ran(letterbox, {name: values[0] for name, values in outputs.items()}, timings_ms)
+
+    def _letterbox(self, frame: Frame, out: NDArray[np.uint8]) -> Letterbox:
+        """Resize, put into RGB order and pad, straight into what the engine reads."""
         height, width = frame.pixels.shape[:2]
-        key = (height, width, frame.order)
-        # Taken out and put back: the least recently used size is the first to go.
-        found = self._buffers.pop(key, None)
-        if found is None:
-            spec = self.bundle.manifest.input
-            letterbox = Letterbox.fit(width, height, spec.width, spec.height)
-            red, green, blue = spec.letterbox_colour
-            colour = (red, green, blue) if frame.order == 'rgb' else (blue, green, red)
-            found = letterbox, letterbox.new_buffer(colour)
-        self._buffers[key] = found
-        while len(self._buffers) > _KEPT_BUFFERS:
-            del self._buffers[next(iter(self._buffers))]
-        letterbox, buffer = found
-        letterbox.apply(frame.pixels, buffer)
+        spec = self.bundle.manifest.input
+        box = Letterbox.fit(width, height, spec.width, spec.height)
+        inner = box.inner(out)
         if frame.order == 'rgb':
-            return letterbox, buffer[None]
-        cv2.cvtColor(buffer, cv2.COLOR_BGR2RGB, dst=self._input[0])
-        return letterbox, self._input
+            box.resize(frame.pixels, inner)
+        else:
+            resized = self._scratch[: inner.size].reshape(inner.shape)
+            box.resize(frame.pixels, resized)
+            cv2.cvtColor(resized, cv2.COLOR_BGR2RGB, dst=inner)
+        box.pad(out, spec.letterbox_colour)
+        return box
+
+    def _buffer(self, engine: Engine) -> NDArray[np.uint8]:
+        """What frames are letterboxed into; the engine's own spares it a copy."""
+        if engine.input is not None:
+            return engine.input
+        spec = self.bundle.manifest.input
+        return np.empty((engine.info.batch, spec.height, spec.width, 3), np.uint8)
+
+
+def _milliseconds(**seconds: float) -> dict[str, float]:
+    return {stage: value * 1e3 for stage, value in seconds.items()}
 
 
 def _check_decodable(bundle: Bundle, task: Task) -> None:

@@ -13,10 +13,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from mtl_perception.decode import Thresholds
-from mtl_perception.engines import Options, open_engine
+from mtl_perception.engines import Options
 from mtl_perception.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
@@ -29,13 +27,12 @@ CLOSE_S = 5.0
 OpenSubset = Callable[[Sequence[str]], Pipeline]
 
 
-def opener(full: Pipeline, device: str, build: bool) -> OpenSubset:
+def opener(full: Pipeline, device: str, build: bool, cameras: int = 1) -> OpenSubset:
     """Opens what `full` is, for some outputs only; with `build`, builds what the cache lacks."""
 
     def open_subset(outputs: Sequence[str]) -> Pipeline:
         options = Options(tuple(outputs), device, full.info.precision)
-        engine = open_engine(full.bundle, full.info.name, options, build)
-        return Pipeline(full.bundle, engine, full.thresholds)
+        return Pipeline.of(full.bundle, full.info.name, options, build, full.thresholds, cameras)
 
     return open_subset
 
@@ -144,8 +141,7 @@ class Variants:
         pipeline = None
         try:
             pipeline = self._open_subset(outputs)
-            spec = manifest.input
-            pipeline.engine.run(np.zeros((1, spec.height, spec.width, 3), np.uint8))
+            pipeline.run_empty()
         except Exception as error:  # whatever a runtime throws: the full engine is still there
             self._refused.add(tasks)
             if pipeline is not None:

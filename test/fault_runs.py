@@ -31,7 +31,12 @@ fake.FakeEngine.run = run
 
 
 def slow_engine(seconds: float) -> str:
-    """Code for a NodeProcess: the fake engine takes so long for a frame."""
+    """Code for a NodeProcess: the fake engine takes so long for a frame, together or alone."""
+    return SCRIPTED.format(step=f'time.sleep({seconds} * len(batch))')
+
+
+def batching_engine(seconds: float) -> str:
+    """The same for a run, of however many frames."""
     return SCRIPTED.format(step=f'time.sleep({seconds})')
 
 
@@ -110,10 +115,16 @@ class Load:
     """Diagnostic values by camera, of after the last image."""
 
     @property
+    def answers(self) -> int:
+        """Of all cameras."""
+        return sum(len(ages) for ages in self.ages_s.values())
+
+    @property
     def shares(self) -> dict[str, float]:
         """Answers of a camera relative to an equal share of all."""
-        total = sum(len(ages) for ages in self.ages_s.values())
-        return {name: len(ages) * len(self.ages_s) / total for name, ages in self.ages_s.items()}
+        return {
+            name: len(ages) * len(self.ages_s) / self.answers for name, ages in self.ages_s.items()
+        }
 
 
 @contextmanager

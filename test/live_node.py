@@ -58,8 +58,8 @@ class NodeProcess:
     def __init__(self, folder: Path, code: str = '', **parameters: object) -> None:
         """Start it; `code` is Python to run first, in the same process."""
         self.log = folder / f'node_{time.monotonic_ns()}.log'
-        entry = f'{code}\nimport sys\nfrom mtl_perception.node import main\nsys.exit(main())'
-        start = ['-c', entry] if code else ['-m', 'mtl_perception.node']
+        run = 'import sys\nfrom mtl_perception.node.__main__ import main\nsys.exit(main())'
+        start = ['-c', f'{code}\n{run}'] if code else ['-m', 'mtl_perception.node']
         command = [sys.executable, *start, '--ros-args']
         for name, value in parameters.items():
             command += ['-p', f'{name}:={value}']
@@ -231,6 +231,17 @@ class Peer:
 
 
 @contextmanager
+def active_node(folder: Path, **parameters: object) -> Iterator[NodeProcess]:
+    """An active node, which a signal ends well."""
+    with NodeProcess(folder, autostart='true', **parameters) as node:
+        node.wait_for_output('active: listening')
+        yield node
+        code, _ = node.stop()
+    assert code == 0, node.output
+    assert 'Traceback' not in node.output
+
+
+@contextmanager
 def peer() -> Iterator[Peer]:
     """A peer that leaves at the end."""
     made = Peer()
@@ -272,6 +283,6 @@ def image(number: int, red: bool = True, height: int = 120, width: int = 160) ->
 
 
 __all__ = [
-    'BEST_EFFORT', 'LATCHED', 'NODE', 'TINY_TOPICS', 'NodeProcess', 'Peer', 'image', 'peer',
-    'picture', 'private_ros_environment', 'stamped', 'values',
+    'BEST_EFFORT', 'LATCHED', 'NODE', 'TINY_TOPICS', 'NodeProcess', 'Peer', 'active_node', 'image',
+    'peer', 'picture', 'private_ros_environment', 'stamped', 'values',
 ]  # fmt: skip

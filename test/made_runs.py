@@ -13,11 +13,8 @@ from mtl_perception.pipeline import Result
 from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
 from mtl_perception.replay.runs.run import FrameRecord, Run
 from mtl_perception.replay.runs.writer import RunWriter
-from mtl_perception.replay.scoring.metrics import (
-    ClassificationMetric,
-    DetectionMetric,
-    SegmentationMetric,
-)
+from mtl_perception.replay.scoring.classification import ClassificationMetric
+from mtl_perception.replay.scoring.metrics import DetectionMetric, SegmentationMetric
 from mtl_perception.replay.scoring.temporal import StabilityTracker
 from mtl_perception.tasks import TASKS
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mtl_perception import cli
-from mtl_perception.bench_costs import _dropped
-from mtl_perception.bench_rivals import find_rival
+from mtl_perception.bench.costs import _dropped
+from mtl_perception.bench.rivals import find_rival
 from mtl_perception.engines import EngineError
 from mtl_perception.pipeline import Frame
 
@@ -76,8 +76,8 @@ def test_a_network_of_no_fixed_size_is_refused(tmp_path):
 
 @pytest.mark.parametrize(('rate_hz', 'low', 'high'), [(20, 0.0, 0.0), (200, 0.3, 0.9)])
 def test_what_is_not_kept_up_with_is_dropped(monkeypatch, rate_hz, low, high):
-    monkeypatch.setattr('mtl_perception.bench_costs.TRIAL_FRAMES', 10)
-    monkeypatch.setattr('mtl_perception.bench_costs.TRIAL_S', 0.3)
+    monkeypatch.setattr('mtl_perception.bench.costs.TRIAL_FRAMES', 10)
+    monkeypatch.setattr('mtl_perception.bench.costs.TRIAL_S', 0.3)
 
     dropped = _dropped(lambda frame: time.sleep(0.02), [FRAME], rate_hz)
 

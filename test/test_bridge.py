@@ -14,8 +14,8 @@ pytest.importorskip('sensor_msgs.msg', reason='needs ROS 2 (make test installs t
 
 from sensor_msgs.msg import Image
 
-from mtl_perception import bridge
 from mtl_perception.image_codec import ENCODINGS, ImageError
+from mtl_perception.node import bridge
 
 pytestmark = pytest.mark.ros
 

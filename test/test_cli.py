@@ -141,6 +141,20 @@ def test_doctor_finds_a_damaged_model(tmp_path, monkeypatch, capsys):
     assert 'problem model bad is not intact' in out and 'training.export' in out
 
 
+def test_compile_of_a_batch_says_whether_several_cameras_will_use_it(tiny_bundle, caplog):
+    """Measured once: the second time it is read from the cache."""
+    for _ in range(2):
+        assert (
+            cli.main(['compile', str(tiny_bundle), '--engine', 'onnxruntime', '--batch', '2']) == 0
+        )
+
+    said = [
+        r.getMessage() for r in caplog.records if 'of the time of single runs' in r.getMessage()
+    ]
+    assert len(said) == 2
+    assert said[0] == said[1]
+
+
 def test_bench_times_engines_in_turn_and_writes_json(tiny_bundle, tmp_path, capsys):
     file = tmp_path / 'new' / 'bench.json'
     arguments = ['bench', str(tiny_bundle), '--frames', '4', '--size', '192x108']

@@ -12,7 +12,7 @@ import pytest
 from red_drive import red_image, write_red_drive
 
 from mtl_perception.cli import main
-from mtl_perception.replay.pages.accuracy import NO_TRUTH_NOTE
+from mtl_perception.replay.scoring.accuracy import NO_TRUTH_NOTE
 
 
 @pytest.fixture(scope='module', autouse=True)

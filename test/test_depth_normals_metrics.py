@@ -5,7 +5,7 @@ import pytest
 
 from mtl_perception.bundle import OutputSpec
 from mtl_perception.decode import DECODERS, Thresholds
-from mtl_perception.decode_maps import bilinear_to_source
+from mtl_perception.decode.maps import bilinear_to_source
 from mtl_perception.engines.base import EngineError
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.replay.scoring.depth import DepthMetric

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_perception import parameters
+from mtl_perception.node import parameters
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [

@@ -15,8 +15,9 @@ pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test buil
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
+from tiny_bundle import write_tiny_bundle
 
-from mtl_perception.node import SUCCESS, PerceptionNode
+from mtl_perception.node.perception_node import SUCCESS, PerceptionNode
 
 pytestmark = pytest.mark.ros
 
@@ -63,7 +64,18 @@ def node(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Perception
     rclpy.shutdown()
 
 
-def test_topics(node: PerceptionNode) -> None:
+def topics_of_maps(node: PerceptionNode, bundle: Path) -> dict[str, str]:
+    """The topics of depth and normals, which the model that comes with the package lacks."""
+    node.trigger_cleanup()
+    node.set_parameters([Parameter('model', value=str(bundle))])
+    assert node.trigger_configure() == SUCCESS
+    names = ('/perception/depth', '/perception/normals')
+    kinds = {publisher.topic_name: publisher.msg_type for publisher in node.publishers}
+    return {name: f'sensor_msgs/msg/{kinds[name].__name__}' for name in names}
+
+
+def test_topics(node: PerceptionNode, tmp_path: Path) -> None:
+    maps = write_tiny_bundle(tmp_path / 'maps', maps=True)
     published = {publisher.topic_name: publisher.msg_type for publisher in node.publishers}
     found = {
         topic: f'{kind.__module__.split(".")[0]}/msg/{kind.__name__}'
@@ -71,6 +83,7 @@ def test_topics(node: PerceptionNode) -> None:
         if topic not in ROS_OWN
     }
     documented = documented_topics()
+    found |= topics_of_maps(node, maps)
     for transport, topic in (('raw', 'image'), ('compressed', 'image/compressed')):
         node.trigger_cleanup()
         node.set_parameters([Parameter('image_transport', value=transport)])

@@ -254,5 +254,7 @@ def test_a_split_of_a_data_set_takes_every_folder_of_images(tmp_path):
     assert [path.name for path in source.paths] == ['a.jpg', 'b.jpg', 'bb.jpg', 'c.png']
     assert [bool(frame.truth) for frame in source.frames_from(0)] == [True, True, False, True]
     assert DatasetSplit(tmp_path, 'val', '*.png').frames == 1
-    with pytest.raises(SourceError, match='splits there: val'):
+    with pytest.raises(SourceError, match='--split may be val'):
         DatasetSplit(tmp_path, 'train')
+    with pytest.raises(SourceError, match='Give the folder that holds images/'):
+        DatasetSplit(tmp_path / 'nothing', 'val')

@@ -10,10 +10,10 @@ from block_data import write_block_data
 from tiny_bundle import write_tiny_bundle
 
 from mtl_perception import cli, engines
+from mtl_perception.bench.frames import images
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines import Options, cache, engine_class
 from mtl_perception.engines.onnxruntime import OnnxRuntimeEngine
-from mtl_perception.labelled_frames import images
 
 pytest.importorskip('onnx')
 

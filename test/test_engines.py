@@ -352,7 +352,7 @@ class TestAuto:
             {'passed': False, 'text': 'worst AP +3', 'speed': 2.0},
             {'passed': True, 'text': '', 'speed': 2.0},
         ):
-            cache.keep_verdict(key, verdict)
+            cache.keep(key, cache.VERDICT_FILE, verdict)
             chosen.append(engines.choose(bundle, 'openvino')[1].precision)
         name, taken = engines.choose(bundle)
         _, subset = engines.choose(bundle, 'auto', Options(outputs=['weather'], batch=2))
@@ -365,7 +365,7 @@ class TestAuto:
         if 'bf16' not in available()['openvino'].precisions:
             pytest.skip('this CPU has no bfloat16')
         key, _ = engines.compile_engine(bundle, 'openvino', Options(precision='bf16'))
-        cache.keep_verdict(key, {'passed': False, 'text': 'worst AP +3', 'speed': 9.0})
+        cache.keep(key, cache.VERDICT_FILE, {'passed': False, 'text': 'worst AP +3', 'speed': 9.0})
 
         with caplog.at_level('INFO'):
             engines.choose(bundle)
@@ -374,7 +374,7 @@ class TestAuto:
 
     def test_a_rebuilt_engine_has_no_verdict(self, bundle, own_cache):
         key, _ = engines.compile_engine(bundle, 'onnxruntime')
-        cache.keep_verdict(key, {'passed': True})
+        cache.keep(key, cache.VERDICT_FILE, {'passed': True})
         engines.compile_engine(bundle, 'onnxruntime')
 
         assert cache.verdict(key) == {}

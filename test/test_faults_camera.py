@@ -29,15 +29,11 @@ def running(
     private_ros: None, tiny_bundle: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NodeProcess]:
     """An active node on simulation time, with the default limits of a stall."""
-    with NodeProcess(
-        tmp_path_factory.mktemp('node'), autostart='true', model=tiny_bundle, build='true',
-        engine='onnxruntime', diagnostics_period_s=0.2, use_sim_time='true',
+    with live_node.active_node(
+        tmp_path_factory.mktemp('node'), model=tiny_bundle, build='true', engine='onnxruntime',
+        diagnostics_period_s=0.2, use_sim_time='true',
     ) as node:  # fmt: skip
-        node.wait_for_output('active: listening')
         yield node
-        code, _ = node.stop()
-    assert code == 0, node.output
-    assert 'Traceback' not in node.output
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import fault_runs
 import live_node
 from diagnostic_msgs.msg import DiagnosticArray
 
-from mtl_perception.node import EXIT_ENGINE_LOST
+from mtl_perception.node.perception_node import EXIT_ENGINE_LOST
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures('private_ros')]
 

@@ -121,9 +121,11 @@ def test_without_ray_the_way_to_get_it_is_named(tmp_path, tiny_bundle, bags, cap
 
 
 def test_costs_by_hand():
-    cost = cost_model({'engine': 60.0, 'read': 20.0, 'decode': 20.0}, 2, 4, 36_000, 1000.0)
+    stages = {'engine': 60.0, 'decode': 20.0, 'read': 25.0, 'wait': 50.0, 'score': 25.0}
+    cost = cost_model(stages, 2, 4, 36_000, 1000.0)
 
-    assert cost['frames_per_s'] == 20.0  # two workers, 100 ms a frame each
+    # Two workers, 100 ms a frame each: what the pipeline does, it does beside the rest.
+    assert cost['frames_per_s'] == 20.0
     assert cost['frames_per_s_per_core'] == 5.0
     assert cost['limited_by'] == 'engine' and cost['shares']['engine'] == 0.6
     assert cost['ms_per_frame_outside_engine'] == 40.0
@@ -131,7 +133,7 @@ def test_costs_by_hand():
     assert cost['fleet']['days_on_machines']['10'] == pytest.approx(18e5 / 86_400)
     assert cost['fleet']['records_gb'] == 360.0
     assert cost_model({}, 1, 1, None, 0.0) == {}
-    assert cost_model({'engine': 1.0}, 1, 1, None, 0.0)['fleet'] is None
+    assert cost_model({'engine': 1.0, 'wait': 1.0}, 1, 1, None, 0.0)['fleet'] is None
 
 
 def test_progress_counts_all_bags(tmp_path, bags):

@@ -125,6 +125,7 @@ def test_the_gate_that_comes_with_the_package_is_read():
         ('schema: 1\nrules: [{metric: a/b, max_drop: 0, min_frames: many}]', 'expected int'),
         ('schema: 1\nmax_unpaired: -1\nrules: [{metric: a/b, max_drop: 0}]', 'count of frames'),
         ('schema: [', 'cannot read the gate'),
+        ('detection/AP50: {max_drop: 0}', '`- metric: detection/AP50`'),
     ],
 )
 def test_a_wrong_gate_is_told_what_is_wrong(tmp_path, text, told):

@@ -8,9 +8,9 @@ pytest.importorskip('diagnostic_msgs.msg', reason='needs ROS 2 (make test instal
 
 from builtin_interfaces.msg import Time
 
-from mtl_perception import health
-from mtl_perception.health import ERROR, OK, WARN, CameraHealth, Status
 from mtl_perception.newest import SlotCounts
+from mtl_perception.node import health
+from mtl_perception.node.health import ERROR, OK, WARN, CameraHealth, Status
 
 pytestmark = pytest.mark.ros
 
@@ -53,12 +53,13 @@ def test_throttle_lets_one_through_in_five_seconds_a_key(clock: HandClock) -> No
 
 def test_window_keeps_the_last_samples() -> None:
     window = health.Window()
-    assert window.percentiles() is None
+    assert window.figures() == {}
     for value in range(1000):
         window.add(value)
-    p50, p99 = window.percentiles() or (0, 0)
-    assert p50 == pytest.approx(849.5)
-    assert 995 < p99 < 999
+    found = window.figures()
+    assert found['p50'] == pytest.approx(849.5)
+    assert 995 < found['p99'] < 999
+    assert found['max'] == 999
 
 
 def test_rate_follows_the_stream_and_falls_when_it_stops(clock: HandClock) -> None:

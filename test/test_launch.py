@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtl_perception import launch_checks
-from mtl_perception.launch_checks import LaunchError
-from mtl_perception.parameters import BY_NAME
+from mtl_perception.node import launch_checks
+from mtl_perception.node.launch_checks import LaunchError
+from mtl_perception.node.parameters import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[1]
 FILES = sorted((ROOT / 'launch').glob('*.launch.py'))
@@ -449,7 +449,7 @@ def test_a_replay_without_a_model_ends(environment: dict[str, str], tmp_path: Pa
 
 def test_the_test_pattern_goes_to_and_fro():
     pytest.importorskip('vision_msgs.msg', reason='needs ROS 2 and vision_msgs')
-    from mtl_perception.test_pattern import to_and_fro
+    from mtl_perception.node.test_pattern import to_and_fro
 
     assert [to_and_fro(count, 4) for count in range(8)] == [0, 1, 2, 3, 2, 1, 0, 1]
     assert [to_and_fro(count, 1) for count in range(3)] == [0, 0, 0]

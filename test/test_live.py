@@ -17,6 +17,7 @@ import live_node
 
 from mtl_perception.bundle import Bundle
 from mtl_perception.cli import main
+from mtl_perception.node.topics import TYPES, output_topic
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.replay.bags.bag import DriveBag
 from mtl_perception.replay.bags.bag_file import open_bag
@@ -26,7 +27,6 @@ from mtl_perception.replay.live.node_process import LiveError
 from mtl_perception.replay.live.outputs import answer_topic, joined, recorded_results
 from mtl_perception.replay.live.session import LiveSession, LiveSettings, run_live
 from mtl_perception.replay.live.timing import Pace, frame_counts, rate_hz, stages
-from mtl_perception.topics import TYPES, output_topic
 
 pytestmark = pytest.mark.ros
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -10,8 +12,8 @@ pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test buil
 
 from std_msgs.msg import Header
 
-from mtl_perception import messages
 from mtl_perception.decode import Detections
+from mtl_perception.node import messages
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
 
 pytestmark = pytest.mark.ros
@@ -61,6 +63,17 @@ def test_mask_is_mono8_with_step_of_its_width(header: Header, contiguous: bool) 
     assert (message.height, message.width, message.step) == (6, 9, 9)
     assert (message.encoding, message.header) == ('mono8', header)
     np.testing.assert_array_equal(np.frombuffer(message.data, np.uint8).reshape(6, 9), mask)
+
+
+@pytest.mark.parametrize(('shape', 'encoding'), [((6, 9), '32FC1'), ((6, 9, 3), '32FC3')])
+def test_maps_are_floats_of_source_pixels(header: Header, shape, encoding: str) -> None:
+    values = np.random.default_rng(3).random(shape, np.float32)
+    message = messages.map_message(header, values)
+    assert (message.height, message.width, message.encoding) == (6, 9, encoding)
+    assert message.step == 9 * values[0, 0].nbytes
+    assert message.is_bigendian == (sys.byteorder == 'big')
+    assert message.header == header
+    np.testing.assert_array_equal(np.frombuffer(message.data, np.float32).reshape(shape), values)
 
 
 @pytest.mark.parametrize('task', [DRIVABLE, SEMANTIC])

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from mtl_perception.replay.scoring.classification import ClassificationMetric
 from mtl_perception.replay.scoring.metrics import (
-    ClassificationMetric,
     DetectionMetric,
     SegmentationMetric,
     metric_for,

@@ -164,3 +164,47 @@ def test_overload_is_shared_fairly() -> None:
         slots.take()
     for camera in cameras:
         assert slots.counts(camera).taken >= 0.9 * rounds / len(cameras)
+
+
+def test_cameras_that_wait_are_taken_together_one_frame_each() -> None:
+    """In turn, at most as many as asked for; who was left out is next."""
+    slots: NewestSlots[int] = NewestSlots(['a', 'b', 'c', 'd'])
+    for camera in 'abcd':
+        slots.put(camera, 1)
+    assert slots.take_together(2, 3) == [('a', 1), ('b', 1), ('c', 1)]
+    for camera in 'abc':
+        slots.put(camera, 2)
+    assert slots.take_together(2, 3) == [('d', 1), ('a', 2), ('b', 2)]
+    assert slots.take_together(1, 3) == [('c', 2)]
+
+
+def test_where_too_few_wait_only_the_next_in_turn_is_taken() -> None:
+    """The other stays in its slot, where a newer frame can replace it."""
+    slots: NewestSlots[int] = NewestSlots(['a', 'b', 'c'])
+    slots.put('a', 1)
+    slots.put('b', 1)
+    assert slots.take_together(3, 3) == [('a', 1)]
+    assert slots.put('b', 2) is True
+    assert slots.take_together(3, 3) == [('b', 2)]
+    assert slots.take_together(3, 3, timeout_s=0) == []
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from('abcd'), st.integers(1, 4)), max_size=80),
+    st.integers(1, 4),
+)
+def test_together_or_not_no_camera_is_served_twice_before_one_that_waits(
+    history: list[tuple[str, int]], least: int
+) -> None:
+    """Whatever comes: at most so many cameras are served between two turns of a waiting one."""
+    slots: NewestSlots[int] = NewestSlots(list('abcd'))
+    waiting_since: dict[str, int] = {}
+    served = 0
+    for camera, most in history:
+        slots.put(camera, 0)
+        waiting_since.setdefault(camera, served)
+        if most > 1:
+            continue
+        for name, _ in slots.take_together(least, 4, timeout_s=0):
+            served += 1
+            assert served - waiting_since.pop(name) <= 4

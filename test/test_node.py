@@ -13,18 +13,23 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (make test installs the Jazzy w
 pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test builds it)')
 
 import live_node
+import numpy as np
 import rclpy
 from live_node import image
+from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 
-from mtl_perception import health, process
-from mtl_perception import node as node_module
+from mtl_perception import process
+from mtl_perception.batching import Batch
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines.base import EngineError
 from mtl_perception.engines.fake import FakeEngine, Step
-from mtl_perception.node import SUCCESS, PerceptionNode
+from mtl_perception.node import health
+from mtl_perception.node import perception_node as node_module
+from mtl_perception.node.perception_node import SUCCESS, PerceptionNode
+from mtl_perception.node.topics import Wanted
 from mtl_perception.pipeline import Pipeline
-from mtl_perception.topics import Wanted
 
 pytestmark = pytest.mark.ros
 
@@ -32,16 +37,34 @@ Start = Callable[..., 'Bench']
 EVERYTHING = Wanted(frozenset({'detection', 'drivable'}), False, False)
 
 
+class Rows(FakeEngine):
+    """Zeros as well, but for the rows of a batch that are `senseless`."""
+
+    senseless: tuple[int, ...] = ()
+
+    def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
+        outputs = super().run(batch)
+        outputs['scores'][list(self.senseless)] = np.nan
+        return outputs
+
+
 class Bench:
     """A node on a scripted engine, fed without DDS: the callback is called by hand."""
 
-    def __init__(self, script: list[Step], bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, script: list[Step], bundle: Bundle, monkeypatch: pytest.MonkeyPatch, cameras: str
+    ) -> None:
         self.engine = FakeEngine(bundle, script)
+        self.batched = Rows(bundle, batch=max(1, len(cameras)))
+        batch = Batch(self.batched, 2) if len(cameras) > 1 else None
         self._patch = monkeypatch
         monkeypatch.setattr(
-            node_module.Pipeline, 'open', lambda *_, **__: Pipeline(bundle, self.engine)
+            node_module.Pipeline,
+            'open',
+            lambda *_, **__: Pipeline(bundle, self.engine, batch=batch),
         )
         self.node = PerceptionNode()
+        self.node.set_parameters([Parameter('cameras', value=list(cameras) or [''])])
         self.executor = SingleThreadedExecutor()
         self.executor.add_node(self.node)
         self.published: list[object] = []
@@ -56,11 +79,14 @@ class Bench:
             )
         assert self.node.trigger_activate() == SUCCESS
 
-    def put(self, number: int) -> None:
+    def put(self, number: int, camera: str = '', **fields: object) -> None:
         """One frame, as the subscription would hand it over."""
         worker = self.node._worker
         assert worker is not None
-        worker.put(worker.cameras[''], image(number))
+        message = image(number)
+        for name, value in fields.items():
+            setattr(message, name, value)
+        worker.put(worker.cameras[camera], message)
 
     def feed(self, number: int) -> None:
         """One frame, and the time to handle it."""
@@ -86,8 +112,8 @@ def start(tiny_bundle: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     rclpy.init(args=[])
     benches: list[Bench] = []
 
-    def build(*script: Step) -> Bench:
-        benches.append(Bench(list(script), Bundle.open(tiny_bundle), monkeypatch))
+    def build(*script: Step, cameras: str = '') -> Bench:
+        benches.append(Bench(list(script), Bundle.open(tiny_bundle), monkeypatch, cameras))
         return benches[-1]
 
     yield build
@@ -158,6 +184,24 @@ def test_whatever_an_engine_throws_the_worker_survives(start: Start, error: Exce
     bench.feed(1)
     bench.until(lambda: len(bench.published) == 1, 'the good frame')
     assert bench.camera()['failed'] == '1'
+
+
+def test_cameras_that_wait_are_run_together_and_none_harms_another(start: Start) -> None:
+    """One broken image and one senseless answer among four: the other two are published."""
+    bench = start(Step(latency_s=0.3), Step(), cameras='abcd')
+    bench.batched.senseless = (1,)
+    bench.activate()
+    bench.put(0, 'a')
+    bench.until(lambda: bench.engine.runs == 1, 'the first frame in work')
+    for number, camera in enumerate('bcda', 1):
+        bench.put(number, camera, **({'step': 0} if camera == 'c' else {}))
+    bench.until(lambda: len(bench.published) == 3, 'three answers')
+    assert bench.published == [image(n).header for n in (0, 1, 4)]
+    assert (bench.engine.runs, bench.batched.runs) == (1, 1)
+    counts = {camera.name: camera.health for camera in bench.node._cameras}
+    assert [counts[name].processed for name in 'abcd'] == [2, 1, 0, 0]
+    assert (counts['c'].rejected, counts['d'].failed) == (1, 1)
+    assert bench.node._statuses()[0].values['batch'] == '4, from 2 waiting cameras on'
 
 
 def test_burst_on_a_slow_engine_is_answered_with_the_newest(start: Start) -> None:

@@ -22,9 +22,10 @@ import live_node
 import rclpy
 from live_node import NODE, TINY_TOPICS, NodeProcess, Peer, image, values
 from sensor_msgs.msg import CompressedImage, Image
+from tiny_bundle import write_tiny_bundle
 from vision_msgs.msg import Detection2DArray, LabelInfo
 
-from mtl_perception import node as node_module
+from mtl_perception.node.__main__ import main
 from mtl_perception.tasks import DRIVABLE, SEMANTIC
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures('private_ros')]
@@ -48,12 +49,8 @@ def running(
     private_ros: None, parameters: dict[str, object], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[NodeProcess]:
     """One active node for all tests that leave it active."""
-    with NodeProcess(tmp_path_factory.mktemp('node'), autostart='true', **parameters) as node:
-        node.wait_for_output('active: listening')
+    with live_node.active_node(tmp_path_factory.mktemp('node'), **parameters) as node:
         yield node
-        returncode, _ = node.stop()
-    assert returncode == 0, node.output
-    assert 'Traceback' not in node.output
 
 
 @pytest.fixture
@@ -138,15 +135,19 @@ def test_heads_without_listeners_are_left_out_without_a_gap(
     deadline = time.monotonic() + live_node.PATIENCE_S
     sent = 0
     frames_after = 5
-    detections.clear()
+
+    def answers() -> list[Detection2DArray]:
+        """Without those to the exchange above, of which more may still come."""
+        return [found for found in detections if found.header != image(0).header]
+
     while frames_after:
         assert time.monotonic() < deadline, running.output
         frames_after -= says in running.output
         sent += 1
         peer.send(image(sent))
-        peer.until(lambda n=sent: len(detections) == n, f'answer {sent}')
-    assert [message.header for message in detections] == [image(n + 1).header for n in range(sent)]
-    assert all(message.detections for message in detections)
+        peer.until(lambda n=sent: len(answers()) == n, f'answer {sent}')
+    assert [message.header for message in answers()] == [image(n + 1).header for n in range(sent)]
+    assert all(message.detections for message in answers())
     assert values(peer.diagnostics()['perception: engine'])['subset'] == 'detection'
     peer.listen_to_all()
     deadline = time.monotonic() + live_node.PATIENCE_S
@@ -262,6 +263,36 @@ def test_reconfigured_for_compressed_images_and_two_cameras(
     assert 'Traceback' not in node.output
 
 
+@pytest.mark.usefixtures('alone')
+def test_depth_and_normals_are_published_while_somebody_listens(
+    parameters: dict[str, object], tmp_path: Path
+) -> None:
+    """In metres and unit vectors of source pixels; a head without a listener is left out."""
+    model = write_tiny_bundle(tmp_path / 'maps', maps=True)
+    with live_node.active_node(tmp_path, **{**parameters, 'model': model}) as node:
+        with live_node.peer() as peer:
+            depth = peer.listen(f'{NODE}/depth', Image)
+            deadline = time.monotonic() + live_node.PATIENCE_S
+            while 'only these heads are computed from now on: depth' not in node.output:
+                assert time.monotonic() < deadline, node.output
+                peer.send(image(0))
+                peer.spin(0.1)
+            normals = peer.listen(f'{NODE}/normals', Image)
+            while not normals:
+                assert time.monotonic() < deadline, node.output
+                peer.send(image(7))
+                peer.spin(0.1)
+        metres, vectors = depth[-1], normals[-1]
+        assert metres.header == vectors.header == image(7).header
+        assert (metres.encoding, vectors.encoding) == ('32FC1', '32FC3')
+        assert (metres.height, metres.width, metres.step) == (120, 160, 640)
+        red, grey = np.frombuffer(metres.data, np.float32).reshape(120, 160)[[20, 100], [20, 100]]
+        np.testing.assert_allclose([red, grey], [1 + 10 / 3, 1 + 900 / 255], atol=1e-3)
+        pointing = np.frombuffer(vectors.data, np.float32).reshape(120, 160, 3)
+        np.testing.assert_allclose(pointing[20, 20], np.array([1, -1, -1]) / 3**0.5, atol=1e-3)
+        np.testing.assert_allclose(np.linalg.norm(pointing, axis=2), 1, atol=1e-3)
+
+
 STUCK = """
 import time
 from mtl_perception.engines import fake
@@ -321,7 +352,7 @@ def test_bad_start_is_one_sentence(
     arguments: str, says: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Exit code not 0, no traceback. In this process: starting eight more takes long."""
-    assert node_module.main(['perception_node', *arguments.split()]) == 2
+    assert main(['perception_node', *arguments.split()]) == 2
     said = capfd.readouterr().err
     rclpy.try_shutdown()
     assert says in said

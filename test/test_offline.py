@@ -7,30 +7,34 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
 from block_drive import write_block_drive
+from drive_bags import jpeg
 from red_drive import EXPECTED, START_NS, write_red_drive
 
 from mtl_perception.cli import main
+from mtl_perception.pipeline import Pipeline
 from mtl_perception.replay.bags.bag import DriveBag
 from mtl_perception.replay.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_perception.replay.bags.cdr import BagError
 from mtl_perception.replay.ground_truth.truth import Truth
 from mtl_perception.replay.offline import ReplayError, find_bags
-from mtl_perception.replay.pages.accuracy import (
+from mtl_perception.replay.runs import bag_replay, part
+from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
+from mtl_perception.replay.runs.fleet import EngineSettings
+from mtl_perception.replay.runs.run import Run
+from mtl_perception.replay.runs.writer import RunWriter
+from mtl_perception.replay.scoring.accuracy import (
     GENERATED_NOTE,
     NO_TRUTH_NOTE,
     ROAD_ONLY_NOTE,
     note,
     percent,
 )
-from mtl_perception.replay.runs import bag_replay, part
-from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
-from mtl_perception.replay.runs.fleet import EngineSettings
-from mtl_perception.replay.runs.run import Run
-from mtl_perception.replay.runs.writer import RunWriter
 
 
 @pytest.fixture(autouse=True)
@@ -292,6 +296,46 @@ def test_another_bag_under_the_same_path_is_an_error(tmp_path, tiny_bundle, caps
             replay_bag(job, tmp_path / 'b', pipeline)
 
 
+@pytest.mark.parametrize('station', ['run', '__call__'])
+def test_frames_are_run_and_decoded_while_an_earlier_one_is_measured(
+    tmp_path, tiny_bundle, monkeypatch, station
+):
+    bag = write_block_drive(tmp_path / 'bag', frames=4)
+    taken, beside = threading.Semaphore(0), []
+    work, digest = getattr(Pipeline, station), bag_replay.answers_digest
+
+    def count(*args, **options):
+        taken.release()
+        return work(*args, **options)
+
+    def wait_for_the_next(*args) -> str:
+        if not beside:
+            taken.acquire()  # its own
+        beside.append(len(beside) == 3 or taken.acquire(timeout=10))
+        return digest(*args)
+
+    monkeypatch.setattr(Pipeline, station, count)
+    monkeypatch.setattr(bag_replay, 'answers_digest', wait_for_the_next)
+    code, _ = replay(bag, tiny_bundle, tmp_path / 'a')
+
+    assert code == 0
+    assert beside == [True] * 4
+
+
+def test_a_frame_that_is_undecodable_leaves_the_others_in_their_places(tmp_path, tiny_bundle):
+    picture = EncodedImage(data=jpeg(), format='jpeg')
+    broken = EncodedImage(data=b'\xff\xd8\xff broken', format='jpeg')
+    with DriveWriter(tmp_path / 'bag') as writer:
+        for index in range(6):
+            writer.write_frame(START_NS + index, picture if index % 3 else broken, Truth())
+
+    code, run = replay(tmp_path / 'bag', tiny_bundle, tmp_path / 'a')
+
+    assert code == 0
+    assert run['frames']['processed'] == 4 and run['frames']['undecodable'] == 2
+    assert [record.index for record in Run.open(tmp_path / 'a').records()] == [1, 2, 4, 5]
+
+
 def test_undecodable_frames_are_counted_and_named(tmp_path, tiny_bundle):
     with DriveWriter(tmp_path / 'jpegs') as writer:
         for index in range(4):
@@ -305,7 +349,7 @@ def test_undecodable_frames_are_counted_and_named(tmp_path, tiny_bundle):
     assert 'JPEG' in run['undecodable'][0]
 
 
-def test_a_damaged_bag_keeps_the_frames_before_the_damage(tmp_path, tiny_bundle, capsys):
+def test_a_truncated_bag_is_one_sentence(tmp_path, tiny_bundle, capsys):
     bag = write_block_drive(tmp_path / 'bag', frames=40)
     file = next(bag.glob('*.mcap'))
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
@@ -315,6 +359,23 @@ def test_a_damaged_bag_keeps_the_frames_before_the_damage(tmp_path, tiny_bundle,
     assert code == 1
     assert not run['complete'] and 'truncated or damaged' in run['partial_reason']
     assert 'truncated or damaged' in capsys.readouterr().out
+
+
+def test_every_frame_before_the_damage_is_kept(tmp_path, tiny_bundle):
+    bag = write_block_drive(tmp_path / 'bag')
+    about = bag / 'metadata.yaml'
+    lie = about.read_text().replace('message_count: 24', 'message_count: 25')
+    about.write_text(lie)
+    with DriveBag(bag) as opened, pytest.raises(BagError, match='its index promises'):
+        readable = 0
+        for _ in opened.frames():
+            readable += 1
+
+    code, run = replay(bag, tiny_bundle, tmp_path / 'a')
+
+    assert code == 1
+    assert run['frames']['processed'] == readable == 24
+    assert not run['complete'] and 'its index promises' in run['partial_reason']
 
 
 def test_class_tables_that_differ_are_one_sentence(tmp_path, tiny_bundle):
@@ -341,6 +402,7 @@ def test_class_tables_that_differ_are_one_sentence(tmp_path, tiny_bundle):
         (['.', '--camera-height', '-1'], 'expected metres'),
         (['.', '--model', 'no_such_model'], "no model 'no_such_model'"),
         (['.', '--truth', 'x', '--truth-tolerance-ms', '-1'], 'expected 0 or more'),
+        (['.', '--truth', 'no_labels.json'], 'Give a Scalabel or COCO JSON'),
     ],
 )
 def test_bad_input_is_one_sentence_and_a_code(tmp_path, monkeypatch, capsys, arguments, message):

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtl_perception import parameters
-from mtl_perception.parameters import BY_NAME, TABLE, ParameterError, Parameters
+from mtl_perception.node import parameters
+from mtl_perception.node.parameters import BY_NAME, TABLE, ParameterError, Parameters
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -88,7 +88,8 @@ def test_changes_of_a_running_node() -> None:
 
 def test_overlay_task_is_one_of_the_model() -> None:
     tasks = (DETECTION, DRIVABLE, SEMANTIC)
-    assert parameters.overlay_task('auto', tasks) == 'auto'
+    assert parameters.overlay_task('auto', tasks) == 'drivable'
+    assert parameters.overlay_task('auto', tasks[:1]) is None
     assert parameters.overlay_task('none', tasks) is None
     assert parameters.overlay_task('semantic', tasks) == 'semantic'
     for bad in ('detection', 'depth', ''):
@@ -98,7 +99,7 @@ def test_overlay_task_is_one_of_the_model() -> None:
 
 def test_yaml_file_is_written_from_the_table() -> None:
     text = (ROOT / 'config' / 'perception.param.yaml').read_text()
-    assert text == parameters.as_yaml(), 'run: python -m mtl_perception.parameters yaml'
+    assert text == parameters.as_yaml(), 'run: python -m mtl_perception.node.parameters yaml'
     values = yaml.safe_load(text)['/**']['ros__parameters']
     assert values == {p.name: p.default for p in TABLE}
 

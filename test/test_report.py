@@ -13,9 +13,9 @@ from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
 from mtl_perception.replay.ground_truth.truth import Scores, Truth
 from mtl_perception.replay.live.timing import LiveRun, PlayedFrame, frame_counts, spread, stages
-from mtl_perception.replay.pages.accuracy import GENERATED_NOTE
 from mtl_perception.replay.pages.pictures import Example, Video, panels
 from mtl_perception.replay.pages.report import write_report
+from mtl_perception.replay.scoring.accuracy import GENERATED_NOTE
 from mtl_perception.tasks import TASKS
 
 MS = 1_000_000

@@ -8,10 +8,15 @@ import numpy as np
 import pytest
 
 from mtl_perception.decode import Detections
-from mtl_perception.replay.runs.part import Intrinsics
 from mtl_perception.replay.scoring.average_precision import match
 from mtl_perception.replay.scoring.metrics import DetectionMetric
-from mtl_perception.replay.scoring.road import NOT_PLACED, Mount, RoadRecall, ground_distance
+from mtl_perception.replay.scoring.road import (
+    NOT_PLACED,
+    Intrinsics,
+    Mount,
+    RoadRecall,
+    ground_distance,
+)
 from mtl_perception.tasks import DETECTION
 
 CAR, LIGHT = (DETECTION.classes.index(name) for name in ('car', 'traffic light'))

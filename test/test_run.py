@@ -15,7 +15,6 @@ from mtl_perception.decode import Detections
 from mtl_perception.replay.runs.part import pack, unpack
 from mtl_perception.replay.runs.run import (
     FrameRecord,
-    Intrinsics,
     Run,
     RunError,
     frame_key,
@@ -24,6 +23,7 @@ from mtl_perception.replay.runs.run import (
 )
 from mtl_perception.replay.runs.writer import RunWriter
 from mtl_perception.replay.scoring.metrics import DetectionMetric, metric_for
+from mtl_perception.replay.scoring.road import Intrinsics
 from mtl_perception.replay.scoring.temporal import BOX_COUNTS, MASK_COUNTS, Stability
 from mtl_perception.tasks import DETECTION, SEMANTIC, TIME_OF_DAY
 

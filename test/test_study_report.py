@@ -76,6 +76,8 @@ def test_delta_mtl_counts_errors_with_the_other_sign():
     assert gains == pytest.approx([0.1, -0.1])
     assert delta_mtl(gains) == pytest.approx(0)
     assert gain(0.1, 0.0, False) is None and delta_mtl([0.1, None]) is None
+    assert gain(0.04, 0.0199, False) is None and gain(0.5, 0.0, True) is None
+    assert gain(0.04, 0.02, False) == pytest.approx(1) and gain(1e-3, 2e-3, True) == 0.5
 
 
 def test_figures_are_means_over_data_sets_and_coarse_classes_count_for_their_task():
@@ -189,15 +191,45 @@ def test_what_was_not_measured_is_said(tmp_path):
     first, second = make_report(study)['answers']
     assert 'Not measured: accuracy, AP, parameters' in first['answer']
     assert 'names no reference' in second['answer']
-    rows = [each for each in make_report(study)['combinations'] if not each['single']]
-    assert rows and all(each['delta'] is None for each in rows)  # a baseline of 0 mIoU
     assert 'Not measured' in ''.join(section.html for section in sections(make_report(study)))
 
 
+def test_a_baseline_that_does_not_work_makes_no_gain_and_leaves_delta_mtl_named(tmp_path):
+    """AP50 of 0.0005 against 0.0505: no gain of 10,000 % in any figure."""
+    axes = {'trunks': ['pvt_v2_b0'], 'sharing': ['hard'], 'balancing': ['equal', 'UW']}
+    tasks = {'all': ['semantic', 'detection', 'depth']}
+    study = load_study(write_study(tmp_path, reference=None, exclude=None, tasks=tasks, **axes))
+    for cell in plan(study):
+        noise = 1e-3 * (1 + cell.seed)
+        figures = {
+            'semantic': {'miou': 0.4 + noise + 0.04 * (not cell.model.single)},
+            'detection': {'AP50': 0.0005 if cell.model.single else 0.05 + noise},
+            'depth': {'abs_error': 2.0 + noise},
+        }
+        finish(cell, {task: figures[task] for task in cell.model.task_names})
+    report = make_report(study)
+
+    ours = row(report, sharing='hard', balancing='equal')
+    reason = {'detection': 'single-task AP50 is 0.0005, too small for a relative gain'}
+    assert ours['delta']['without'] == ours['delta_main']['without'] == reason
+    assert ours['delta']['mean'] == pytest.approx(0.5 * 0.04 / 0.402)
+    line = next(x for x in report['transfer'] if x['task'] == 'detection')
+    assert line['gain'] is None and line['difference'] == pytest.approx(0.0515)
+    assert line['verdict'] == 'helped'
+    answer = report['answers'][0]
+    assert 'which would be noise, on detection AP50 (0.0005; ours 0.052).' in answer['answer']
+    assert 'undefined over all tasks, and goes without detection: single-task' in answer['best']
+    page = ''.join(section.html for section in sections(report))
+    assert '(without detection)' in page and '<td>(+5.15*)</td>' in page and '>+5.15<' in page
+    assert 'undefined over all tasks and goes without detection: single-task AP50' in page
+    assert max(x['gain'] or 0 for x in report['transfer']) < 0.2
+
+
 def test_the_commands(tmp_path, capsys):
-    path = made_study(tmp_path, fail=0, miss=0)
+    axes = {'sharing': ['hard'], 'balancing': ['equal'], 'exclude': None, 'reference': None}
+    path = made_study(tmp_path, trunks=['pvt_v2_b0'], tasks={'all': ['semantic', 'depth']}, **axes)
     assert main(['list', str(path)]) == 0
-    assert '48 cells: 48 finished' in capsys.readouterr().out
+    assert '9 cells: 9 finished' in capsys.readouterr().out
     assert main(['run', str(path)]) == 0
     assert '0 to do' in capsys.readouterr().out
     assert json.loads((tmp_path / 'study/report/report.json').read_text())['name'] == 'made up'

@@ -75,6 +75,26 @@ def test_values_that_do_not_go_together_are_refused(config_file, override, messa
         load_config(config_file, [override])
 
 
+@pytest.mark.parametrize(
+    ('override', 'message'),
+    [
+        ('data.0.weight=0', r"config\.yaml: data: expected a list, found keys.*'data=\[\.\.\.\]'"),
+        ('best_by[0]=a', 'best_by: expected a list, found keys'),
+        ('network.sharing=[hard]', r'network\.sharing: expected keys, found a list'),
+        ('tasks=[', r"overrides \['tasks=\['\]: a value is no YAML"),
+    ],
+)
+def test_overrides_of_another_form_are_refused(config_file, override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(config_file, [override])
+
+
+def test_a_file_whose_base_has_another_form_is_refused(tmp_path, config_file):
+    (tmp_path / 'keys.yaml').write_text('base: config.yaml\ndata: {name: d}\n')
+    with pytest.raises(ConfigError, match=r'keys\.yaml: data: expected a list, found keys'):
+        load_config(tmp_path / 'keys.yaml')
+
+
 def test_what_changed_since_the_interruption_is_listed(tmp_path, config_file):
     save_config(load_config(config_file), tmp_path / 'saved.yaml')
     assert differences(tmp_path / 'saved.yaml', load_config(config_file)) == []
@@ -190,6 +210,37 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path, trained):
     other = nn.Linear(300, 2)
     with pytest.raises(CheckpointError, match='does not fit this network'):
         load_checkpoint(tmp_path / 'checkpoint', other, other, torch.optim.AdamW([other.weight]))
+
+
+def test_a_fused_step_goes_on_with_kernels_that_are_channels_last(tmp_path):
+    """It walks through memory: moments that were laid out otherwise would be those of others."""
+
+    def stepped(steps, resume=None):
+        torch.manual_seed(0)
+        network = nn.Conv2d(4, 8, 3).to(memory_format=torch.channels_last)
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.1, fused=True)
+        if resume:
+            load_checkpoint(resume, network, network, optimizer)
+        for step in steps:
+            optimizer.zero_grad()
+            factors = torch.arange(288.0).view(8, 4, 3, 3) - 99 * step
+            (network.weight * factors).sin().sum().backward()
+            optimizer.step()
+        return network, network, optimizer
+
+    save_checkpoint(tmp_path / 'checkpoint', *stepped([0, 1]), {'step': 2})
+    resumed, _, _ = stepped([2, 3], tmp_path / 'checkpoint')
+    whole, _, _ = stepped([0, 1, 2, 3])
+    assert torch.equal(resumed.weight, whole.weight)
+
+
+def test_an_optimizer_state_of_more_parameters_is_refused(tmp_path, trained):
+    """As when stages are frozen that were trained before."""
+    network, ema, optimizer = trained
+    save_checkpoint(tmp_path / 'checkpoint', network, ema, optimizer, {'step': 1})
+    fewer = torch.optim.AdamW([network.weight], lr=1.0)
+    with pytest.raises(CheckpointError, match=r'state of parameter 1, this run trains 1'):
+        load_checkpoint(tmp_path / 'checkpoint', network, ema, fewer)
 
 
 def test_a_cut_off_checkpoint_is_refused(tmp_path, trained):

@@ -1,4 +1,4 @@
-"""Networks: ImageNet weights from files, the peers' references, the command."""
+"""Networks: weights of trunks from files, the peers' references, the command."""
 
 import pickle
 import sys
@@ -9,10 +9,11 @@ import pytest
 torch = pytest.importorskip('torch', reason='training extras are not installed')
 timm = pytest.importorskip('timm', reason='training extras are not installed')
 
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import load_file, save_file  # noqa: E402
 
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE, SEMANTIC, WEATHER, Task  # noqa: E402
 from training.config import ConfigError, NetworkConfig  # noqa: E402
+from training.export import round_weights, save_weights  # noqa: E402
 from training.networks.__main__ import main  # noqa: E402
 from training.networks.base import output_specs  # noqa: E402
 from training.networks.build import ARCHITECTURES, build_network  # noqa: E402
@@ -64,9 +65,8 @@ def small(tmp_path_factory):
     return model, path
 
 
-def assert_holds(trunk, model):
-    """Every tensor of the trunk is the model's of that name."""
-    expected = model.state_dict()
+def assert_holds(trunk, expected):
+    """Every tensor of the trunk is the one of that name."""
     found = trunk.body.state_dict()
     assert len(found) > 50
     assert all(torch.equal(tensor, expected[name]) for name, tensor in found.items())
@@ -74,13 +74,13 @@ def assert_holds(trunk, model):
 
 def test_weights_come_from_a_safetensors_file(small):
     model, path = small
-    assert_holds(Trunk(SMALL, weights=str(path)), model)
+    assert_holds(Trunk(SMALL, weights=str(path)), model.state_dict())
 
 
 def test_weights_come_from_a_wrapped_pth_file(small, tmp_path):
     model, _ = small
     torch.save({'epoch': 3, 'state_dict': model.state_dict()}, tmp_path / 'small.pth')
-    assert_holds(Trunk(SMALL, weights=str(tmp_path / 'small.pth')), model)
+    assert_holds(Trunk(SMALL, weights=str(tmp_path / 'small.pth')), model.state_dict())
 
 
 def test_weights_come_from_an_installed_package(small, tmp_path, monkeypatch):
@@ -94,7 +94,7 @@ def test_weights_come_from_an_installed_package(small, tmp_path, monkeypatch):
     (tmp_path / 'some_weights').mkdir()
     torch.save(as_efficientnet_pytorch(model), tmp_path / 'some_weights' / 'lite0.pth')
     monkeypatch.setattr(sys, 'path', [str(tmp_path), *sys.path])
-    assert_holds(Trunk(LITE, weights='pypi:some-weights'), model)
+    assert_holds(Trunk(LITE, weights='pypi:some-weights'), model.state_dict())
 
 
 def as_efficientnet_pytorch(model):
@@ -113,6 +113,34 @@ def as_efficientnet_pytorch(model):
 def norm(name):
     parts = ('weight', 'bias', 'running_mean', 'running_var', 'num_batches_tracked')
     return [f'{name}.{part}' for part in parts]
+
+
+def trained_trunk(folder):
+    """A trunk that is no longer as it began, in files as runs and bundles have them."""
+    torch.manual_seed(2)
+    network = build_network(NetworkConfig(trunk=SMALL, neck_channels=16), (WEATHER,)).train()
+    network.trunk(torch.rand(2, 3, 64, 64) * 255)  # moves the batch statistics too
+    save_file(network.state_dict(), folder / 'ema.safetensors')
+    round_weights(network)
+    save_weights(network, folder / 'weights.safetensors')
+    return network.trunk
+
+
+def test_weights_come_from_an_earlier_run_of_ours(tmp_path):
+    trained = trained_trunk(tmp_path)
+    rounded = Trunk(SMALL, weights=str(tmp_path / 'weights.safetensors')).state_dict()
+    assert all(torch.equal(rounded[name], value) for name, value in trained.state_dict().items())
+    path = str(tmp_path / 'ema.safetensors')
+    network = build_network(NetworkConfig(trunk=SMALL, trunk_weights=path), (DRIVABLE,))
+    stored = load_file(path)
+    assert_holds(network.trunk, {name.removeprefix('trunk.body.'): x for name, x in stored.items()})
+
+
+def test_the_trunk_of_another_run_is_refused(tmp_path):
+    trained_trunk(tmp_path)
+    message = r"ema\.safetensors does not hold the weights of 'resnet18'.*Missing key"
+    with pytest.raises(NetworkError, match=message):
+        Trunk('resnet18', weights=str(tmp_path / 'ema.safetensors'))
 
 
 def test_weights_of_another_model_are_refused(small):

@@ -146,7 +146,10 @@ def test_parts_share_out_every_image_once():
 
 @pytest.mark.slow
 def test_the_loss_scale_is_part_of_the_checkpoint(data, tmp_path, monkeypatch):
-    """Fabric offers no fp16 on a CPU by name; its plugin does, with the same scaler."""
+    """Fabric offers no fp16 on a CPU by name; its plugin does, with the same scaler.
+
+    It refuses to clip what a fused optimizer unscales by itself: with fp16 ours is not fused.
+    """
 
     def half(*, precision, **options):
         scaler = torch.amp.GradScaler('cpu', init_scale=2.0**18)

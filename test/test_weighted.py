@@ -7,6 +7,7 @@ import pytest
 from made_runs import TASK_LIST, write_made_run
 from test_average_precision import oracle, random_metric
 
+from mtl_perception.replay.comparing.ratios import RatioTable, ratio_names, ratios
 from mtl_perception.replay.comparing.weighted import (
     ClassificationTable,
     DetectionTable,
@@ -15,12 +16,8 @@ from mtl_perception.replay.comparing.weighted import (
     table_for,
 )
 from mtl_perception.replay.runs.run import merged
-from mtl_perception.replay.scoring.metrics import (
-    ClassificationMetric,
-    DetectionMetric,
-    SegmentationMetric,
-)
-from mtl_perception.replay.scoring.ratios import RatioTable, ratio_names, ratios
+from mtl_perception.replay.scoring.classification import ClassificationMetric
+from mtl_perception.replay.scoring.metrics import DetectionMetric, SegmentationMetric
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
 
 

@@ -9,6 +9,8 @@ Graph contract of DESIGN.md section 2, no torch and no training. With `image` sc
 * drivable: red is direct, green alternative, blue background; stride-4 logits.
 * semantic: red is road, green sidewalk, blue building; all other classes have logit -1.
 * weather / timeofday: bright images are clear / daytime, dark ones rainy / night.
+* with `maps`: depth is 1 m where it is black and 11 m where it is white; a normal points along
+  2 * (red, green, blue) - 1.
 """
 
 from __future__ import annotations
@@ -27,7 +29,15 @@ from mtl_perception.bundle import (
     sha256_of,
     write_manifest,
 )
-from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TIME_OF_DAY, WEATHER
+from mtl_perception.tasks import (
+    DEPTH,
+    DETECTION,
+    DRIVABLE,
+    NORMALS,
+    SEMANTIC,
+    TIME_OF_DAY,
+    WEATHER,
+)
 
 ROWS, COLUMNS = 2, 4
 MARGIN = 2
@@ -41,15 +51,16 @@ def write_tiny_bundle(
     name: str = 'tiny',
     class_map: bool = False,
     letterbox_colour: tuple[int, int, int] = (114, 114, 114),
+    maps: bool = False,
 ) -> Path:
     """Write `model.onnx` and `manifest.yaml` into `folder`; returns it.
 
-    `class_map`: drivable leaves the graph as a uint8 map at stride 4 instead of logits. Height must
-    be a multiple of 8 and width of 16.
+    `class_map`: drivable leaves the graph as a uint8 map at stride 4 instead of logits. `maps`:
+    depth and normals as well. Height must be a multiple of 8 and width of 16.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(_graph(height, width, class_map), folder / 'model.onnx')
+    onnx.save(_graph(height, width, class_map, maps), folder / 'model.onnx')
     (folder / 'card.md').write_text('A graph made by hand for tests; it has learnt nothing.\n')
     grid = (height // STRIDE, width // STRIDE)
     k = ROWS * COLUMNS
@@ -58,9 +69,14 @@ def write_tiny_bundle(
         if class_map
         else OutputSpec('drivable', 'drivable', 'logits', 'float32', (3, *grid), STRIDE)
     )
+    dense = (
+        OutputSpec('depth', 'depth', 'depth', 'float32', grid, STRIDE),
+        OutputSpec('normals', 'normals', 'normals', 'float32', (3, *grid), STRIDE),
+    )
+    tasks = (DETECTION, DRIVABLE, SEMANTIC, WEATHER, TIME_OF_DAY)
     manifest = Manifest(
         name=name,
-        tasks=(DETECTION, DRIVABLE, SEMANTIC, WEATHER, TIME_OF_DAY),
+        tasks=(*tasks, DEPTH, NORMALS) if maps else tasks,
         input=InputSpec(height, width, letterbox_colour),
         outputs=(
             OutputSpec('boxes', 'detection', 'boxes', 'float32', (k, 4)),
@@ -70,6 +86,7 @@ def write_tiny_bundle(
             OutputSpec('semantic', 'semantic', 'logits', 'float32', (19, *grid), STRIDE),
             OutputSpec('weather', 'weather', 'probabilities', 'float32', (6,)),
             OutputSpec('timeofday', 'timeofday', 'probabilities', 'float32', (3,)),
+            *(dense if maps else ()),
         ),
         files={file: sha256_of(folder / file) for file in ('model.onnx', 'card.md')},
         licence='Apache-2.0',
@@ -93,7 +110,7 @@ def cell_box(k: int, height: int = 64, width: int = 96) -> tuple[int, int, int, 
     )
 
 
-def _graph(height: int, width: int, class_map: bool) -> onnx.ModelProto:
+def _graph(height: int, width: int, class_map: bool, maps: bool) -> onnx.ModelProto:
     if height % (ROWS * STRIDE) or width % (COLUMNS * STRIDE):
         raise ValueError(f'tiny bundle: {height}x{width} must be multiples of 8x16')
     cell = [height // ROWS, width // COLUMNS]
@@ -119,6 +136,9 @@ def _graph(height: int, width: int, class_map: bool) -> onnx.ModelProto:
         'time_slope': np.array([8, -8, 0], np.float32),
         'time_offset': np.array([-4, 4, 0], np.float32),
         'mean_shape': np.array([0, 1], np.int64),
+        'one': np.float32(1),
+        'two': np.float32(2),
+        'ten': np.float32(10),
     }
     node = helper.make_node
     pool = {'kernel_shape': [STRIDE] * 2, 'strides': [STRIDE] * 2}
@@ -155,6 +175,14 @@ def _graph(height: int, width: int, class_map: bool) -> onnx.ModelProto:
         node('Add', ['time_scaled', 'time_offset'], ['time_logits']),
         node('Softmax', ['time_logits'], ['timeofday'], axis=1),
     ]
+    if maps:
+        nodes += [
+            node('ReduceMean', ['small', 'channels'], ['grey'], keepdims=0),
+            node('Mul', ['grey', 'ten'], ['farther']),
+            node('Add', ['farther', 'one'], ['depth']),
+            node('Mul', ['small', 'two'], ['doubled']),
+            node('Sub', ['doubled', 'one'], ['normals']),
+        ]
     grid = [height // STRIDE, width // STRIDE]
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
@@ -171,6 +199,14 @@ def _graph(height: int, width: int, class_map: bool) -> onnx.ModelProto:
             info('semantic', TensorProto.FLOAT, ['B', 19, *grid]),
             info('weather', TensorProto.FLOAT, ['B', 6]),
             info('timeofday', TensorProto.FLOAT, ['B', 3]),
+            *(
+                [
+                    info('depth', TensorProto.FLOAT, ['B', *grid]),
+                    info('normals', TensorProto.FLOAT, ['B', 3, *grid]),
+                ]
+                if maps
+                else []
+            ),
         ],
         [numpy_helper.from_array(np.asarray(value), key) for key, value in constants.items()],
     )

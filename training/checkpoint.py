@@ -111,9 +111,16 @@ def load_checkpoint(
     load_weights(network, folder / NETWORK)
     load_weights(ema, folder / EMA)
     state = optimizer.state_dict()
+    parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
     for key, tensor in _read(folder / OPTIMIZER).items():
         index, name = key.split('.', 1)
-        state['state'].setdefault(int(index), {})[name] = tensor
+        if int(index) >= len(parameters):
+            raise CheckpointError(
+                f'{folder / OPTIMIZER} has the state of parameter {index}, this run trains '
+                f'{len(parameters)}: network.frozen_stages as before, or another output folder'
+            )
+        laid_out = _as_in_memory(tensor, parameters[int(index)])
+        state['state'].setdefault(int(index), {})[name] = laid_out
     optimizer.load_state_dict(state)
     return read_state(folder)
 
@@ -147,6 +154,13 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
             for name, value in values.items()
         }
     )
+
+
+def _as_in_memory(tensor: Tensor, parameter: Tensor) -> Tensor:
+    """A moment in its parameter's memory format: a fused step does not look at strides."""
+    if tensor.shape != parameter.shape:
+        return tensor
+    return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
 def _contiguous(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import combinations, starmap
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,9 @@ class NetworkConfig:
 
     architecture: hydranet, or a peer's of `training.networks.build.ARCHITECTURES`, which has trunk,
     neck and heads of its own and takes the mask losses only. trunk: any timm pyramid model.
-    pretrained: timm's ImageNet weights, downloaded. trunk_weights: ImageNet weights of the trunk
-    from a .safetensors or .pth file, or `pypi:PACKAGE` for the file of an installed package.
+    pretrained: timm's ImageNet weights, downloaded. trunk_weights: the trunk's weights from a file:
+    timm's tensors (.safetensors, .pth, or `pypi:PACKAGE` for the file of an installed package), or
+    the trunk that a run of ours trained (`runs/NAME/best/ema.safetensors`).
     frozen_stages: stages of the trunk, from stride 4 up, that keep the weights they begin with.
     own_neck: tasks that have a neck of their own beside the shared one. sharing: a structure of
     `training.networks.sharing` and its options. neck: fpn, bifpn or none. detection, segmentation,
@@ -147,7 +149,11 @@ class RunConfig:
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a YAML file and apply `key=value` overrides; raises ConfigError."""
-    return make_config(str(path), read_layers(path), OmegaConf.from_dotlist(list(overrides)))
+    try:
+        given = OmegaConf.from_dotlist(list(overrides))
+    except YAMLError as error:
+        raise ConfigError(f'overrides {list(overrides)}: a value is no YAML: {error}') from error
+    return make_config(str(path), read_layers(path), given)
 
 
 def read_layers(path: str | Path) -> DictConfig:
@@ -155,22 +161,47 @@ def read_layers(path: str | Path) -> DictConfig:
     if not Path(path).is_file():
         raise ConfigError(f'no configuration file {path}; examples are in training/configs/')
     try:
-        merged = OmegaConf.merge(*_with_bases(Path(path)))
+        return _merged(str(path), *_with_bases(Path(path)))
     except (OmegaConfBaseException, ValueError, YAMLError) as error:
         raise ConfigError(f'{path}: {error}') from error
-    assert isinstance(merged, DictConfig)
-    return merged
 
 
 def make_config(where: str, *layers: DictConfig | dict[str, Any]) -> RunConfig:
     """A checked configuration, later layers before earlier ones; raises ConfigError at `where`."""
     try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(RunConfig), *layers))
+        config = OmegaConf.to_object(_merged(where, OmegaConf.structured(RunConfig), *layers))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f'{where}: {error}') from error
     assert isinstance(config, RunConfig)
     config.check()
     return config
+
+
+def _merged(where: str, *layers: DictConfig | dict[str, Any]) -> DictConfig:
+    """Later layers over earlier ones; raises ConfigError for keys that go into a list."""
+    try:
+        merged = OmegaConf.merge(*layers)
+    except TypeError as error:
+        pairs = combinations([OmegaConf.create(layer) for layer in layers], 2)
+        clash = next(filter(None, starmap(_clash, pairs)), str(error))
+        raise ConfigError(f'{where}: {clash}') from error
+    assert isinstance(merged, DictConfig)
+    return merged
+
+
+def _clash(before: Any, after: Any, key: str = '') -> str | None:
+    """What is wrong with the first key that holds a list on one side and keys on the other."""
+    if isinstance(before, ListConfig) and isinstance(after, DictConfig):
+        return f"{key}: expected a list, found keys; a list is replaced as a whole: '{key}=[...]'"
+    if isinstance(before, DictConfig) and isinstance(after, ListConfig):
+        return f'{key}: expected keys, found a list'
+    if isinstance(before, DictConfig) and isinstance(after, DictConfig):
+        for name in after:
+            inner = f'{key}.{name!s}' if key else str(name)
+            found = _clash(before[name], after[name], inner) if name in before else None
+            if found:
+                return found
+    return None
 
 
 def _with_bases(path: Path) -> list[DictConfig]:

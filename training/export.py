@@ -47,6 +47,7 @@ from training.checkpoint import (
 from training.config import ConfigError, RunConfig, load_config, save_config
 from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
 from training.networks.build import build_network
+from training.networks.written_for_onnx import written_for_onnx
 
 WEIGHTS, ONNX, PROGRAM = 'weights.safetensors', 'model.onnx', 'model.pt2'
 CARD, CONFIG = 'card.md', 'training.yaml'
@@ -113,7 +114,7 @@ def load_network(bundle: Bundle) -> MultiTaskNetwork:
 
 def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
     """The deployed graph with a dynamic batch; kernels stored as float16 with a Cast."""
-    deployed = DeployedNetwork(network).eval()
+    deployed = DeployedNetwork(written_for_onnx(network)).eval()
     names = [output.name for output in output_specs(network, spec.height, spec.width)]
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
@@ -128,6 +129,9 @@ def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
         verbose=False,
     )
     assert program is not None
+    # Batch norm is folded into kernels here, which float16 then cannot hold: some 5 MB more for
+    # EfficientNet-Lite0. Half precision and int8 engines need it so, because the casts that they
+    # put around a convolution would come between it and its batch norm.
     model = program.model_proto
     store_half(model.graph)
     for node in model.graph.node:  # stack traces of the exporting machine: of no use, and large

@@ -19,6 +19,7 @@ class ModuleEngine:
 
     def __init__(self, network: MultiTaskNetwork, outputs: Sequence[str]) -> None:
         """The network must be in eval mode; `outputs` are the names it returns."""
+        self.input: NDArray[np.uint8] | None = None
         self.module = DeployedNetwork(network)
         self.device = next(network.parameters()).device
         self.info = EngineInfo(

@@ -186,9 +186,13 @@ def fit(
     if config.compile:
         network.trunk.compile()
         network.neck.compile()
-    wrapped, optimizer = fabric.setup(
-        losses_of, torch.optim.AdamW(parameter_groups(network, opt.weight_decay), lr=opt.lr)
+    precision = fabric.strategy.precision
+    has_scaler = bool(precision.state_dict())
+    # The fused step unscales fp16 gradients by itself, and so cannot be clipped before.
+    adamw = torch.optim.AdamW(
+        parameter_groups(network, opt.weight_decay), lr=opt.lr, fused=not has_scaler
     )
+    wrapped, optimizer = fabric.setup(losses_of, adamw)
     gradients = Step(fabric, wrapped, network, config)
     balancer = gradients.balancer
     wrapped.train()
@@ -196,8 +200,6 @@ def fit(
         for module in network.modules():
             if isinstance(module, _BatchNorm):
                 module.eval()
-    precision = fabric.strategy.precision
-    has_scaler = bool(precision.state_dict())
     state: dict[str, Any] = {
         'step': 0, 'seconds': 0.0, 'validation': {}, 'best': None, 'precision': {},
         'balancing': PLAIN,

@@ -15,16 +15,8 @@ from typing import Any
 
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines import cache
-from mtl_perception.engines.base import (
-    ANY,
-    BuiltEngine,
-    Calibration,
-    Engine,
-    EngineError,
-    EngineInfo,
-    Options,
-    Plan,
-)
+from mtl_perception.engines.base import ANY, Calibration, Engine, EngineError, EngineInfo, Options
+from mtl_perception.engines.built import BuiltEngine, Plan
 
 __all__ = [
     'ANY', 'ENGINES', 'Availability', 'Calibration', 'Engine', 'EngineError', 'EngineInfo',

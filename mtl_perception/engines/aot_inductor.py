@@ -11,7 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from mtl_perception.engines.base import EngineError, Plan
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.built import Plan
 from mtl_perception.engines.torch_engine import Call, TorchEngine
 
 

@@ -1,9 +1,9 @@
 """Engines built on this machine, kept so that the next start need not build.
 
 One folder an engine under `$XDG_CACHE_HOME/mtl_perception/engines` (default `~/.cache`): the built
-file, `key.json` (what it was built for, and its sha256, against truncation), and `verdict.json`
-once its accuracy was measured. Built under a temporary name and renamed, so a folder with a right
-name is complete.
+file, `key.json` (what it was built for, and its sha256, against truncation), and what was measured
+of it since: `verdict.json` its accuracy, `batch.json` its time for several frames. Built under a
+temporary name and renamed, so a folder with a right name is complete.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from mtl_perception.engines.errors import EngineError
 KEY_FILE = 'key.json'
 BUILT_FILE = 'engine.bin'
 VERDICT_FILE = 'verdict.json'
+BATCH_FILE = 'batch.json'
 
 
 @dataclass(frozen=True)
@@ -117,11 +118,16 @@ def verdict(key: CacheKey) -> dict[str, Any]:
     return _read(key.folder / VERDICT_FILE) or _read(whole.folder / VERDICT_FILE)
 
 
-def keep_verdict(key: CacheKey, found: Mapping[str, Any]) -> None:
-    """Keep it beside the built engine; gone when that is built again."""
-    work = key.folder / f'.{VERDICT_FILE}'
+def batch_time(key: CacheKey) -> dict[str, Any]:
+    """How long a run of a built engine for several frames takes, empty when it was not measured."""
+    return _read(key.folder / BATCH_FILE)
+
+
+def keep(key: CacheKey, file: str, found: Mapping[str, Any]) -> None:
+    """Keep what was measured beside the built engine; gone when that is built again."""
+    work = key.folder / f'.{file}'
     work.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
-    work.rename(key.folder / VERDICT_FILE)
+    work.rename(key.folder / file)
 
 
 def build(

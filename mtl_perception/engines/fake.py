@@ -42,6 +42,7 @@ class FakeEngine:
         self._outputs = [spec for spec in every if outputs is None or spec.name in outputs]
         self._script = list(script) or [Step()]
         self._shape = (batch, spec.height, spec.width, 3)
+        self.input = None
         self.runs = 0
         self.closed = False
         self.info = EngineInfo(

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from mtl_perception.engines.base import EngineError, Plan
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.built import Plan
 
 HEAVY = {'Conv', 'ConvTranspose', 'MatMul', 'Gemm'}
 

@@ -15,13 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.engines import cache, cuda
-from mtl_perception.engines.base import (
-    BuiltEngine,
-    EngineError,
-    Plan,
-    check_graph,
-    check_input,
-)
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.built import BuiltEngine, Plan, check_graph, check_input
 from mtl_perception.engines.onnx_graph import changed_graph
 
 _PROVIDERS = {

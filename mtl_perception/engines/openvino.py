@@ -16,13 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.engines import cache
-from mtl_perception.engines.base import (
-    BuiltEngine,
-    EngineError,
-    Plan,
-    check_graph,
-    check_input,
-)
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.built import BuiltEngine, Plan, check_graph, check_input
 
 _HINTS = {'fp32': 'f32', 'bf16': 'bf16', 'fp16': 'f16'}
 _HEAVY = {'Convolution', 'GroupConvolution', 'ConvolutionBackpropData', 'MatMul'}

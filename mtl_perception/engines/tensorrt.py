@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.engines import cuda
-from mtl_perception.engines.base import BuiltEngine, EngineError, Plan, check_graph, check_input
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.built import BuiltEngine, Plan, check_graph, check_input
 from mtl_perception.engines.onnx_graph import cast_first, changed_graph
 
 _WORKSPACE_BYTES = 1 << 30
@@ -64,8 +65,9 @@ class TensorRtEngine(BuiltEngine):
         self._context: Any = self._engine.create_execution_context()
         self._stream = cuda.Stream()
         name = plan.bundle.manifest.input.name
-        self.input = self._stream.pinned(plan.shape, 'uint8')
-        image = self._stream.device(self.input.nbytes)
+        pinned: NDArray[np.uint8] = self._stream.pinned(plan.shape, 'uint8')
+        self.input = pinned
+        image = self._stream.device(pinned.nbytes)
         self._context.set_input_shape(name, plan.shape)
         self._context.set_tensor_address(name, image)
         self._answers: dict[str, NDArray[Any]] = {}
@@ -80,7 +82,7 @@ class TensorRtEngine(BuiltEngine):
         check_graph(plan, shapes, path)
 
         def frame() -> None:
-            self._stream.upload(image, self.input)
+            self._stream.upload(image, pinned)
             if not self._context.execute_async_v3(self._stream.handle.value):
                 raise RuntimeError('TensorRT refused to run; its own log says why')
             for output, answer in self._answers.items():
@@ -92,7 +94,7 @@ class TensorRtEngine(BuiltEngine):
         return {'cuda_graph': 'yes'}
 
     def _run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
-        if batch is not self.input:
+        if self.input is not None and batch is not self.input:
             self.input[:] = batch
         self._launch()
         self._stream.wait()

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.engines import cache, cuda
-from mtl_perception.engines.base import BuiltEngine, EngineError, Plan, check_graph
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.built import BuiltEngine, Plan, check_graph
 from mtl_perception.engines.torch_archive import ArchiveError
 
 _WARM_UP = 3
@@ -121,7 +122,7 @@ class TorchEngine(BuiltEngine):
             with self._torch.inference_mode():
                 values = [t.numpy() for t in self._call(self._torch.from_numpy(batch))]
         else:
-            if batch is not self.input:
+            if self.input is not None and batch is not self.input:
                 self.input[:] = batch
             with self._torch.cuda.stream(self._stream):
                 self._graph.replay()

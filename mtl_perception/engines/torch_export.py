@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mtl_perception.engines.base import Plan
+from mtl_perception.engines.built import Plan
 from mtl_perception.engines.torch_archive import load_program
 from mtl_perception.engines.torch_engine import Call, TorchEngine
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from mtl_perception.engines.base import EngineError, Plan
+from mtl_perception.engines.base import EngineError
+from mtl_perception.engines.built import Plan
 from mtl_perception.engines.torch_archive import load_program
 
 _TYPES = {'fp16': torch.float16, 'bf16': torch.bfloat16}

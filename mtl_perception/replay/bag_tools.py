@@ -19,8 +19,8 @@ from mtl_perception.replay.bags.bag_parts import DONE_KEY
 from mtl_perception.replay.bags.cameras import Camera
 from mtl_perception.replay.bags.cdr import BagError
 from mtl_perception.replay.bags.guarded import GuardedBag
+from mtl_perception.replay.bags.listing import Listing
 from mtl_perception.replay.bags.sources import CONFIG_KEY
-from mtl_perception.replay.runs.listing import Listing
 from mtl_perception.tasks import DETECTION
 
 MAKE = 'make a bag of images, a video, a data set or a generated drive, with their labels'

@@ -47,9 +47,9 @@ from mtl_perception.replay.live.timing import (
     rate_hz,
     summary,
 )
-from mtl_perception.replay.pages.accuracy import accuracy_rows, note
 from mtl_perception.replay.pages.pictures import Example, Video, panels, rgb_of, shown, write_png
 from mtl_perception.replay.pages.report import write_report
+from mtl_perception.replay.scoring.accuracy import accuracy_rows, note
 
 log = logging.getLogger(__name__)
 

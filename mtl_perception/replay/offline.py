@@ -202,6 +202,12 @@ def _truth_join(args: argparse.Namespace) -> TruthJoin | None:
     if not 0 <= args.truth_tolerance_ms < math.inf:
         raise ReplayError(f'--truth-tolerance-ms {args.truth_tolerance_ms}: expected 0 or more')
     paths = tuple(path.expanduser().absolute() for path in args.truth)
+    for path in paths:
+        if not path.exists():
+            raise ReplayError(
+                f'--truth {path}: nothing is there. Give a Scalabel or COCO JSON file, a folder in '
+                f'BDD100K layout, or a folder of masks'
+            )
     return TruthJoin(paths, args.truth_join, args.truth_tolerance_ms)
 
 

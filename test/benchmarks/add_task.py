@@ -1,7 +1,7 @@
 """What a new head on a frozen trunk costs and reaches, beside training everything again.
 
     python -m training.train CONFIG [key=value ...] tasks=[detection,drivable] output=runs/base
-    python test/benchmarks/add_task.py runs/base CONFIG [key=value ...] --task semantic
+    PYTHONPATH=. python test/benchmarks/add_task.py runs/base CONFIG [key=value ...] --task semantic
 
 Adds the task to the base by `training.add_task`, (1) as it is and (2) with a neck of its own, and
 trains (3) the base's tasks and the new one together from the start: the same data, crops, steps

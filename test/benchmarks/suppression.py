@@ -83,7 +83,7 @@ def main() -> None:
         for name, (iou, cross) in track(VARIANTS.items(), layout.config.name) if samples else ():
             pipeline.thresholds = decode.Thresholds(0.01, iou, 300)
             metric, double, shown = DetectionMetric(DETECTION), 0, 0
-            with mock.patch.object(decode, 'suppress', between(cross) if cross else by_class):
+            with mock.patch.object(decode.boxes, 'suppress', between(cross) if cross else by_class):
                 for sample in samples:
                     result = pipeline(Frame(sample.image), {DETECTION.name})
                     found, truth = result.detections[DETECTION.name], sample.boxes[DETECTION.name]

@@ -48,7 +48,7 @@ class Step:
         if config.compile:
             self.network.trunk.compile()
             self.network.neck.compile()
-        optimizer = torch.optim.AdamW(parameter_groups(self.network, 0.05), lr=1e-5)
+        optimizer = torch.optim.AdamW(parameter_groups(self.network, 0.05), lr=1e-5, fused=True)
         self.losses, self.optimizer = self.fabric.setup(TaskLosses(self.network), optimizer)
         self.gradients = Gradients(self.fabric, self.losses, self.network, config)
 

@@ -19,13 +19,9 @@ from numpy.typing import NDArray
 from mtl_perception.pipeline import Frame, Pipeline, Result
 from mtl_perception.replay.runs.bag_replay import answers_digest
 from mtl_perception.replay.runs.run import FrameRecord, frame_key
+from mtl_perception.replay.scoring.classification import ClassificationMetric
 from mtl_perception.replay.scoring.depth import DepthMetric
-from mtl_perception.replay.scoring.metrics import (
-    ClassificationMetric,
-    DetectionMetric,
-    Metric,
-    SegmentationMetric,
-)
+from mtl_perception.replay.scoring.metrics import DetectionMetric, Metric, SegmentationMetric
 from mtl_perception.replay.scoring.normals import NormalsMetric
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
 from training.data.index import UNKNOWN

@@ -16,7 +16,7 @@ from timm.layers.format import Format
 from torch import Tensor, nn
 
 from training.networks.errors import NetworkError
-from training.networks.weights import trunk_tensors
+from training.networks.weights import make_body
 
 STRIDES = (4, 8, 16, 32)
 
@@ -39,21 +39,19 @@ class Trunk(nn.Module):
         weights: str = '',
         frozen_stages: int = 0,
     ) -> None:
-        """Make the timm model; ImageNet weights from `weights`, or timm's if `pretrained`."""
+        """Make the timm model; weights from the file `weights`, or timm's if `pretrained`."""
         super().__init__()
         self._frozen: list[nn.Module] = []
         if not timm.is_model(name):
             near = timm.list_models(f'*{name.split("_")[0]}*')[:5]
             raise NetworkError(f'trunk {name!r} is no timm model; near it: {near}')
-        options: dict[str, Any] = {'pretrained': pretrained}
-        if weights:
-            overlay = {'state_dict': trunk_tensors(name, weights)}
-            options = {'pretrained': True, 'pretrained_cfg_overlay': overlay}
+        options: dict[str, Any] = {'drop_path_rate': drop_path_rate}
         if name.startswith('swin'):
             options['strict_img_size'] = False
-        self.body = timm.create_model(
-            name, features_only=True, drop_path_rate=drop_path_rate, **options
-        )
+        self.body = (
+            make_body(name, weights, **options) if weights
+            else timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+        )  # fmt: skip
         self.channels_last = getattr(self.body, 'output_fmt', Format.NCHW) == Format.NHWC
         info: Any = self.body.feature_info
         reductions = info.reduction()

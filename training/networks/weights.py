@@ -1,9 +1,10 @@
-"""ImageNet weights of a trunk from a file on this machine.
+"""Weights of a trunk from a file on this machine: ImageNet's, or those of an earlier run of ours.
 
 `source` is a path (.safetensors, or .pth read with `weights_only=True`: nothing is unpickled) or
 `pypi:PACKAGE`, the one such file of an installed Python package. timm's own loader adapts names
 where a model has a filter for it; EfficientNets may also come under the names of lukemelas'
-`efficientnet-pytorch`, of which many packages on PyPI are made.
+`efficientnet-pytorch`, of which many packages on PyPI are made. The checkpoint of a run
+(`runs/NAME/best/ema.safetensors`) gives the trunk that was trained there.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.metadata
 import pickle
 import re
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -23,6 +25,8 @@ from training.networks.errors import NetworkError
 
 SUFFIXES = ('.safetensors', '.pth')
 PYPI = 'pypi:'
+OWN = 'trunk.body.'
+"""Of the trunk's tensors in a checkpoint of ours."""
 
 _STEM = {'_conv_stem': 'conv_stem', '_bn0': 'bn1', '_conv_head': 'conv_head', '_bn1': 'bn2',
          '_fc': 'classifier'}  # fmt: skip
@@ -32,14 +36,32 @@ _PLAIN = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw
 _BLOCK = re.compile(r'_blocks\.(\d+)\.(\w+)\.(\w+)')
 
 
-def trunk_tensors(name: str, source: str) -> dict[str, Tensor]:
-    """The tensors of `source` under timm's names for the whole model `name`, classifier included.
+def make_body(name: str, source: str, **options: Any) -> nn.Module:
+    """The timm feature extractor `name` with the weights of `source`; options go to timm.
 
-    Every tensor of the timm model is there, in its shape, and no other; raises NetworkError naming
-    the first that differ.
+    Every tensor of the model is in the file, in its shape, and no other; raises NetworkError
+    naming the first that differ.
     """
     path = find_weights(source)
     tensors = _read(path)
+    trained = {
+        key.removeprefix(OWN): tensor for key, tensor in tensors.items() if key.startswith(OWN)
+    }
+    if trained:
+        body = timm.create_model(name, features_only=True, **options)
+        try:
+            body.load_state_dict(trained)
+        except RuntimeError as error:
+            raise _other_model(path, name, error) from error
+        return body
+    overlay = {'state_dict': trunk_tensors(name, path, tensors)}
+    return timm.create_model(
+        name, features_only=True, pretrained=True, pretrained_cfg_overlay=overlay, **options
+    )
+
+
+def trunk_tensors(name: str, path: Path, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same under timm's names for the whole model `name`, classifier included; checked."""
     model = timm.create_model(name)
     if '_conv_stem.weight' in tensors:
         tensors = _timm_names(tensors, model)
@@ -48,13 +70,17 @@ def trunk_tensors(name: str, source: str) -> dict[str, Tensor]:
             name, pretrained=True, pretrained_cfg_overlay={'state_dict': tensors, 'file': None}
         )
     except (RuntimeError, KeyError) as error:
-        lines = str(error).splitlines()
-        raise NetworkError(
-            f'trunk_weights: {path} does not hold the weights of {name!r}: '
-            f'{" ".join(line.strip() for line in lines[:4])[:400]}. Take the file of exactly this '
-            f'timm model, or choose the trunk that the file belongs to.'
-        ) from error
+        raise _other_model(path, name, error) from error
     return tensors
+
+
+def _other_model(path: Path, name: str, error: Exception) -> NetworkError:
+    lines = str(error).splitlines()
+    return NetworkError(
+        f'trunk_weights: {path} does not hold the weights of {name!r}: '
+        f'{" ".join(line.strip() for line in lines[:4])[:400]}. Take the file of exactly this '
+        f'timm model, or choose the trunk that the file belongs to.'
+    )
 
 
 def find_weights(source: str) -> Path:
@@ -77,8 +103,8 @@ def find_weights(source: str) -> Path:
     path = Path(source).expanduser()
     if path.suffix not in SUFFIXES or not path.is_file():
         raise NetworkError(
-            f'trunk_weights: {source!r} is no {" or ".join(SUFFIXES)} file; expected ImageNet '
-            f'weights of the trunk as timm publishes them, or {PYPI}PACKAGE'
+            f'trunk_weights: {source!r} is no {" or ".join(SUFFIXES)} file; expected weights '
+            f'of the trunk as timm publishes them, {PYPI}PACKAGE, or best/ema.safetensors of a run'
         )
     return path
 

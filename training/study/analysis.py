@@ -14,7 +14,7 @@ import numpy as np
 
 from training.study.config import SINGLE
 from training.study.records import Combination, baseline_of, lower_is_better
-from training.study.significance import Estimate, compare, delta_mtl, estimate, gain, holm
+from training.study.significance import compare, delta_mtl, estimate, gain, has_gain, holm
 
 SIGNIFICANT = 0.05
 PHASES = ('first third', 'middle third', 'last third')
@@ -24,7 +24,7 @@ def combination_rows(combinations: Sequence[Combination], main_trunk: str) -> li
     """Every combination: figures with their intervals, gains over the single-task runs, Delta_MTL.
 
     delta is against baselines of the same trunk; delta_main against those of `main_trunk`, so that
-    trunks can be compared by it. A seed's value is held against the baselines' mean over seeds.
+    trunks can be compared by it.
     """
     rows = []
     for each in combinations:
@@ -43,8 +43,7 @@ def combination_rows(combinations: Sequence[Combination], main_trunk: str) -> li
         }
         if not each.single:
             for key, of in (('delta', each.model.trunk), ('delta_main', main_trunk)):
-                found = delta_over_seeds(combinations, each, of)
-                row[key] = None if found is None else asdict(found)
+                row[key] = delta_over_seeds(combinations, each, of)
         rows.append(row)
     return rows
 
@@ -80,23 +79,35 @@ def baseline_mean(
 
 def delta_over_seeds(
     combinations: Sequence[Combination], each: Combination, trunk: str
-) -> Estimate | None:
-    """Delta_MTL of every seed; None where a task or its baseline was not measured."""
+) -> dict[str, Any] | None:
+    """Delta_MTL as an Estimate; a seed's value is held against the baselines' mean over seeds.
+
+    A task whose baseline is too small for a relative gain leaves it undefined over all tasks. Then
+    it is that of the others, and `without` names the task with the reason, to be said wherever the
+    figure is. None where a task or its baseline was not measured, or no task is left.
+    """
+    baselines: dict[str, tuple[str, float]] = {}
+    without: dict[str, str] = {}
+    for task in each.model.task_names:
+        figure = each.primary(task) or ''
+        before = baseline_mean(combinations, trunk, each.key[1], task, figure)
+        if before is None:
+            return None
+        if has_gain(before, lower_is_better(figure)):
+            baselines[task] = figure, before
+        else:
+            without[task] = f'single-task {figure} is {before:.2g}, too small for a relative gain'
     deltas = []
     for record in each.records:
-        gains: list[float | None] = []
-        for task in each.model.task_names:
-            figure = each.primary(task) or ''
-            value = record.figures.get(task, {}).get(figure)
-            before = baseline_mean(combinations, trunk, each.key[1], task, figure)
-            if value is None or before is None:
-                gains.append(None)
-            else:
-                gains.append(gain(value, before, lower_is_better(figure)))
+        gains = [
+            gain(record.figures[task][figure], before, lower_is_better(figure))
+            if figure in record.figures.get(task, {}) else None
+            for task, (figure, before) in baselines.items()
+        ]  # fmt: skip
         found = delta_mtl(gains)
         if found is not None:
             deltas.append(found)
-    return estimate(deltas) if deltas else None
+    return {**asdict(estimate(deltas)), 'without': without} if deltas else None
 
 
 def transfer_rows(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
@@ -135,11 +146,15 @@ def transfer_rows(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
 
 
 def tested(before: dict[int, float], after: dict[int, float], errors: bool) -> dict[str, Any]:
-    """Relative gain, test, p and effect size of two sides; better: the sign of the difference."""
+    """Difference, relative gain where there is one, test, p and effect size of two sides.
+
+    difference: after less before, in the figure's unit. better: what its sign means.
+    """
     found = compare(before, after)
     sign = -1 if errors else 1
     shared = before.keys() & after.keys()
     return {
+        'difference': found.difference,
         'gain': gain(fmean(after.values()), fmean(before.values()), errors),
         'better': sign * found.difference > 0,
         'test': found.test,

@@ -10,6 +10,7 @@ named before anything was measured. What came out best is named beside it, and a
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
@@ -42,76 +43,74 @@ def pvt_trunk(study: StudyConfig) -> str | None:
     return None
 
 
-def answers(
-    study: StudyConfig,
-    combinations: Sequence[Combination],
-    rows: Sequence[Mapping[str, Any]],
-    costs: Mapping[str, Any],
-) -> list[dict[str, Any]]:
-    """Both questions, for every task set; rows: of `analysis.combination_rows`."""
-    found = []
-    for tasks in study.tasks:
-        trunk = pvt_trunk(study)
-        found.append(_first(study, combinations, rows, costs, trunk, tasks))
-        found.append(_second(study, combinations, costs, trunk, tasks))
-    return found
+@dataclass(frozen=True)
+class Measured:
+    """What the answers are made of; rows: of `analysis.combination_rows`."""
+
+    study: StudyConfig
+    combinations: Sequence[Combination]
+    rows: Sequence[Mapping[str, Any]]
+    costs: Mapping[str, Any]
+
+    def plain(self, trunk: str | None, tasks: str) -> Combination | None:
+        """The combination that stands for multi-task learning; None without a finished run."""
+        first = [next(iter(axis)) for axis in (
+            self.study.pretraining, self.study.sharing, self.study.balancing,
+        )]  # fmt: skip
+        key = (trunk, first[0], tasks, *first[1:])
+        return next((each for each in self.combinations if each.key == key), None)
 
 
-def _first(
-    study: StudyConfig,
-    combinations: Sequence[Combination],
-    rows: Sequence[Mapping[str, Any]],
-    costs: Mapping[str, Any],
-    trunk: str | None,
-    tasks: str,
-) -> dict[str, Any]:
+def answers(measured: Measured) -> list[dict[str, Any]]:
+    """Both questions, for every task set."""
+    trunk = pvt_trunk(measured.study)
+    return [
+        question(measured, trunk, tasks)
+        for tasks in measured.study.tasks
+        for question in (_first, _second)
+    ]
+
+
+def _first(measured: Measured, trunk: str | None, tasks: str) -> dict[str, Any]:
     question = f'RQ1, {tasks}: does multi-task PVTv2 beat single-task PVTv2?'
-    ours = _plain(study, combinations, trunk, tasks)
+    ours = measured.plain(trunk, tasks)
     if ours is None or trunk is None:
         return _unanswered(question, f'no finished multi-task run of a PVTv2 with tasks {tasks!r}')
     pairs = []
     for task in ours.model.task_names:
-        baseline = baseline_of(combinations, trunk, ours.key[1], task)
+        baseline = baseline_of(measured.combinations, trunk, ours.key[1], task)
         pairs += [(task, figure, baseline) for figure in ours.figures(task)]
     lines = _accuracy(ours, pairs)
     for asked, kind in ASKED.items():
         if not any(line['kind'] == kind for line in lines):
             lines.append({'kind': kind, 'metric': asked, 'verdict': NOT_MEASURED})
     singles = [f'{trunk}.{ours.key[1]}.{task}.single' for task in ours.model.task_names]
-    lines += _costs(costs, ours, singles)
+    lines += _costs(measured.costs, ours, singles)
     return {
         'question': question,
         'ours': ours.name,
         'theirs': f'{len(singles)} single-task networks of the same trunk',
         'answer': _in_words(lines),
-        'best': _best(rows, ours.key[0], tasks),
+        'best': _best(measured.rows, ours.key[0], tasks),
         'lines': lines,
     }
 
 
-def _second(
-    study: StudyConfig,
-    combinations: Sequence[Combination],
-    costs: Mapping[str, Any],
-    trunk: str | None,
-    tasks: str,
-) -> dict[str, Any]:
+def _second(measured: Measured, trunk: str | None, tasks: str) -> dict[str, Any]:
     question = f'RQ2, {tasks}: how does it compare with the HydraNet-style reference?'
-    ours = _plain(study, combinations, trunk, tasks)
-    theirs = _plain(study, combinations, study.reference or None, tasks)
-    if not study.reference:
+    reference = measured.study.reference
+    ours, theirs = measured.plain(trunk, tasks), measured.plain(reference or None, tasks)
+    if not reference:
         return _unanswered(question, 'the study names no reference trunk')
     if ours is None or theirs is None:
-        return _unanswered(
-            question, f'no finished run of {trunk if ours is None else study.reference!r}'
-        )
+        return _unanswered(question, f'no finished run of {trunk if ours is None else reference!r}')
     pairs = [(task, figure, theirs) for task in ours.model.task_names
              for figure in ours.figures(task)]  # fmt: skip
-    lines = _accuracy(ours, pairs) + _costs(costs, ours, [theirs.model.id])
+    lines = _accuracy(ours, pairs) + _costs(measured.costs, ours, [theirs.model.id])
     return {
         'question': question,
         'ours': f'{trunk}: {ours.name}',
-        'theirs': f'{study.reference}: {theirs.name}',
+        'theirs': f'{reference}: {theirs.name}',
         'answer': _in_words(lines),
         'best': None,
         'lines': lines,
@@ -123,16 +122,6 @@ def _unanswered(question: str, why: str) -> dict[str, Any]:
         'question': question, 'ours': '', 'theirs': '', 'answer': f'Not measured: {why}.',
         'best': None, 'lines': [],
     }  # fmt: skip
-
-
-def _plain(
-    study: StudyConfig, combinations: Sequence[Combination], trunk: str | None, tasks: str
-) -> Combination | None:
-    """The combination that stands for multi-task learning; None when it has no finished run."""
-    pretraining = next(iter(study.pretraining))
-    sharing, balancing = next(iter(study.sharing)), next(iter(study.balancing))
-    key = (trunk, pretraining, tasks, sharing, balancing)
-    return next((each for each in combinations if each.key == key), None)
 
 
 def _accuracy(
@@ -204,6 +193,16 @@ def _in_words(lines: Sequence[Mapping[str, Any]]) -> str:
         sentences.append(
             f'No difference is shown with {seeds} seed{"s" * (seeds != 1)} on {", ".join(named)}.'
         )
+    small = [
+        f'{line["metric"]} ({line["theirs"]:.2g}; ours {line["ours"]:.2g})'
+        for line in measured
+        if line['gain'] is None
+    ]
+    if small:
+        sentences.append(
+            f'The other side is too small for a relative gain, which would be noise, on '
+            f'{", ".join(small)}.'
+        )
     ratios = [
         f'{line["ratio"]:.2f} of the {line["metric"]}'
         for line in lines
@@ -225,8 +224,13 @@ def _best(rows: Sequence[Mapping[str, Any]], trunk: str, tasks: str) -> str | No
     if not found:
         return None
     best = max(found, key=lambda row: row['delta']['mean'])
+    without = best['delta']['without']
+    partial = ''.join(
+        f' It is undefined over all tasks, and goes without {task}: {reason}.'
+        for task, reason in without.items()
+    )
     return (
         f'Of {len(found)} combinations the largest Delta_MTL has {best["name"]}: '
-        f'{100 * best["delta"]["mean"]:+.1f} %. It was picked after measuring, by the same '
-        f'validation split: a first guess, to be confirmed with new seeds.'
+        f'{100 * best["delta"]["mean"]:+.1f} %.{partial} It was picked after measuring, by the '
+        f'same validation split: a first guess, to be confirmed with new seeds.'
     )

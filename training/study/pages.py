@@ -26,6 +26,7 @@ from training.study import plots
 from training.study.analysis import PHASES, SIGNIFICANT
 from training.study.plots import shown
 from training.study.records import lower_is_better
+from training.study.significance import SMALLEST_SHARE
 
 Report = Mapping[str, Any]
 
@@ -79,7 +80,9 @@ def sections(report: Report) -> Iterator[Section]:
 DELTA = (
     'Mean over the tasks of the relative gain over their single-task networks, each by one figure '
     'and with the sign that makes more better (Vandenhende et al., TPAMI 2021, eq. 10). Both sides '
-    'had the same schedule and the same images. Intervals are Student’s t over seeds; where they '
+    'had the same schedule and the same images. A task whose single-task share is below '
+    f'{100 * SMALLEST_SHARE:g} % has no relative gain: where a name says "without", the figure is '
+    'that of the other tasks. Intervals are Student’s t over seeds; where they '
     'are wider than the plot they are cut off.'
 )
 
@@ -101,13 +104,16 @@ def _answer(answer: Mapping[str, Any]) -> str:
             line['metric'],
             *(_cell(line, side) for side in ('ours', 'theirs')),
             _change(line),
+            difference_text(line['metric'].split()[-1], line['difference'])
+            if 'difference' in line
+            else '–',
             or_dash(line.get('p_holm'), '', '.3g'),
             _mood(line['verdict']),
         )
         for line in answer['lines']
     ]
-    header = ('metric', 'ours', 'theirs', 'change', 'corrected p', 'answer')
-    return f'<div class="answer">{body}</div>' + card('', table(header, rows, (1, 2, 3, 4)))
+    header = ('metric', 'ours', 'theirs', 'gain', 'difference', 'corrected p', 'answer')
+    return f'<div class="answer">{body}</div>' + card('', table(header, rows, range(1, 6)))
 
 
 def _cell(line: Mapping[str, Any], side: str) -> str:
@@ -134,6 +140,13 @@ def figure_text(figure: str, value: float) -> str:
     if lower_is_better(figure):
         return f'{value:.3f}{UNITS.get(figure, "")}'
     return f'{100 * value:.2f}'
+
+
+def difference_text(figure: str, difference: float) -> str:
+    """Of two figures, in the unit of `figure_text`; of shares in points."""
+    if lower_is_better(figure):
+        return f'{difference:+.3f}{UNITS.get(figure, "")}'
+    return f'{100 * difference:+.2f}'
 
 
 def _estimate(figure: str, found: Mapping[str, Any]) -> Cell:
@@ -172,13 +185,20 @@ def _results(report: Report) -> Iterator[str]:
                 *(_of(row, task, figure) for task, figure in columns),
                 _signed(delta['mean']) if delta else '–',
             ])  # fmt: skip
+        # Tasks without a gain are the same in every row: the baselines are.
+        without: Mapping[str, str] = next(
+            (row['delta']['without'] for row in rows if row.get('delta')), {}
+        )
         header = [
             'sharing', 'balancing',
-            *(f'{task} {figure.replace("_", " ")}' for task, figure in columns), 'Delta_MTL %',
+            *(f'{task} {figure.replace("_", " ")}' for task, figure in columns),
+            f'Delta_MTL %{plots.left_out(without)}',
         ]  # fmt: skip
         seeds = max(len(row['seeds']) for row in rows)
         title = f'{tasks}, {trunk}, {pretraining}: mean ± half the 95 % interval, n = {seeds}'
         yield card(title, table(header, lines, range(2, len(header))))
+        for task, why in without.items():
+            yield dim(f'Delta_MTL is undefined over all tasks and goes without {task}: {why}.')
     yield dim(
         'Shares in percent; errors of depth in metres, of normals in degrees, lower is better. '
         'A row with fewer runs than n has a wider interval. report.json holds every seed.'
@@ -194,9 +214,7 @@ def _of(row: Mapping[str, Any], task: str, figure: str) -> Cell:
     return '–' if found is None else _estimate(figure, found)
 
 
-def _signed(share: float | None) -> Cell:
-    if share is None:
-        return '–'
+def _signed(share: float) -> Cell:
     kind = 'good' if share > 0 else 'bad'
     return Markup(f'<span class="{kind}">{100 * share:+.1f}</span>')
 
@@ -255,20 +273,23 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         yield card(title, f'<div class="scroll">{html}</div>')
     yield dim(
         f'Marked * where the test says so: corrected p < {SIGNIFICANT:g}. Everything else is the '
-        f'sign of a mean.'
+        f'sign of a mean. In brackets, points: single-task figures below {100 * SMALLEST_SHARE:g} '
+        f'% are too small for a relative gain.'
     )
     hurt = sorted(
         (row for row in rows if not row['better']),
         key=lambda row: (row['p_holm'] is None, row['p_holm'], row['gain'] or 0),
     )
     header = (
-        'task', 'hurt by', 'gain, %', 'seeds worse', 'test', 'p', 'corrected p', 'effect d', 'says',
+        'task', 'hurt by', 'gain, %', 'difference', 'seeds worse', 'test', 'p', 'corrected p',
+        'effect d', 'says',
     )  # fmt: skip
     lines = [
         (
             f'{row["task"]} {row["figure"]}',
             f'{row["trunk"]} {row["name"]}',
             or_dash(None if row['gain'] is None else 100 * row['gain'], '', '+.1f'),
+            difference_text(row['figure'], row['difference']),
             f'{row["worse_seeds"]} of {row["shared_seeds"]}',
             row['test'],
             or_dash(row['p'], '', '.3g'),
@@ -280,7 +301,7 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     ]
     yield card(
         f'{len(hurt)} of {len(rows)} task results are below their single-task network',
-        table(header, lines, (2, 3, 5, 6, 7)),
+        table(header, lines, (2, 3, 4, 6, 7, 8)),
     )
     yield dim(
         'Two-sided t tests, paired by seed where both sides have the same seeds, otherwise '
@@ -290,9 +311,11 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _heat(row: Mapping[str, Any] | None) -> str:
-    if row is None or row['gain'] is None:
+    if row is None:
         return '<td>–</td>'
     star = '*' if row['verdict'] in ('helped', 'hurt') else ''
+    if row['gain'] is None:
+        return f'<td>({difference_text(row["figure"], row["difference"])}{star})</td>'
     return _coloured(row['gain'], 0.25, f'{100 * row["gain"]:+.1f}{star}')
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -155,13 +155,26 @@ def cosines(through: Mapping[str, Sequence[tuple[int, float]]]) -> Draw:
     return draw
 
 
-def renamed(rows: Rows, key: str = 'name') -> list[dict[str, Any]]:
-    """Rows whose names say the trunk and pretraining too, where there are several."""
+def renamed(rows: Rows) -> list[dict[str, Any]]:
+    """Rows whose names say the trunk and pretraining too, where there are several.
+
+    And the tasks that their Delta_MTL goes without.
+    """
     several = len({(row['trunk'], row['pretraining']) for row in rows}) > 1
     return [
-        dict(row) | ({key: f'{row["trunk"]} {row["pretraining"]}, {row[key]}'} if several else {})
+        dict(row)
+        | {
+            'name': (f'{row["trunk"]} {row["pretraining"]}, ' if several else '')
+            + row['name'] + left_out(row['delta']['without'])
+        }
         for row in rows
-    ]
+    ]  # fmt: skip
+
+
+def left_out(without: Iterable[str]) -> str:
+    """` (without detection)`, or nothing where Delta_MTL is over all tasks."""
+    named = ', '.join(without)
+    return f' (without {named})' if named else ''
 
 
 def _interval(plot: Callable[..., Any], delta: Mapping[str, Any], at: int, colour: str) -> None:

@@ -24,7 +24,7 @@ from training.study.analysis import (
     cost_rows,
     transfer_rows,
 )
-from training.study.answers import answers, pvt_trunk
+from training.study.answers import Measured, answers, pvt_trunk
 from training.study.cells import EVALUATION, Cell, plan, read_json, replace_text
 from training.study.config import StudyConfig
 from training.study.cost import COST
@@ -81,7 +81,7 @@ def make_report(study: StudyConfig) -> dict[str, Any]:
             ],
             'missing': [name for name, state in states.items() if state in ('new', 'begun')],
         },
-        'answers': answers(study, combinations, rows, costs),
+        'answers': answers(Measured(study, combinations, rows, costs)),
         'combinations': rows,
         'costs': by_cost,
         'pareto': pareto_points(rows, by_cost),
@@ -100,12 +100,13 @@ def pareto_points(
     for row in rows:
         if row.get('delta_main') and row['model'] in by_model:
             cost = by_model[row['model']]
+            without = plots.left_out(row['delta_main']['without'])
             points.append(
                 {
                     'x': cost['gflop'],
                     'y': row['delta_main']['mean'],
                     'label': row['balancing'],
-                    'group': f'{row["trunk"]}, {row["tasks"]}, {row["sharing"]}',
+                    'group': f'{row["trunk"]}, {row["tasks"]}{without}, {row["sharing"]}',
                 }
             )
             if cost['against_singles'] and row['delta']:
@@ -113,7 +114,7 @@ def pareto_points(
                 own = row['delta_main'] == row['delta']
                 single = {
                     'x': cost['singles']['gflop'], 'y': 0.0, 'label': 'single-task',
-                    'group': f'{row["trunk"]}, {row["tasks"]}, single-task',
+                    'group': f'{row["trunk"]}, {row["tasks"]}{without}, single-task',
                 }  # fmt: skip
                 if own and single not in points:
                     points.append(single)

@@ -13,6 +13,9 @@ from statistics import fmean, stdev
 
 LEVEL = 0.95
 
+SMALLEST_SHARE = 0.02
+"""Of a baseline, for a relative gain: one below it does not do its task, and a ratio is noise."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -90,10 +93,15 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def gain(value: float, baseline: float, lower_is_better: bool) -> float | None:
-    """Relative change to the better, of one metric; None for a baseline of zero."""
-    if baseline == 0:
+    """Relative change to the better, of one metric; None where `has_gain` says so."""
+    if not has_gain(baseline, lower_is_better):
         return None
-    return (-1 if lower_is_better else 1) * (value - baseline) / abs(baseline)
+    return (-1 if lower_is_better else 1) * (value - baseline) / baseline
+
+
+def has_gain(baseline: float, lower_is_better: bool) -> bool:
+    """Whether gains relative to it mean anything: a share of SMALLEST_SHARE, or an error."""
+    return baseline > 0 if lower_is_better else baseline >= SMALLEST_SHARE
 
 
 def delta_mtl(gains: Sequence[float | None]) -> float | None:

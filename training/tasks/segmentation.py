@@ -86,7 +86,7 @@ class MaskHead(Head):
         return float(amounts(at_loss_stride(targets).long(), self.loss_config).sum())
 
     def deploy(self, outputs: MaskOutputs) -> dict[str, Tensor]:
-        """Logits float32 [B, C, H/s, W/s]; `decode.py` upsamples and takes the argmax."""
+        """Logits float32 [B, C, H/s, W/s]; `decode/masks.py` upsamples and takes the argmax."""
         return {self.task.name: outputs.logits.float()}
 
     def deployed_names(self) -> dict[str, tuple[str, int]]:

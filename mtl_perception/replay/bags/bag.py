@@ -54,8 +54,8 @@ from mtl_perception.replay.bags.cdr import (
     printable,
     truth_boxes_of,
 )
+from mtl_perception.replay.bags.listing import Listing
 from mtl_perception.replay.ground_truth.truth import Truth
-from mtl_perception.replay.runs.listing import Listing
 from mtl_perception.tasks import TASKS
 
 __all__ = ['BagFrame', 'Camera', 'CameraModel', 'DriveBag', 'DriveFrame']

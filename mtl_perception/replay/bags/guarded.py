@@ -31,8 +31,8 @@ from mtl_perception.replay.bags.bag import BagFrame, DriveFrame
 from mtl_perception.replay.bags.bag_file import BagInfo
 from mtl_perception.replay.bags.cameras import Camera, CameraBag
 from mtl_perception.replay.bags.cdr import BagError, CameraModel
+from mtl_perception.replay.bags.listing import Listing
 from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
-from mtl_perception.replay.runs.listing import Listing
 
 PARSER = 'mtl_perception.replay.bags.parser_process'
 SCAN_BYTES_PER_S = 20e6

@@ -130,7 +130,7 @@ class ImageFolder(Images):
             found = 'a file' if self.folder.exists() else 'nothing'
             raise SourceError(
                 f'--images {self.folder}: expected a folder of images, found {found}. '
-                f'For a video use --video, for a bag --bag.'
+                f'For a video use --video.'
             )
         images = sorted(p for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
         paths = [path for path in images if fnmatch(path.name, pattern)][:limit]
@@ -172,9 +172,11 @@ class DatasetSplit(Images):
         if not paths:
             there = sorted({path.name for path in root.glob('images/*/*') if path.is_dir()})
             found = f'{len(images)} images, none matching {pattern!r}' if images else 'none'
+            hint = 'Give the folder that holds images/ and labels/, or a plain one with --images'
+            if there:
+                hint = f'--split may be {", ".join(there)}'
             raise SourceError(
-                f'--dataset {root}: expected images under images/*/{split}/, found {found}; '
-                f'splits there: {", ".join(there) or "none"}'
+                f'--dataset {root}: expected images under images/*/{split}/, found {found}. {hint}.'
             )
         super().__init__(paths, f'{root}, {split}', rate_hz)
 

@@ -26,9 +26,9 @@ from mtl_perception.replay.comparing.gate import (
     rule_on,
 )
 from mtl_perception.replay.comparing.paired import Pair
+from mtl_perception.replay.comparing.ratios import ratio_names
 from mtl_perception.replay.comparing.weighted import figure_names
 from mtl_perception.replay.pages.worst import FRAMES, Flaw
-from mtl_perception.replay.scoring.ratios import ratio_names
 
 COMPARED = 'COMPARED'
 """The word where there is no gate."""

@@ -18,7 +18,7 @@ from mtl_perception.replay.comparing.bootstrap import (
     upper_bound,
 )
 from mtl_perception.replay.comparing.paired import Pair
-from mtl_perception.replay.scoring.ratios import LOWER_IS_BETTER
+from mtl_perception.replay.comparing.ratios import LOWER_IS_BETTER
 
 HEADLINES = {
     'detection': ('AP50', 'AP'),

@@ -37,7 +37,7 @@ import yaml
 
 from mtl_perception.replay.comparing.bootstrap import MIN_BLOCKS, lower_bound, upper_bound
 from mtl_perception.replay.comparing.differences import Difference
-from mtl_perception.replay.scoring.ratios import LOWER_IS_BETTER
+from mtl_perception.replay.comparing.ratios import LOWER_IS_BETTER
 
 SCHEMA = 1
 PASS, FAIL, UNDECIDED = 'PASS', 'FAIL', 'UNDECIDED'
@@ -108,7 +108,9 @@ def read_gate(path: Path) -> Gate:
     try:
         data = yaml.safe_load(path.read_text('utf-8'))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise GateError(f'cannot read the gate {path}: {error}') from error
+        raise GateError(
+            f'cannot read the gate {path}: {error}. config/gate.yaml is one to start from'
+        ) from error
     _check_keys(data, ('schema', 'rules', 'max_unpaired'), f'{path}')
     if data.get('schema') != SCHEMA:
         raise GateError(f'{path}: schema is {data.get("schema")!r}, this version reads {SCHEMA}')
@@ -232,9 +234,12 @@ def _rule(data: Any, where: str) -> Rule:
 def _check_keys(data: Any, known: Sequence[str], where: str) -> None:
     if not isinstance(data, dict):
         raise GateError(f'{where}: expected {", ".join(known[:3])}, ..., found {data!r:.80}')
-    for key in data:
+    for key in map(str, data):
         if key not in known:
-            raise GateError(f'{where}: unknown key {key!r}{_nearest(str(key), known)}')
+            rule = (
+                '. A rule is an item of `rules`: `- metric: detection/AP50`' if '/' in key else ''
+            )
+            raise GateError(f'{where}: unknown key {key!r}{_nearest(key, known)}{rule}')
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:

@@ -24,9 +24,9 @@ from mtl_perception.replay.scoring.average_precision import (
     Ranking,
     match,
 )
+from mtl_perception.replay.scoring.classification import ClassificationMetric
 from mtl_perception.replay.scoring.metrics import (
     DRIVABLE_BACKGROUND,
-    ClassificationMetric,
     DetectionMetric,
     SegmentationMetric,
 )

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.pipeline import Result
+from mtl_perception.replay.scoring.classification import ClassificationMetric
 from mtl_perception.replay.scoring.metrics import (
-    ClassificationMetric,
     DetectionMetric,
     Metric,
     SegmentationMetric,

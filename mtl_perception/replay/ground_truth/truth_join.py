@@ -18,9 +18,9 @@ from mtl_perception.replay.bags.bag_file import BagInfo
 from mtl_perception.replay.bags.cameras import CameraBag
 from mtl_perception.replay.bags.cdr import HEADER, BagError
 from mtl_perception.replay.bags.guarded import GuardedBag
+from mtl_perception.replay.bags.listing import Listing
 from mtl_perception.replay.ground_truth.truth import Truth
 from mtl_perception.replay.ground_truth.truth_files import Entry, TruthFiles, stem_of
-from mtl_perception.replay.runs.listing import Listing
 
 Join = Literal['auto', 'name', 'stamp', 'index']
 TOLERANCE_MS = 1.0

@@ -32,6 +32,7 @@ from vision_msgs.msg import LabelInfo
 
 from mtl_perception import process
 from mtl_perception.bundle import Bundle
+from mtl_perception.node.topics import TYPES, output_topic
 from mtl_perception.replay.bags.bag import DriveBag
 from mtl_perception.replay.bags.bag_writer import MessageWriter
 from mtl_perception.replay.bags.cameras import Camera
@@ -45,7 +46,6 @@ from mtl_perception.replay.live.node_process import (
     RunningNode,
 )
 from mtl_perception.replay.live.timing import LiveRun, Pace, PlayedFrame
-from mtl_perception.topics import TYPES, output_topic
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mtl_perception.replay.pages import page, plots
-from mtl_perception.replay.pages.accuracy import EXPLAINED, accuracy_rows, class_values
 from mtl_perception.replay.pages.page import Section, card, dim, grid
+from mtl_perception.replay.scoring.accuracy import EXPLAINED, accuracy_rows, class_values
 
 
 def accuracy_section(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Section:

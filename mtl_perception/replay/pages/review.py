@@ -15,12 +15,9 @@ from numpy.typing import NDArray
 from mtl_perception.replay.pages.worst import Flaw, Worst, flaw
 from mtl_perception.replay.runs.run import FrameRecord, Run
 from mtl_perception.replay.scoring.average_precision import RECALLS, MatchTable, match
+from mtl_perception.replay.scoring.classification import ClassificationMetric
 from mtl_perception.replay.scoring.curves import detection_confusion
-from mtl_perception.replay.scoring.metrics import (
-    ClassificationMetric,
-    DetectionMetric,
-    SegmentationMetric,
-)
+from mtl_perception.replay.scoring.metrics import DetectionMetric, SegmentationMetric
 from mtl_perception.tasks import Task
 
 Curve = tuple[NDArray[np.float64], NDArray[np.float64]]

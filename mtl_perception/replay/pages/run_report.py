@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.replay.pages import page, plots, run_plots
-from mtl_perception.replay.pages.accuracy import class_values, headline, percent
 from mtl_perception.replay.pages.accuracy_section import accuracy_section
 from mtl_perception.replay.pages.gallery import SCRIPT, STYLE
 from mtl_perception.replay.pages.matrix import MATRIX_STYLE, confusion_table, occurring
@@ -15,6 +14,7 @@ from mtl_perception.replay.pages.page import Section, card, dim, grid, or_dash
 from mtl_perception.replay.pages.review import TaskReview, review
 from mtl_perception.replay.pages.run_pictures import Pictures, recordings, worst_frames
 from mtl_perception.replay.runs.run import Run
+from mtl_perception.replay.scoring.accuracy import class_values, headline, percent
 
 __all__ = ['Pictures', 'write_report']
 
@@ -286,7 +286,9 @@ def _time(summary: Mapping[str, Any]) -> Iterator[Section]:
     if stages:
         explained = (
             'Offline, frame after frame on this machine: where the work goes, not what a vehicle '
-            'sees. Latency and drops are measured live: mtl-perception replay --live.'
+            'sees. Letterbox, engine and decode run beside the other stages, which measure an '
+            'earlier frame; wait is what they wait for them. Latency and drops are measured live: '
+            'mtl-perception replay --live.'
         )
         plot = card('Milliseconds a frame by stage', plots.stage_times(stages))
         rows = [

@@ -15,11 +15,8 @@ from functools import singledispatch
 from mtl_perception.replay.pages.pictures import SHOWN_SCORE, at_iou_50
 from mtl_perception.replay.runs.run import FrameRecord
 from mtl_perception.replay.scoring.average_precision import match
-from mtl_perception.replay.scoring.metrics import (
-    ClassificationMetric,
-    DetectionMetric,
-    SegmentationMetric,
-)
+from mtl_perception.replay.scoring.classification import ClassificationMetric
+from mtl_perception.replay.scoring.metrics import DetectionMetric, SegmentationMetric
 from mtl_perception.tasks import Task
 
 FRAMES = 6

@@ -3,6 +3,10 @@
 A pure function of bag, model and engine: nothing depends on time, on other bags or on how often it
 was interrupted. It runs in this process, in processes beside each other or on a cluster alike
 (`fleet.py`).
+
+Four frames are in work at any time, each at a station of its own: read by the bag's process, run by
+the engine and decoded from its outputs in a thread each, scored and stored here. Every station
+takes the frames in order, so this changes nothing but the time.
 """
 
 from __future__ import annotations
@@ -10,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,21 +24,25 @@ import numpy as np
 
 from mtl_perception.engines import EngineError
 from mtl_perception.image_codec import ImageError
-from mtl_perception.pipeline import Pipeline, Result
+from mtl_perception.pipeline import Frame, Pipeline, Ran, Result
 from mtl_perception.replay.bags.bag import DriveFrame
 from mtl_perception.replay.bags.cameras import Camera
 from mtl_perception.replay.bags.cdr import BagError
 from mtl_perception.replay.bags.guarded import GuardedBag
 from mtl_perception.replay.ground_truth.label_files import LabelError
-from mtl_perception.replay.runs.listing import Listing
+from mtl_perception.replay.bags.listing import Listing
 from mtl_perception.replay.scoring.metrics import Metric
-from mtl_perception.replay.runs.part import FrameRecord, Intrinsics, Part, RunError, frame_key
+from mtl_perception.replay.runs.part import FrameRecord, Part, RunError, frame_key
+from mtl_perception.replay.scoring.road import Intrinsics
 from mtl_perception.replay.runs.recording import Watch
 from mtl_perception.replay.runs.run import part_file
 from mtl_perception.replay.scoring.temporal import StabilityTracker
 from mtl_perception.replay.ground_truth.truth import Scores, Truth
 from mtl_perception.replay.ground_truth.truth_files import TruthFiles
 from mtl_perception.replay.ground_truth.truth_join import TOLERANCE_MS, Join, JoinedBag
+
+AHEAD = 2
+"""Frames at the engine and at the decoder while one is measured."""
 
 Notify = Callable[[int, int], None]
 """Called with frames done and frames that the bag promises."""
@@ -105,6 +114,16 @@ class BagState:
 
 class Interrupted(Exception):
     """Raised by `Notify` to stop between two frames."""
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """A frame of the bag, by its number there, and the answer that is being computed."""
+
+    number: int
+    frame: DriveFrame
+    answer: Future[tuple[Frame, Result]]
+    read_ms: float
 
 
 def replay_bag(
@@ -191,50 +210,78 @@ class _Replay:
         state.total = bag.frames_total
 
     def go(self, notify: Notify | None) -> None:
-        state, done = self._state, self._state.read
-        known = {n: digest for frames in state.recent.values() for n, digest in frames}
+        state = self._state
         store_ms = 0.0
-        asked = time.perf_counter()
-        for number, frame in enumerate(self._bag.frames()):
-            if number < done:
-                if number in known:
-                    self._again(frame, known[number])
-                asked = time.perf_counter()
-                continue
-            waited_ms = (time.perf_counter() - asked) * 1e3
-            record = self._frame(frame, {'read': waited_ms, 'store': store_ms})
-            began = time.perf_counter()
-            state.read = number + 1
-            if record is not None:
-                state.labelled += bool(record.pieces)
-                recent = state.recent.get(frame.topic, [])
-                state.recent[frame.topic] = [*recent[-1:], [number, record.digest]]
-                self._part.add(record)
-            if self._part.commit_due():
-                self._part.state = asdict(state)
-                self._part.commit()
-            asked = time.perf_counter()
-            store_ms = (asked - began) * 1e3
-            if notify is not None:
-                notify(state.read, state.total)
+        with ThreadPoolExecutor(1, 'engine') as engine, ThreadPoolExecutor(1, 'decode') as decoder:
+            for asked in self._ahead(engine, decoder):
+                record = self._record(asked, store_ms)
+                began = time.perf_counter()
+                state.read = asked.number + 1
+                if record is not None:
+                    state.labelled += bool(record.pieces)
+                    recent = state.recent.get(record.camera, [])
+                    state.recent[record.camera] = [*recent[-1:], [asked.number, record.digest]]
+                    self._part.add(record)
+                if self._part.commit_due():
+                    self._part.state = asdict(state)
+                    self._part.commit()
+                store_ms = (time.perf_counter() - began) * 1e3
+                if notify is not None:
+                    notify(state.read, state.total)
         state.repeated = self._bag.repeated.to_json()
         state.unmatched_truth = self._bag.unmatched_truth.to_json()
         if isinstance(self._bag, JoinedBag):
             state.unmatched_frames = self._bag.unmatched_frames.to_json()
         state.complete = True
 
-    def _frame(self, frame: DriveFrame, timings: dict[str, float]) -> FrameRecord | None:
-        """Answer and measure one frame; None when its image cannot be decoded."""
+    def _ahead(self, engine: Executor, decoder: Executor) -> Iterator[_Asked]:
+        """What `_ask` yields, each when the stations before have their next frames."""
+        waiting: list[_Asked] = []
         try:
-            image = frame.image()
+            for asked in self._ask(engine, decoder):
+                waiting.append(asked)
+                if len(waiting) > AHEAD:
+                    yield waiting.pop(0)
+        except BagError:
+            yield from waiting  # read before the bag broke off
+            raise
+        yield from waiting
+
+    def _ask(self, engine: Executor, decoder: Executor) -> Iterator[_Asked]:
+        """Hand on every frame that was not answered yet, as it comes from the bag."""
+        done = self._state.read
+        known = {n: digest for frames in self._state.recent.values() for n, digest in frames}
+        began = time.perf_counter()
+        for number, frame in enumerate(self._bag.frames()):
+            if number in known:
+                self._again(frame, known[number])
+            elif number >= done:
+                read_ms = (time.perf_counter() - began) * 1e3
+                answer = decoder.submit(self._answer, engine.submit(self._run, frame))
+                yield _Asked(number, frame, answer, read_ms)
+            began = time.perf_counter()
+
+    def _run(self, frame: DriveFrame) -> tuple[Frame, Ran]:
+        image = frame.image()
+        return image, self._pipeline.run(image)
+
+    def _answer(self, running: Future[tuple[Frame, Ran]]) -> tuple[Frame, Result]:
+        image, ran = running.result()
+        return image, self._pipeline(image, ran=ran)
+
+    def _record(self, asked: _Asked, store_ms: float) -> FrameRecord | None:
+        """Measure one frame; None when its image cannot be decoded."""
+        frame = asked.frame
+        began = time.perf_counter()
+        try:
+            image, result = asked.answer.result()
         except ImageError as error:
             self._undecodable.add(f'{frame.topic} frame {frame.index}: {error}')
             self._state.undecodable = self._undecodable.to_json()
             return None
-        result = self._pipeline(image)
+        answered = time.perf_counter()
         truth = frame.truth()
         height, width = image.pixels.shape[:2]
-        began = time.perf_counter()
         pieces = self._pieces(frame, result, truth, (width, height))
         scored = time.perf_counter()
         tracker = self._trackers[frame.topic]
@@ -242,15 +289,18 @@ class _Replay:
         compared = time.perf_counter()
         digest = answers_digest(frame.stamp_ns, result)
         hashed = time.perf_counter()
-        if self._watch is not None:
-            self._watch(frame, image, result, truth)
         timings = {
-            **timings,
+            'read': asked.read_ms,
             **result.timings_ms,
-            'score': (scored - began) * 1e3,
+            'wait': (answered - began) * 1e3,
+            'score': (scored - answered) * 1e3,
             'stability': (compared - scored) * 1e3,
             'hash': (hashed - compared) * 1e3,
+            'store': store_ms,
         }
+        if self._watch is not None:
+            self._watch(frame, image, result, truth)
+            timings['record'] = (time.perf_counter() - hashed) * 1e3
         return FrameRecord(
             self._job.name, frame.topic, frame.index, frame.stamp_ns, frame.name, (width, height),
             digest, dict(truth.labels), timings, pieces, stability,

@@ -1,14 +1,18 @@
 """What replaying costs: frames a second of these cores, what limits them, and a fleet's bill.
 
-From the times of the frames themselves: a worker's frame takes the sum of its stages, measured
-while the other workers ran too, and workers do not wait for each other. Starting a worker (some
-seconds a bag) is not in it.
+From the times of the frames themselves, measured while the other workers ran too: workers do not
+wait for each other. In a worker frames are answered (`PIPELINE`) while earlier ones are measured, so
+a frame takes as long as the stages of the measuring thread, of which `wait` is what it waits for the
+answer. Starting a worker (some seconds a bag) is not in it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+PIPELINE = ('letterbox', 'engine', 'decode')
+"""Stages of other threads."""
 
 HOURS = 10_000
 MACHINES = (1, 10, 100)
@@ -25,14 +29,15 @@ def cost_model(
     """Costs as plain data.
 
     mean_ms: by stage, of one frame of one worker. cores: that the workers use together.
-    frames_an_hour: of driving, all cameras; None where no bag tells. `fleet` is `HOURS` of driving
-    on machines like this one, all of whose `cores` replay.
+    frames_an_hour: of driving, all cameras; None where no bag tells. `shares`: of a frame's time in
+    which a stage is at work; more than 1 together, because stages run beside each other. `fleet` is
+    `HOURS` of driving on machines like this one, all of whose `cores` replay.
     """
-    frame_ms = sum(mean_ms.values())
+    frame_ms = sum(value for name, value in mean_ms.items() if name not in PIPELINE)
     if not frame_ms:
         return {}
     frames_per_s = workers * 1e3 / frame_ms
-    shares = {name: value / frame_ms for name, value in mean_ms.items()}
+    shares = {name: value / frame_ms for name, value in mean_ms.items() if name != 'wait'}
     cost: dict[str, Any] = {
         'workers': workers,
         'cores': cores,

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.pages.accuracy import note
+from mtl_perception.replay.scoring.accuracy import note
 from mtl_perception.replay.scoring.average_precision import MatchTable, Ranking, match
 from mtl_perception.replay.scoring.metrics import DetectionMetric, Metric
 from mtl_perception.replay.runs.part import FrameRecord

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.replay.scoring.metrics import Metric, metric_from
+from mtl_perception.replay.scoring.road import Intrinsics
 from mtl_perception.replay.scoring.temporal import Stability
 from mtl_perception.tasks import Task
 
@@ -56,16 +57,6 @@ COMMIT;
 
 class RunError(Exception):
     """A run that cannot be read or written: what, where, expected, found, next step."""
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """Pinhole camera of a frame: focal lengths and principal point in source pixels."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
 
 
 @dataclass(frozen=True)

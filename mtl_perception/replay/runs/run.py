@@ -19,12 +19,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from mtl_perception.replay.scoring.metrics import Metric, metric_for
-from mtl_perception.replay.runs.part import FrameRecord, Intrinsics, Part, RunError, frame_key
+from mtl_perception.replay.runs.part import FrameRecord, Part, RunError, frame_key
 from mtl_perception.tasks import Task
 
 __all__ = [
-    'FrameRecord', 'Intrinsics', 'Run', 'RunError', 'frame_key', 'merged',
-    'new_metrics', 'task_from_json', 'task_to_json', 'write_json',
+    'FrameRecord', 'Run', 'RunError', 'frame_key', 'merged', 'new_metrics', 'task_from_json',
+    'task_to_json', 'write_json',
 ]  # fmt: skip
 
 SCHEMA = 2

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mtl_perception.replay.pages.accuracy import MAIN, NOT_MEASURED, accuracy_rows, percent
+from mtl_perception.replay.scoring.accuracy import MAIN, NOT_MEASURED, accuracy_rows, percent
 from mtl_perception.replay.runs.run import Run
 
 MOST_BAGS = 40

@@ -22,7 +22,8 @@ from mtl_perception.replay.scoring.average_precision import (
     best_of_each_class,
     match,
 )
-from mtl_perception.replay.scoring.checks import check_kind, check_same_task
+from mtl_perception.replay.scoring.checks import check_kind, check_same_task, mean_of_known
+from mtl_perception.replay.scoring.classification import ClassificationMetric
 from mtl_perception.replay.scoring.depth import DepthMetric
 from mtl_perception.replay.scoring.normals import NormalsMetric
 from mtl_perception.tasks import UNLABELLED, Task
@@ -118,7 +119,7 @@ class SegmentationMetric:
         result: dict[str, Any] = {
             'frames': self.frames,
             'labelled_pixels': labelled,
-            'miou': _mean(iou),
+            'miou': mean_of_known(iou),
             'pixel_accuracy': float(np.trace(self.confusion) / labelled) if labelled else None,
             'iou': dict(zip(self.task.classes, iou, strict=True)),
         }
@@ -127,13 +128,13 @@ class SegmentationMetric:
             confusion, unanswered = self.confusion.copy(), self.unanswered.copy()
             confusion[background] = unanswered[background] = 0
             official = self._iou(confusion, unanswered)
-            result['official_miou'] = _mean(official)
+            result['official_miou'] = mean_of_known(official)
             result['official_iou'] = {
                 name: value
                 for name, value in zip(self.task.classes, official, strict=True)
                 if name != DRIVABLE_BACKGROUND
             }
-            result['two_class_miou'] = _mean(self._iou(*self._against(background)))
+            result['two_class_miou'] = mean_of_known(self._iou(*self._against(background)))
         return result
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
@@ -314,63 +315,6 @@ _IMAGE_ARRAYS: dict[str, NDArray[Any]] = {
 """Arrays of a `ScoredImage`, as they are when it is empty."""
 
 
-class ClassificationMetric:
-    """Confusion of one classification task; a frame without a label is not added."""
-
-    def __init__(self, task: Task) -> None:
-        """Start from no frame; raises ValueError when the task is not a classification task."""
-        check_kind(task, 'classification')
-        self.task = task
-        self.confusion: NDArray[np.int64] = np.zeros((len(task.classes),) * 2, np.int64)
-        """Frames by [truth, prediction]."""
-
-    @property
-    def frames(self) -> int:
-        """Frames so far."""
-        return int(self.confusion.sum())
-
-    def update(self, prediction: int, truth: int) -> None:
-        """Add one frame by class ids; raises ValueError on an id that is no class of the task."""
-        for name, label in (('prediction', prediction), ('truth', truth)):
-            if not 0 <= label < len(self.task.classes):
-                raise ValueError(
-                    f'{self.task.name} {name} is {label}, '
-                    f'expected 0 to {len(self.task.classes) - 1}'
-                )
-        self.confusion[truth, prediction] += 1
-
-    def merge(self, other: ClassificationMetric) -> None:
-        """Add another metric's frames; raises ValueError when its task differs."""
-        check_same_task(self.task, other.task)
-        self.confusion += other.confusion
-
-    def result(self) -> dict[str, Any]:
-        """Accuracy; macro_f1 over the classes in the truth; f1 by class (None when absent)."""
-        truth = self.confusion.sum(1)
-        either = truth + self.confusion.sum(0)
-        f1 = [
-            float(2 * self.confusion[i, i] / either[i]) if truth[i] else None
-            for i in range(len(truth))
-        ]
-        return {
-            'frames': self.frames,
-            'accuracy': float(np.trace(self.confusion) / truth.sum()) if truth.any() else None,
-            'macro_f1': _mean(f1),
-            'f1': dict(zip(self.task.classes, f1, strict=True)),
-        }
-
-    def to_arrays(self) -> dict[str, NDArray[Any]]:
-        """For storage; `from_arrays` is the inverse."""
-        return {'confusion': self.confusion}
-
-    @classmethod
-    def from_arrays(cls, task: Task, arrays: Mapping[str, NDArray[Any]]) -> ClassificationMetric:
-        """What `to_arrays` gave."""
-        metric = cls(task)
-        metric.confusion = arrays['confusion']
-        return metric
-
-
 Metric: TypeAlias = (
     SegmentationMetric | DetectionMetric | ClassificationMetric | DepthMetric | NormalsMetric
 )
@@ -408,8 +352,3 @@ def _joint_histogram(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) ->
     lengths = np.diff(ends, prepend=-1)
     counts = np.bincount(pairs[ends], weights=lengths, minlength=1 << 16)
     return counts.astype(np.int64).reshape(256, 256)
-
-
-def _mean(values: list[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else None

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.decode import Thresholds
-from mtl_perception.replay.runs.part import Intrinsics
 from mtl_perception.replay.scoring.average_precision import Matches, ScoredImage
 
 SCORE = Thresholds().score
@@ -33,6 +32,16 @@ DISTANCES_M = (10.0, 20.0, 30.0, 50.0, 80.0)
 
 AIRBORNE = frozenset({'traffic light', 'traffic sign'})
 NOT_PLACED = 'at or above the horizon'
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole camera of a frame: focal lengths and principal point in source pixels."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
 
 
 @dataclass(frozen=True)

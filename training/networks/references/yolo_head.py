@@ -128,8 +128,10 @@ class YoloHead(Head):
         best, label = raw[..., 5:].max(dim=2)
         score = raw[..., 4].sigmoid() * best.sigmoid()
         scores, index = score.topk(min(TOP_K, score.shape[1]), dim=1)
+        # Whole rows, then their boxes: OpenVINO 2026.4 moves a cut made before the gathering.
+        best_rows = raw.gather(1, index[..., None].expand(-1, -1, raw.shape[2]))
         boxes = self.boxes(
-            raw[..., :4].gather(1, index[..., None].expand(-1, -1, 4)),
+            best_rows[..., :4],
             outputs.corner[index], outputs.anchor[index], outputs.stride[index],
         )  # fmt: skip
         return {'boxes': boxes, 'scores': scores, 'labels': label.gather(1, index)}

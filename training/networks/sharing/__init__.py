@@ -17,14 +17,15 @@ from training.networks.sharing.adapters import Adapters, AdaptersOptions
 from training.networks.sharing.adashare import AdaShare, AdaShareOptions
 from training.networks.sharing.cgc import CGC, CGCOptions
 from training.networks.sharing.cross_stitch import CrossStitch, CrossStitchOptions
+from training.networks.sharing.distillation import DistilledOptions
 from training.networks.sharing.hard import Hard, HardOptions
 from training.networks.sharing.mmoe import MMoE, MMoEOptions
 from training.networks.sharing.moe_ffn import MoEFFN, MoEFFNOptions
 from training.networks.sharing.mtan import MTAN, MTANOptions
-from training.networks.sharing.mti_net import MTINet, MTINetOptions
+from training.networks.sharing.mti_net import MTINet
 from training.networks.sharing.nddr import NDDR, NDDROptions
 from training.networks.sharing.options import read_options, unknown
-from training.networks.sharing.pad_net import PADNet, PADNetOptions
+from training.networks.sharing.pad_net import PADNet
 from training.networks.sharing.parts import Parts
 from training.networks.sharing.ple import PLE, PLEOptions
 from training.networks.sharing.single import Single, SingleOptions
@@ -41,8 +42,8 @@ STRUCTURES: dict[str, tuple[Callable[[Parts, Any], MultiTaskNetwork], type]] = {
     'mmoe': (MMoE, MMoEOptions),
     'cgc': (CGC, CGCOptions),
     'ple': (PLE, PLEOptions),
-    'pad_net': (PADNet, PADNetOptions),
-    'mti_net': (MTINet, MTINetOptions),
+    'pad_net': (PADNet, DistilledOptions),
+    'mti_net': (MTINet, DistilledOptions),
     'adapters': (Adapters, AdaptersOptions),
     'adashare': (AdaShare, AdaShareOptions),
     'moe_ffn': (MoEFFN, MoEFFNOptions),

@@ -7,7 +7,7 @@ are left out of the deployed graph; detection and classification neither send no
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -16,11 +16,19 @@ from torch import Tensor, nn
 from mtl_perception.tasks import Task
 from training.config import NetworkConfig
 from training.networks.errors import NetworkError
+from training.networks.sharing.options import within
 from training.networks.sharing.parts import DENSE, OfTask, Parts
 from training.tasks import Features, Head
 from training.tasks.base import TaskFeatures
 from training.tasks.decoders import FINEST_DECODER, FPN_DECODER
 from training.tasks.wrapped import WrappedHead
+
+
+@dataclass(frozen=True)
+class DistilledOptions:
+    """first_weight: of the first answers' losses, at each scale where there are several."""
+
+    first_weight: float = within(1.0, 0.0)
 
 
 class TwoAnswers(NamedTuple):

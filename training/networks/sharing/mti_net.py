@@ -12,7 +12,6 @@ features of all scales and messages. Heads are a task's own.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from timm.layers.squeeze_excite import SEModule
@@ -21,25 +20,18 @@ from torch import Tensor, nn
 from training.networks.base import MultiTaskNetwork
 from training.networks.layers import ConvNorm, SeparableConv, upsample_to
 from training.networks.sharing.distillation import (
+    DistilledOptions,
     Messages,
     dense_tasks,
     distilled_heads,
     features_of,
     stacked,
 )
-from training.networks.sharing.options import within
 from training.networks.sharing.parts import Parts
 from training.networks.trunk import STRIDES
 from training.tasks import Features
 from training.tasks.base import TaskFeatures
 from training.tasks.decoders import FPN_DECODER
-
-
-@dataclass(frozen=True)
-class MTINetOptions:
-    """first_weight: of the first answers' losses, at each scale."""
-
-    first_weight: float = within(1.0, 0.0)
 
 
 class Propagation(nn.Module):
@@ -88,7 +80,7 @@ class Scale(nn.Module):
 class MTINet(MultiTaskNetwork):
     """Shared trunk and neck, scales, messages, heads."""
 
-    def __init__(self, parts: Parts, options: MTINetOptions) -> None:
+    def __init__(self, parts: Parts, options: DistilledOptions) -> None:
         """See `distillation.py`."""
         trunk = parts.trunk()
         heads = distilled_heads(

@@ -10,29 +10,20 @@ first and last, are a task's own.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 
 from training.networks.base import MultiTaskNetwork
 from training.networks.sharing.distillation import (
+    DistilledOptions,
     Messages,
     dense_tasks,
     distilled_heads,
     features_of,
 )
-from training.networks.sharing.options import within
 from training.networks.sharing.parts import Parts
 from training.tasks import Features
 from training.tasks.base import TaskFeatures
 from training.tasks.decoders import FINEST_DECODER, FPN_DECODER, Decoding
-
-
-@dataclass(frozen=True)
-class PADNetOptions:
-    """first_weight: of the first answers' losses."""
-
-    first_weight: float = within(1.0, 0.0)
 
 
 class FirstFeatures(Decoding):
@@ -51,7 +42,7 @@ class FirstFeatures(Decoding):
 class PADNet(MultiTaskNetwork):
     """Shared trunk and neck, first features, messages, two heads a dense task."""
 
-    def __init__(self, parts: Parts, options: PADNetOptions) -> None:
+    def __init__(self, parts: Parts, options: DistilledOptions) -> None:
         """See `distillation.py`."""
         trunk = parts.trunk()
         heads = distilled_heads(

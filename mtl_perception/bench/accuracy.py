@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mtl_perception import compile as building
 from mtl_perception import machine
+from mtl_perception.bench.frames import images, read_bgr
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines import (
     ENGINES,
@@ -34,7 +35,6 @@ from mtl_perception.engines import (
     is_built,
     open_engine,
 )
-from mtl_perception.labelled_frames import images, read_bgr
 from mtl_perception.pipeline import Frame, Pipeline
 from mtl_perception.replay.ground_truth.truth import Scores, Truth
 from mtl_perception.replay.scoring.metrics import THRESHOLDS
@@ -114,7 +114,7 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
     }
     for each in running:
         key = engine_class(each.name).plan(bundle, each.options).key
-        cache.keep_verdict(key, verdicts[each.label])
+        cache.keep(key, cache.VERDICT_FILE, verdicts[each.label])
     for pipeline in pipelines.values():
         pipeline.close()
     _print(report)

@@ -6,7 +6,9 @@ needs no side table; mask pixels are numbers, and `LabelInfo`, latched beside th
 
 from __future__ import annotations
 
+import sys
 from array import array
+from typing import Any
 
 import cv2
 import numpy as np
@@ -55,6 +57,16 @@ def mask_message(header: Header, mask: NDArray[np.uint8]) -> Image:
     return _image(header, mask, 'mono8', 1)
 
 
+def map_message(header: Header, values: NDArray[np.float32]) -> Image:
+    """Float32 values of source pixels: depth [H, W] as 32FC1, normals [H, W, 3] as 32FC3.
+
+    Depth is metres along the optical axis (REP 118); normals are unit vectors with x right, y down,
+    z forward (the optical frame of REP 103).
+    """
+    channels = 1 if values.ndim == 2 else values.shape[2]
+    return _image(header, values, f'32FC{channels}', 4 * channels)
+
+
 def label_info_message(header: Header, task: Task) -> LabelInfo:
     """Class number -> name of a mask's task; 255 (unlabelled) is no class and is not listed."""
     classes = [
@@ -90,10 +102,13 @@ def compressed_overlay_message(header: Header, rgb: NDArray[np.uint8]) -> Compre
     return message
 
 
-def _image(header: Header, pixels: NDArray[np.uint8], encoding: str, channels: int) -> Image:
+def _image(header: Header, pixels: NDArray[Any], encoding: str, pixel_bytes: int) -> Image:
     height, width = pixels.shape[:2]
     message = Image(header=header, height=height, width=width, encoding=encoding)
-    message.step = width * channels
+    message.step = width * pixel_bytes
+    message.is_bigendian = sys.byteorder == 'big' and pixels.itemsize > 1
     # array.array is the one type that rclpy takes over without converting byte by byte.
-    message.data = array('B', pixels.tobytes())
+    data = array('B')
+    data.frombytes(np.ascontiguousarray(pixels).data.cast('B'))
+    message.data = data
     return message

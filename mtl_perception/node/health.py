@@ -46,12 +46,12 @@ class Window:
         """Take in one sample."""
         self._samples.append(value)
 
-    def percentiles(self) -> tuple[float, float] | None:
-        """The 50th and 99th percentile; None without samples."""
+    def figures(self) -> dict[str, float]:
+        """The 50th and 99th percentile and the largest, by name; nothing without samples."""
         if not self._samples:
-            return None
+            return {}
         p50, p99 = np.percentile(self._samples, (50, 99))
-        return float(p50), float(p99)
+        return {'p50': float(p50), 'p99': float(p99), 'max': max(self._samples)}
 
 
 class Throttle:
@@ -167,10 +167,8 @@ class CameraHealth:
                 'silence_s': f'{self.watchdog.silence_s:.3f}',
             }
             for name, window in {'age': self._age_ms, **self._stages}.items():
-                found = window.percentiles()
-                if found is not None:
-                    values[f'{name}_ms_p50'] = f'{found[0]:.2f}'
-                    values[f'{name}_ms_p99'] = f'{found[1]:.2f}'
+                for figure, value in window.figures().items():
+                    values[f'{name}_ms_{figure}'] = f'{value:.2f}'
             if self.last_rejection:
                 values['last_rejection'] = self.last_rejection
             return values

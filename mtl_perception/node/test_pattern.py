@@ -22,7 +22,8 @@ from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from mtl_perception import messages, process
+from mtl_perception import process
+from mtl_perception.node import messages
 from mtl_perception.scenes import Drive, DriveConfig
 
 FRAMES = 60

@@ -24,8 +24,8 @@ from rich.progress import track
 from rich.table import Table
 
 from mtl_perception import machine
-from mtl_perception.bench_costs import RUNS, load_cost, peak, throughput
-from mtl_perception.bench_rivals import EngineOnly, find_rival
+from mtl_perception.bench.costs import RUNS, load_cost, peak, throughput
+from mtl_perception.bench.rivals import EngineOnly, find_rival
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.engines import (
     ENGINES,
@@ -36,7 +36,7 @@ from mtl_perception.engines import (
     is_built,
     open_engine,
 )
-from mtl_perception.parameters import BY_NAME
+from mtl_perception.node.parameters import BY_NAME
 from mtl_perception.pipeline import Frame, Pipeline
 from mtl_perception.scenes import Drive, DriveConfig
 

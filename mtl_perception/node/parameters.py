@@ -1,8 +1,8 @@
 """The one table of ROS parameters: name, type, default, range, when it applies, description.
 
 The node declares from it, `config/perception.param.yaml` and the README's table are written from it
-(`python -m mtl_perception.parameters yaml|markdown`) and a test compares them. Nothing here needs
-ROS before `declare` is called, so that documents can be built without it.
+(`python -m mtl_perception.node.parameters yaml|markdown`) and a test compares them. Nothing here
+needs ROS before `declare` is called, so that documents can be built without it.
 """
 
 from __future__ import annotations
@@ -292,6 +292,8 @@ def overlay_task(value: str, tasks: Sequence[Task]) -> str | None:
             f'overlay_task must be {MASK_AUTO!r}, {MASK_NONE!r} or a segmentation task of the '
             f'model ({masks}), found {value!r}'
         )
+    if value == MASK_AUTO:
+        return 'drivable' if 'drivable' in masks else next(iter(masks), None)
     return None if value == MASK_NONE else value
 
 
@@ -323,7 +325,7 @@ def as_yaml() -> str:
     """`config/perception.param.yaml`: every parameter with its default, range and description."""
     lines = [
         '# Parameters of the perception node, with their defaults.',
-        '# Written by `python -m mtl_perception.parameters yaml`; a test compares.',
+        '# Written by `python -m mtl_perception.node.parameters yaml`; a test compares.',
         '/**:',
         '  ros__parameters:',
     ]
@@ -346,7 +348,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     writers = {'yaml': as_yaml, 'markdown': as_markdown}
     arguments = sys.argv[1:] if argv is None else list(argv)
     if len(arguments) != 1 or arguments[0] not in writers:
-        print(f'usage: python -m mtl_perception.parameters {"|".join(writers)}', file=sys.stderr)
+        usage = 'python -m mtl_perception.node.parameters'
+        print(f'usage: {usage} {"|".join(writers)}', file=sys.stderr)
         return 2
     sys.stdout.write(writers[arguments[0]]())
     return 0

@@ -6,45 +6,37 @@ Transitions, parameters and `/diagnostics` are here; a frame's way is in `worker
 
 from __future__ import annotations
 
-import logging
-import sys
 import time
 import traceback
 from collections.abc import Sequence
 from functools import partial
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
-from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile
-from rclpy.utilities import remove_ros_args, try_shutdown
 from sensor_msgs.msg import CompressedImage, Image
 
-from mtl_perception import health, parameters, process
 from mtl_perception.bundle import BundleError
 from mtl_perception.decode import Thresholds
 from mtl_perception.engines.base import EngineError
-from mtl_perception.health import CameraHealth, EngineHealth, Status
-from mtl_perception.lifecycle import ERROR, FAILURE, SUCCESS, ManagedNode
-from mtl_perception.parameters import ParameterError, Parameters
-from mtl_perception.pipeline import Pipeline
-from mtl_perception.topics import (
+from mtl_perception.node import health, parameters
+from mtl_perception.node.health import CameraHealth, EngineHealth, Status
+from mtl_perception.node.lifecycle import ERROR, FAILURE, SUCCESS, ManagedNode
+from mtl_perception.node.parameters import ParameterError, Parameters
+from mtl_perception.node.topics import (
     CameraTopics,
     image_topic,
     input_qos,
     unheard_publishers,
     unreached_subscribers,
 )
+from mtl_perception.node.worker import Camera, Worker
+from mtl_perception.pipeline import Pipeline
 from mtl_perception.variants import Variants, opener
-from mtl_perception.worker import Camera, Worker
-
-UnknownROSArgsError = rclpy_implementation.UnknownROSArgsError
 
 HEALTH_TICK_S = 0.05
 """How late a change of level can show in /diagnostics."""
@@ -52,10 +44,8 @@ WORKER_EXIT_S = 10.0
 """How long a transition waits for the frame in work; a worker that hangs longer is a fault."""
 PROCESS_EXIT_S = 1.2
 """How long a signalled process waits for it."""
-EXIT_BAD_START, EXIT_ENGINE_LOST = 2, 3
-"""Exit codes of a process that could not start, and of one that only a new process can mend."""
-
-USAGE = 'parameters are given as `--ros-args -p name:=value` or `--ros-args --params-file FILE`'
+EXIT_ENGINE_LOST = 3
+"""Exit code of a process that only a new one can mend."""
 
 
 class PerceptionNode(ManagedNode):
@@ -116,8 +106,9 @@ class PerceptionNode(ManagedNode):
             precision=p.precision,
             build=p.build,
             thresholds=_thresholds(p),
+            cameras=len(p.cameras),
         )
-        variants = Variants(pipeline, opener(pipeline, p.device, p.build))
+        variants = Variants(pipeline, opener(pipeline, p.device, p.build, len(p.cameras)))
         self._worker = Worker(self, p.cameras, variants, self._engine)
         manifest = pipeline.bundle.manifest
         mask_task = parameters.overlay_task(p.overlay_task, manifest.tasks)
@@ -218,7 +209,8 @@ class PerceptionNode(ManagedNode):
         if self._engine.fault and self.state == 'active':
             self._give_up()
         if self._worker is not None and self.state == 'active':
-            self._worker.variants.want(_wanted_tasks(self._cameras))
+            wanted = (camera.topics.wanted().computed for camera in self._cameras)
+            self._worker.variants.want(frozenset().union(*wanted))
         due = time.monotonic() - self._reported_s >= self._settings.diagnostics_period_s
         if due or self._present_levels() != self._levels:
             self._report()
@@ -297,6 +289,9 @@ class PerceptionNode(ManagedNode):
             'bundle': bundle.manifest.name,
             'bundle_hash': bundle.hash,
             'subset': ', '.join(sorted(variants.subset)),
+            'batch': '{}, from {} waiting cameras on'.format(*variants.full.together[::-1])
+            if variants.full.together[1] > 1
+            else '1',
         }
 
     # The process ---------------------------------------------------------------------------------
@@ -317,54 +312,3 @@ class PerceptionNode(ManagedNode):
 
 def _thresholds(p: Parameters) -> Thresholds:
     return Thresholds(p.score_threshold, p.nms_iou_threshold, p.max_detections)
-
-
-def _wanted_tasks(cameras: Sequence[Camera]) -> set[str] | None:
-    """Tasks that somebody listens to, on any camera; None: all."""
-    wanted = [camera.topics.wanted().computed for camera in cameras]
-    return None if None in wanted else {name for tasks in wanted for name in tasks or ()}
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM: exit code 0. Bad arguments: one sentence and 2."""
-    arguments = sys.argv if argv is None else list(argv)
-    process.tune_allocator()
-    process.use_shared_memory_profile()
-    try:
-        foreign = remove_ros_args(arguments)[1:]
-        if foreign:
-            raise ParameterError(f'unknown arguments {foreign}; {USAGE}')
-        rclpy.init(args=arguments)
-        node = PerceptionNode()
-    except (ParameterError, RuntimeError) as error:  # rclpy's own errors are RuntimeErrors
-        what = 'unknown ROS arguments ' if isinstance(error, UnknownROSArgsError) else ''
-        print(f'perception: cannot start: {what}{error}', file=sys.stderr)
-        return EXIT_BAD_START
-    package_log = logging.getLogger('mtl_perception')
-    package_log.setLevel(logging.INFO)
-    package_log.addHandler(process.ForwardLogs(node.get_logger()))
-    context = node.context
-    process.exit_in_time(context.ok, PROCESS_EXIT_S)
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
-    try:
-        node.autostart()
-        while context.ok() and not node.lost:
-            executor.spin_once()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    except Exception:
-        if context.ok():  # else a signal came in between, and what failed had lost its context
-            raise
-    idle = node.stop()
-    if node.lost:
-        process.exit_now(EXIT_ENGINE_LOST)
-    if not idle:
-        process.exit_now(0)
-    node.destroy_node()
-    try_shutdown()
-    return 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

@@ -1,8 +1,10 @@
-"""A frame's way through the node: newest-frame slot -> decode -> engine -> topics, on one thread.
+"""A frame's way through the node: newest-frame slot -> pixels -> engine -> topics, on one thread.
 
 `put` (executor thread) keeps the newest message of a camera; the worker thread takes it, runs the
-tasks that somebody listens to, and publishes with the source header unchanged. A frame that cannot
-be used is counted and said; an engine that fails again and again stops the worker.
+tasks that somebody listens to, and publishes with the source header unchanged. Where a batch is
+faster, it takes the newest of several cameras and runs them together. A frame that cannot be used
+is counted and said, without harm to the others; an engine that fails again and again stops the
+worker.
 """
 
 from __future__ import annotations
@@ -10,23 +12,24 @@ from __future__ import annotations
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TypeAlias
 
-import numpy as np
 from rclpy.node import Node
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from mtl_perception import health
-from mtl_perception.bridge import decode_image
 from mtl_perception.engines.base import EngineError
-from mtl_perception.health import CameraHealth, EngineHealth
 from mtl_perception.image_codec import ImageError, decode_compressed
 from mtl_perception.newest import NewestSlots, SlotCounts
-from mtl_perception.topics import CameraTopics
+from mtl_perception.node import health
+from mtl_perception.node.bridge import decode_image
+from mtl_perception.node.health import CameraHealth, EngineHealth
+from mtl_perception.node.topics import CameraTopics, Wanted
+from mtl_perception.pipeline import Frame, Pipeline, Ran
 from mtl_perception.variants import Variants
 
 ImageMessage: TypeAlias = Image | CompressedImage
@@ -41,6 +44,17 @@ class Camera:
     topics: CameraTopics
     health: CameraHealth
     subscription: Subscription | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """A frame that somebody wants something of."""
+
+    camera: Camera
+    header: Header
+    frame: Frame
+    wanted: Wanted
+    image_ms: float
 
 
 class Worker:
@@ -87,42 +101,61 @@ class Worker:
 
     def _work(self) -> None:
         """Frame after frame until the slots are closed or the engine is given up."""
-        while not self._engine.fault and (taken := self._slots.take()) is not None:
-            name, message = taken
-            camera = self.cameras[name]
+        together = (1, 1)
+        while not self._engine.fault and (taken := self._slots.take_together(*together)):
             self._engine.frame_started()
-            try:
-                self._process(camera, message)
-                self._engine.failures = 0
-            except ImageError as error:
-                camera.health.frame_rejected(str(error))
-                self._warn(f'{camera.topic}: image rejected: {error}', key=f'image {name}')
-            except Exception as error:  # whatever an engine throws must not end the thread silently
-                if not self._node.context.ok():  # going down: publishing fails, rightly
-                    return
-                self._failed(camera, error)
+            jobs = [job for name, message in taken if (job := self._read(name, message))]
+            if jobs:
+                pipeline = self.variants.pipeline(
+                    frozenset().union(*(job.wanted.computed for job in jobs))
+                )
+                together = pipeline.together
+                every = pipeline.run_together([job.frame for job in jobs])
+                for job, ran in zip(jobs, every, strict=True):
+                    with self._accounted(job.camera):
+                        self._answer(job, pipeline, ran)
             self._engine.frame_ended()
 
-    def _process(self, camera: Camera, message: ImageMessage) -> None:
+    def _read(self, name: str, message: ImageMessage) -> Job | None:
+        """The frame of a message, None when nobody wants it or it cannot be used."""
+        camera = self.cameras[name]
         wanted = camera.topics.wanted()
         if not wanted:
             camera.health.frame_unwanted()
-            return
-        started_s = time.perf_counter()
-        if isinstance(message, CompressedImage):
-            frame = decode_compressed(message.format, message.data)
-        else:
-            frame = decode_image(message)
-        decoded_s = time.perf_counter()
-        result = self.variants.pipeline(wanted.computed)(frame, wanted.computed)
+            return None
+        with self._accounted(camera):
+            started_s = time.perf_counter()
+            if isinstance(message, CompressedImage):
+                frame = decode_compressed(message.format, message.data)
+            else:
+                frame = decode_image(message)
+            image_ms = (time.perf_counter() - started_s) * 1e3
+            return Job(camera, message.header, frame, wanted, image_ms)
+        return None
+
+    def _answer(self, job: Job, pipeline: Pipeline, ran: Ran | None) -> None:
+        result = pipeline(job.frame, job.wanted.computed, ran)
         inferred_s = time.perf_counter()
-        camera.topics.publish(message.header, frame, result, wanted)
+        job.camera.topics.publish(job.header, job.frame, result, job.wanted)
         stages_ms = {
-            'image': (decoded_s - started_s) * 1e3,
+            'image': job.image_ms,
             **result.timings_ms,
             'publish': (time.perf_counter() - inferred_s) * 1e3,
         }
-        camera.health.frame_done(stages_ms, self._age_ms(message.header))
+        job.camera.health.frame_done(stages_ms, self._age_ms(job.header))
+        self._engine.failures = 0
+
+    @contextmanager
+    def _accounted(self, camera: Camera) -> Iterator[None]:
+        """Whatever goes wrong with a frame inside is counted and said, and ends there."""
+        try:
+            yield
+        except ImageError as error:
+            camera.health.frame_rejected(str(error))
+            self._warn(f'{camera.topic}: image rejected: {error}', key=f'image {camera.name}')
+        except Exception as error:  # whatever an engine throws must not end the thread silently
+            if self._node.context.ok():  # else it is going down: publishing fails, rightly
+                self._failed(camera, error)
 
     def _failed(self, camera: Camera, error: Exception) -> None:
         """Skip the frame; after a few in a row stop, and find out whether that can be mended."""
@@ -132,16 +165,14 @@ class Worker:
         self._warn(f'{camera.topic}: frame skipped: {what}', key='engine')
         self._node.get_logger().debug(traceback.format_exc())
         failures = self._engine.failures
-        if failures >= health.MAX_FAILURES:
+        if failures >= health.MAX_FAILURES and not self._engine.fault:
             self._engine.beyond_repair = self._fails_on_nothing()
             self._engine.fault = f'{failures} frames in a row failed, the last with: {what}'
 
     def _fails_on_nothing(self) -> bool:
         """Whether the engine fails on an empty picture too: then no other frame will help it."""
-        pipeline = self.variants.full
-        spec = pipeline.bundle.manifest.input
         try:
-            pipeline.engine.run(np.zeros((1, spec.height, spec.width, 3), np.uint8))
+            self.variants.full.run_empty()
         except Exception:  # what it throws has been said three times
             return True
         return False

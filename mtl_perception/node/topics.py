@@ -24,7 +24,8 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
 
-from mtl_perception import messages, overlay
+from mtl_perception import overlay
+from mtl_perception.node import messages
 from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
 
@@ -39,6 +40,8 @@ TYPES: dict[str, type] = {
     'detection': Detection2DArray,
     'segmentation': Image,
     'classification': Classification,
+    'depth': Image,
+    'normals': Image,
 }
 """Message type by task kind."""
 
@@ -118,11 +121,15 @@ def output_topic(camera: str, task: Task) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody listens to at the moment: tasks to publish, and the two kinds of overlay."""
+    """What somebody listens to at the moment: tasks to publish, and the two kinds of overlay.
+
+    painted: the tasks that an overlay shows.
+    """
 
     published: frozenset[str]
-    overlay: bool
-    overlay_compressed: bool
+    overlay: bool = False
+    overlay_compressed: bool = False
+    painted: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         """Whether anybody listens at all."""
@@ -130,13 +137,13 @@ class Wanted:
 
     @property
     def has_overlay(self) -> bool:
-        """Whether an overlay is to be drawn, which takes every task."""
+        """Whether an overlay is to be drawn."""
         return self.overlay or self.overlay_compressed
 
     @property
-    def computed(self) -> set[str] | None:
-        """Tasks to compute; None: all."""
-        return None if self.has_overlay else set(self.published)
+    def computed(self) -> frozenset[str]:
+        """Tasks to compute."""
+        return self.published | self.painted if self.has_overlay else self.published
 
 
 class CameraTopics:
@@ -145,17 +152,23 @@ class CameraTopics:
     def __init__(
         self, node: Node, camera: str, tasks: Sequence[Task], mask_task: str | None
     ) -> None:
-        """Create the publishers; `mask_task` as `overlay.draw` takes it."""
+        """Create the publishers; mask_task: the segmentation task that the overlay shows."""
         self._node = node
         self._tasks = [task for task in tasks if task.kind in TYPES]
         self._mask_task = mask_task
+        self._painted = frozenset(
+            task.name
+            for task in self._tasks
+            if task.kind in ('detection', 'classification') or task.name == mask_task
+        )
         prefix = topic_prefix(camera)
         self._outputs: dict[str, Publisher] = {}
         self._label_infos: dict[str, Publisher] = {}
         for task in self._tasks:
             topic = output_topic(camera, task)
-            qos = IMAGE_OUTPUT if task.kind == 'segmentation' else SMALL_OUTPUT
-            self._outputs[task.name] = node.create_publisher(TYPES[task.kind], topic, qos)
+            kind = TYPES[task.kind]
+            qos = IMAGE_OUTPUT if kind is Image else SMALL_OUTPUT
+            self._outputs[task.name] = node.create_publisher(kind, topic, qos)
             if task.kind == 'segmentation':
                 self._label_infos[task.name] = node.create_publisher(
                     LabelInfo, f'{topic}/label_info', LATCHED
@@ -180,11 +193,12 @@ class CameraTopics:
             ),
             bool(self._overlay.get_subscription_count()),
             bool(self._overlay_compressed.get_subscription_count()),
+            self._painted,
         )
 
     def publish(self, header: Header, frame: Frame, result: Result, wanted: Wanted) -> None:
         """Send what is wanted of a frame, small messages first, all with the same header."""
-        for task in sorted(self._tasks, key=lambda task: task.kind == 'segmentation'):
+        for task in sorted(self._tasks, key=lambda task: TYPES[task.kind] is Image):
             if task.name in wanted.published:
                 self._outputs[task.name].publish(self._message(header, result, task))
         if wanted.has_overlay:
@@ -214,7 +228,9 @@ class CameraTopics:
             return messages.detections_message(header, result.detections[task.name], task)
         if task.kind == 'segmentation':
             return messages.mask_message(header, result.masks[task.name])
-        return messages.classification_message(header, result.probabilities[task.name], task)
+        if task.kind == 'classification':
+            return messages.classification_message(header, result.probabilities[task.name], task)
+        return messages.map_message(header, result.maps[task.name])
 
     def _draw(self, frame: Frame, result: Result) -> NDArray[np.uint8]:
         rgb = frame.pixels

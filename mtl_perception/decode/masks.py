@@ -1,25 +1,21 @@
-"""Engine outputs -> boxes, masks and probabilities in source pixels; one function a task kind.
+"""Segmentation: the labels of bilinear upsampling + argmax, without the upsampling.
 
-Detection: score threshold, then greedy class-aware suppression (not of `unique_boxes`), then the
-inverse letterbox.
-Segmentation: the labels of bilinear upsampling + argmax, without the upsampling. Interpolation is
-linear, so between four neighbouring logit cells that agree on the winner every pixel has its class;
-only pixels between cells that disagree (class borders) are interpolated.
-Depth and normals: `decode_maps.py`.
+Interpolation is linear, so between four neighbouring logit cells that agree on the winner every
+pixel has its class; only pixels between cells that disagree (class borders) are interpolated.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.bundle import OutputSpec
-from mtl_perception.decode_maps import depth, normals, positions
+from mtl_perception.decode.contract import Outputs, Thresholds
+from mtl_perception.decode.maps import positions
 from mtl_perception.engines.base import EngineError
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
@@ -29,116 +25,6 @@ _CHUNK_VALUES = 1 << 16
 
 _BLOCK = 2048
 """Borders that are sorted at once, for the same reason."""
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """Which boxes are kept: score in 0-1, suppression IoU in 0-1, at most `max_detections` >= 1.
-
-    Raises ValueError on a value outside its range.
-    """
-
-    score: float = 0.3
-    nms_iou: float = 0.5
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        """Check the ranges."""
-        for name in ('score', 'nms_iou'):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f'threshold {name} must be 0 to 1, got {getattr(self, name)!r}')
-        if isinstance(self.max_detections, bool) or int(self.max_detections) < 1:
-            raise ValueError(f'max_detections must be at least 1, got {self.max_detections!r}')
-
-
-@dataclass(frozen=True)
-class Detections:
-    """N boxes, best score first: boxes float32 [N, 4] xyxy source pixels, scores float32 [N],
-    labels int64 [N] (class id).
-    """  # noqa: D205
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Count of boxes."""
-        return len(self.scores)
-
-
-Outputs = Mapping[str, NDArray[Any]]
-"""Output tensors of one frame of one task, by meaning, without the batch axis."""
-
-
-def detection(
-    task: Task,
-    specs: Mapping[str, OutputSpec],
-    outputs: Outputs,
-    letterbox: Letterbox,
-    thresholds: Thresholds,
-) -> Detections:
-    """Boxes above the score threshold that survive suppression, in source pixels.
-
-    `unique_boxes` are one an object by the network's training and are not suppressed.
-
-    Boxes that lie in the padding only are dropped. Raises EngineError on values that are not finite
-    and on class ids that the task does not have.
-    """
-    kind = 'unique_boxes' if 'unique_boxes' in outputs else 'boxes'
-    boxes, scores, labels = outputs[kind], outputs['scores'], outputs['labels']
-    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
-        raise EngineError(
-            f'task {task.name!r}: {specs[kind].name!r} or {specs["scores"].name!r} holds NaN or '
-            f'infinity. Run it at fp32 to see whether the precision is to blame.'
-        )
-    wanted = np.flatnonzero(scores >= thresholds.score)
-    wanted = wanted[np.argsort(-scores[wanted], kind='stable')]
-    boxes, scores = boxes[wanted], scores[wanted]
-    labels = labels[wanted].astype(np.int64)
-    if len(labels) and not 0 <= labels.min() <= labels.max() < len(task.classes):
-        raise EngineError(
-            f'task {task.name!r}: output {specs["labels"].name!r} holds class ids {labels.min()} '
-            f'to {labels.max()}, expected 0 to {len(task.classes) - 1}. Export the bundle again.'
-        )
-    kept = np.arange(len(boxes))
-    if kind == 'boxes':
-        kept = suppress(boxes, labels, thresholds.nms_iou)
-    source = letterbox.boxes_to_source(boxes[kept])
-    visible = (source[:, 2] > source[:, 0]) & (source[:, 3] > source[:, 1])
-    kept, source = kept[visible], source[visible]
-    most = thresholds.max_detections
-    return Detections(source[:most], scores[kept[:most]].astype(np.float32), labels[kept[:most]])
-
-
-def suppress(
-    boxes: NDArray[np.float32], labels: NDArray[np.int64], iou: float
-) -> NDArray[np.int64]:
-    """Greedy class-aware non-maximum suppression.
-
-    boxes [N, 4] xyxy, best score first. Returns the indices kept, in order: a box goes when a kept
-    one of its class overlaps it by more than `iou` (the rule of `torchvision.ops.batched_nms`).
-    """
-    kept = [np.zeros(0, np.intp)]
-    for label in np.unique(labels):
-        same = np.flatnonzero(labels == label)
-        kept.append(same[_unrivalled(boxes[same].astype(np.float32), iou)])
-    return np.sort(np.concatenate(kept))
-
-
-def _unrivalled(boxes: NDArray[np.float32], iou: float) -> NDArray[np.bool_]:
-    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
-    area = (x2 - x1) * (y2 - y1)
-    width = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
-    height = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
-    overlap = np.maximum(width, 0) * np.maximum(height, 0)
-    union = area[:, None] + area - overlap
-    # Not a quotient: empty boxes have union 0. IoU > iou is the same as overlap > iou * union.
-    rivals = np.triu(overlap > iou * union, 1)
-    alive = np.ones(len(boxes), bool)
-    for i in np.flatnonzero(rivals.any(axis=1)):
-        if alive[i]:
-            alive &= ~rivals[i]
-    return alive
 
 
 def segmentation(
@@ -162,48 +48,6 @@ def segmentation(
             f'Run it at fp32 to see whether the precision is to blame.'
         )
     return argmax_to_source(logits, letterbox, specs['logits'].stride)
-
-
-def classification(
-    task: Task,
-    specs: Mapping[str, OutputSpec],
-    outputs: Outputs,
-    letterbox: Letterbox,
-    thresholds: Thresholds,
-) -> NDArray[np.float32]:
-    """The probability of every class, float32 [C]; raises EngineError on values outside 0-1."""
-    probabilities = np.array(outputs['probabilities'], np.float32)
-    if not (probabilities >= -1e-3).all() or not (probabilities <= 1 + 1e-3).all():
-        raise EngineError(
-            f'task {task.name!r}: output {specs["probabilities"].name!r} should hold '
-            f'probabilities, found {probabilities}. Export the bundle again.'
-        )
-    return probabilities
-
-
-DECODERS: dict[str, Callable[..., Any]] = {
-    'detection': detection,
-    'segmentation': segmentation,
-    'classification': classification,
-    'depth': depth,
-    'normals': normals,
-}
-"""Decode function by kind: (task, specs by meaning, outputs by meaning, letterbox, thresholds).
-
-A new kind is one function here, one field in `pipeline.Result` and one conversion in `messages.py`.
-"""
-
-NEEDED: dict[str, tuple[frozenset[str], ...]] = {
-    'detection': (
-        frozenset({'boxes', 'scores', 'labels'}),
-        frozenset({'unique_boxes', 'scores', 'labels'}),
-    ),
-    'segmentation': (frozenset({'logits'}), frozenset({'class_map'})),
-    'classification': (frozenset({'probabilities'}),),
-    'depth': (frozenset({'depth'}),),
-    'normals': (frozenset({'normals'}),),
-}
-"""The sets of meanings, any of which is enough to decode a kind."""
 
 
 def nearest_to_source(
@@ -244,8 +88,11 @@ def argmax_to_source(
     for start in range(0, len(y), _BLOCK):
         block = slice(start, start + _BLOCK)
         borders = _Borders.between(logits, winner, y[block], x[block], y_axis, x_axis)
-        for first in range(0, len(borders.y), step):
-            _interpolate(borders, slice(first, first + step), y_axis, x_axis, mask)
+        several = int(np.searchsorted(-borders.counts, -2))
+        for begin, end in ((0, several), (several, len(borders.y))):
+            for first in range(begin, end, step):
+                part = slice(first, min(first + step, end))
+                _interpolate(borders, part, y_axis, x_axis, mask)
     return mask
 
 
@@ -380,23 +227,35 @@ def _interpolate(
     count, so that those with a further candidate are always the first few.
     """
     y, x, counts = borders.y[part], borders.x[part], borders.counts[part]
-    fx = x_axis.fraction.take(x, axis=1)
-    fy = y_axis.fraction.take(y, axis=1)[:, None]
-    gx, gy = 1 - fx, 1 - fy
-    shape = (y_axis.slots, x_axis.slots, len(y))
-    best = np.full(shape, -np.inf, np.float32)
-    values, products = np.empty(shape, np.float32), np.empty(shape, np.float32)
-    winner = np.zeros(shape, np.uint8)
-    for rank in range(counts[0]):
-        n = int(np.searchsorted(-counts, -rank))
-        label = borders.candidates[rank, part][:n]
-        corner = borders.corners[:, label, borders.order[part][:n]]
-        upper = corner[0] * gx[..., :n] + corner[2] * fx[..., :n]
-        lower = corner[1] * gx[..., :n] + corner[3] * fx[..., :n]
-        value, product = values[..., :n], products[..., :n]
-        np.multiply(upper, gy[..., :n], out=value)
-        np.multiply(lower, fy[..., :n], out=product)
-        value += product
-        _challenge(label, value, best[..., :n], winner[..., :n])
+    labels, order = borders.candidates[:, part], borders.order[part]
+    fx, fy = x_axis.fraction.take(x, axis=1), y_axis.fraction.take(y, axis=1)
+    if counts[0] == 2:
+        # Interpolation is linear: of two classes that one wins whose lead is positive.
+        low, high = labels[:2]
+        lead = borders.corners[:, high, order] - borders.corners[:, low, order]
+        winner = (_between(lead, fx, fy) > 0).view(np.uint8)
+        winner *= high - low
+        winner += low
+    else:
+        best = _between(borders.corners[:, labels[0], order], fx, fy)
+        winner = np.broadcast_to(labels[0], best.shape).copy()
+        for rank in range(1, counts[0]):
+            n = int(np.searchsorted(-counts, -rank))
+            corners = borders.corners[:, labels[rank, :n], order[:n]]
+            value = _between(corners, fx[:, :n], fy[:, :n])
+            _challenge(labels[rank, :n], value, best[..., :n], winner[..., :n])
     rows, columns = y_axis.pixel.take(y, axis=1), x_axis.pixel.take(x, axis=1)
-    mask[rows[:, None], columns[None]] = winner
+    mask.reshape(-1)[(rows * mask.shape[1])[:, None] + columns] = winner
+
+
+def _between(
+    corners: NDArray[np.float32], fx: NDArray[np.float32], fy: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Bilinear interpolation: [4, M] at upper left, lower left, upper right, lower right.
+
+    fx [X, M] and fy [Y, M] are the ways to the right and down; returns [Y, X, M].
+    """
+    gx = 1 - fx
+    value = (corners[0] * gx + corners[2] * fx) * (1 - fy)[:, None]
+    value += (corners[1] * gx + corners[3] * fx) * fy[:, None]
+    return np.asarray(value, np.float32)

@@ -1,0 +1,85 @@
+"""Detection: score threshold, greedy class-aware suppression, inverse letterbox."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.bundle import OutputSpec
+from mtl_perception.decode.contract import Detections, Outputs, Thresholds
+from mtl_perception.engines.base import EngineError
+from mtl_perception.letterbox import Letterbox
+from mtl_perception.tasks import Task
+
+
+def detection(
+    task: Task,
+    specs: Mapping[str, OutputSpec],
+    outputs: Outputs,
+    letterbox: Letterbox,
+    thresholds: Thresholds,
+) -> Detections:
+    """Boxes above the score threshold that survive suppression, in source pixels.
+
+    `unique_boxes` are one an object by the network's training and are not suppressed.
+
+    Boxes that lie in the padding only are dropped. Raises EngineError on values that are not finite
+    and on class ids that the task does not have.
+    """
+    kind = 'unique_boxes' if 'unique_boxes' in outputs else 'boxes'
+    boxes, scores, labels = outputs[kind], outputs['scores'], outputs['labels']
+    if not (np.isfinite(scores).all() and np.isfinite(boxes).all()):
+        raise EngineError(
+            f'task {task.name!r}: {specs[kind].name!r} or {specs["scores"].name!r} holds NaN or '
+            f'infinity. Run it at fp32 to see whether the precision is to blame.'
+        )
+    wanted = np.flatnonzero(scores >= thresholds.score)
+    wanted = wanted[np.argsort(-scores[wanted], kind='stable')]
+    boxes, scores = boxes[wanted], scores[wanted]
+    labels = labels[wanted].astype(np.int64)
+    if len(labels) and not 0 <= labels.min() <= labels.max() < len(task.classes):
+        raise EngineError(
+            f'task {task.name!r}: output {specs["labels"].name!r} holds class ids {labels.min()} '
+            f'to {labels.max()}, expected 0 to {len(task.classes) - 1}. Export the bundle again.'
+        )
+    kept = np.arange(len(boxes))
+    if kind == 'boxes':
+        kept = suppress(boxes, labels, thresholds.nms_iou)
+    source = letterbox.boxes_to_source(boxes[kept])
+    visible = (source[:, 2] > source[:, 0]) & (source[:, 3] > source[:, 1])
+    kept, source = kept[visible], source[visible]
+    most = thresholds.max_detections
+    return Detections(source[:most], scores[kept[:most]].astype(np.float32), labels[kept[:most]])
+
+
+def suppress(
+    boxes: NDArray[np.float32], labels: NDArray[np.int64], iou: float
+) -> NDArray[np.int64]:
+    """Greedy class-aware non-maximum suppression.
+
+    boxes [N, 4] xyxy, best score first. Returns the indices kept, in order: a box goes when a kept
+    one of its class overlaps it by more than `iou` (the rule of `torchvision.ops.batched_nms`).
+    """
+    kept = [np.zeros(0, np.intp)]
+    for label in np.unique(labels):
+        same = np.flatnonzero(labels == label)
+        kept.append(same[_unrivalled(boxes[same].astype(np.float32), iou)])
+    return np.sort(np.concatenate(kept))
+
+
+def _unrivalled(boxes: NDArray[np.float32], iou: float) -> NDArray[np.bool_]:
+    x1, y1, x2, y2 = np.ascontiguousarray(boxes.T)
+    area = (x2 - x1) * (y2 - y1)
+    width = np.minimum(x2[:, None], x2) - np.maximum(x1[:, None], x1)
+    height = np.minimum(y2[:, None], y2) - np.maximum(y1[:, None], y1)
+    overlap = np.maximum(width, 0) * np.maximum(height, 0)
+    union = area[:, None] + area - overlap
+    # Not a quotient: empty boxes have union 0. IoU > iou is the same as overlap > iou * union.
+    rivals = np.triu(overlap > iou * union, 1)
+    alive = np.ones(len(boxes), bool)
+    for i in np.flatnonzero(rivals.any(axis=1)):
+        if alive[i]:
+            alive &= ~rivals[i]
+    return alive

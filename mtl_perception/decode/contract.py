@@ -1,0 +1,49 @@
+"""What every decode function takes and detection returns: thresholds, tensors by meaning, boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """Which boxes are kept: score in 0-1, suppression IoU in 0-1, at most `max_detections` >= 1.
+
+    Raises ValueError on a value outside its range.
+    """
+
+    score: float = 0.3
+    nms_iou: float = 0.5
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        for name in ('score', 'nms_iou'):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f'threshold {name} must be 0 to 1, got {getattr(self, name)!r}')
+        if isinstance(self.max_detections, bool) or int(self.max_detections) < 1:
+            raise ValueError(f'max_detections must be at least 1, got {self.max_detections!r}')
+
+
+@dataclass(frozen=True)
+class Detections:
+    """N boxes, best score first: boxes float32 [N, 4] xyxy source pixels, scores float32 [N],
+    labels int64 [N] (class id).
+    """  # noqa: D205
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        """Count of boxes."""
+        return len(self.scores)
+
+
+Outputs = Mapping[str, NDArray[Any]]
+"""Output tensors of one frame of one task, by meaning, without the batch axis."""

@@ -1,0 +1,285 @@
+"""`manifest.yaml`: what a bundle says about itself, and the checks of what is untrusted in it.
+
+Plain data only: no YAML tags, no aliases, no unknown keys. `bundle.py` is the folder around it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+
+from mtl_perception.tasks import Task
+
+SCHEMA = 1
+MANIFEST = 'manifest.yaml'
+MAX_MANIFEST_BYTES = 1 << 20
+MAX_MANIFEST_DEPTH = 16
+
+Meaning = Literal[
+    'boxes', 'unique_boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth',
+    'normals',
+]  # fmt: skip
+"""What an output tensor holds; the graph contract of DESIGN.md section 2.
+
+boxes float32 [K, 4] xyxy input pixels, unique_boxes the same but one an object, so that they are
+not suppressed; scores float32 [K], labels integer [K]; class_map uint8
+[H, W] and logits float32 [C, H, W], both at `stride`; probabilities float32 [C]; depth float32
+[H, W] metres; normals float32 [3, H, W]. The batch axis comes first and is not part of the shape.
+"""
+MEANINGS: tuple[str, ...] = get_args(Meaning)
+
+
+class BundleError(Exception):
+    """A bundle that cannot be used: what failed, where, expected, found, next step."""
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """Network input: uint8 [B, height, width, 3] RGB, letterboxed with `letterbox_colour`."""
+
+    height: int
+    width: int
+    letterbox_colour: tuple[int, int, int] = (114, 114, 114)
+    name: str = 'image'
+
+
+@dataclass(frozen=True)
+class OutputSpec:
+    """One output tensor. `shape` is without the batch axis; `stride` is input pixels a cell."""
+
+    name: str
+    task: str
+    meaning: Meaning
+    dtype: str
+    shape: tuple[int, ...]
+    stride: int = 1
+
+
+@dataclass(frozen=True)
+class Metric:
+    """Values measured on one split of one data set, by the command named."""
+
+    data: str
+    split: str
+    values: Mapping[str, float]
+    command: str = ''
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Everything `manifest.yaml` says; unknown keys are errors."""
+
+    name: str
+    tasks: tuple[Task, ...]
+    input: InputSpec
+    outputs: tuple[OutputSpec, ...]
+    files: Mapping[str, str]
+    licence: str
+    training_data: tuple[str, ...]
+    built_with: Mapping[str, str] = field(default_factory=dict)
+    metrics: tuple[Metric, ...] = ()
+    parent_run: str = ''
+    schema: int = SCHEMA
+
+    def task(self, name: str) -> Task:
+        """The task of that name; raises BundleError naming those there are."""
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise BundleError(
+            f'bundle {self.name!r} has no task {name!r}; it has {[t.name for t in self.tasks]}'
+        )
+
+    def outputs_of(self, task: str) -> dict[str, OutputSpec]:
+        """Outputs of a task by meaning."""
+        return {output.meaning: output for output in self.outputs if output.task == task}
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write `manifest.yaml` into a bundle folder; what is written is first parsed back."""
+    data = plain(asdict(manifest))
+    parse_manifest(data, 'the manifest to be written')
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
+    (folder / MANIFEST).write_text(text, 'utf-8')
+
+
+def parse_manifest(data: Any, where: str) -> Manifest:
+    """Check untrusted YAML data and build the Manifest; raises BundleError naming `where`."""
+    found = data.get('schema') if isinstance(data, dict) else None
+    if found != SCHEMA:
+        raise BundleError(
+            f'{where}: manifest schema {found!r}, this version reads {SCHEMA}. '
+            f'Export the bundle again with the training package of this version.'
+        )
+    top = _fields(Manifest, data, where)
+    tasks = tuple(
+        _build(Task, _tuples(_fields(Task, item, f'{where}: tasks[{i}]')), f'{where}: tasks[{i}]')
+        for i, item in enumerate(_list(top['tasks'], f'{where}: tasks'))
+    )
+    outputs = tuple(
+        _output(item, f'{where}: outputs[{i}]', tasks)
+        for i, item in enumerate(_list(top['outputs'], f'{where}: outputs'))
+    )
+    input_spec = _build(
+        InputSpec, _tuples(_fields(InputSpec, top['input'], f'{where}: input')), f'{where}: input'
+    )
+    sides = (input_spec.height, input_spec.width)
+    if not 32 <= min(sides) <= max(sides) <= 8192:
+        raise BundleError(
+            f'{where}: input is {input_spec.height}x{input_spec.width}, '
+            f'expected sides of 32 to 8192 pixels'
+        )
+    if any(not 0 <= value <= 255 for value in input_spec.letterbox_colour):
+        raise BundleError(
+            f'{where}: input: letterbox_colour must be three values of 0 to 255, '
+            f'found {input_spec.letterbox_colour}'
+        )
+    metrics = tuple(
+        _build(Metric, _fields(Metric, item, f'{where}: metrics[{i}]'), f'{where}: metrics[{i}]')
+        for i, item in enumerate(_list(top.get('metrics', []), f'{where}: metrics'))
+    )
+    top.update(
+        tasks=tasks,
+        outputs=outputs,
+        input=input_spec,
+        metrics=metrics,
+        files=_files(top['files'], where),
+        training_data=tuple(_list(top['training_data'], f'{where}: training_data')),
+    )
+    return _build(Manifest, top, where)
+
+
+def read_yaml(path: Path) -> Any:
+    """Plain YAML data of an untrusted file.
+
+    No object tags, no aliases (they multiply), no deep nesting (PyYAML takes minutes over it).
+    """
+    if path.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(f'{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest')
+    try:
+        text = path.read_text('utf-8')
+        depth = 0
+        for event in yaml.parse(text, yaml.SafeLoader):
+            if isinstance(event, yaml.AliasEvent):
+                raise BundleError(f'{path}: YAML aliases are not allowed; write the values out')
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_MANIFEST_DEPTH:
+                raise BundleError(f'{path} nests deeper than {MAX_MANIFEST_DEPTH}: not a manifest')
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, OSError) as error:
+        raise BundleError(f'{path} is not readable YAML: {error}') from error
+
+
+def _output(item: Any, where: str, tasks: Sequence[Task]) -> OutputSpec:
+    output = _build(OutputSpec, _tuples(_fields(OutputSpec, item, where)), where)
+    if min((*output.shape, output.stride)) < 1:
+        raise BundleError(
+            f'{where}: shape {output.shape} and stride {output.stride} must be at least 1'
+        )
+    if output.meaning not in MEANINGS:
+        raise BundleError(f'{where}: meaning {output.meaning!r} is not one of {MEANINGS}')
+    classes = {task.name: len(task.classes) for task in tasks}
+    if output.task not in classes:
+        raise BundleError(f'{where}: task {output.task!r} is not among {sorted(classes)}')
+    count = classes[output.task]
+    if output.meaning in ('logits', 'probabilities') and output.shape[:1] != (count,):
+        raise BundleError(
+            f'{where}: {output.meaning} of {output.task!r} have shape {output.shape}, expected '
+            f'{count} first, as many as its classes. Export the bundle again.'
+        )
+    return output
+
+
+def _files(data: Any, where: str) -> dict[str, str]:
+    if not isinstance(data, dict) or not data:
+        raise BundleError(f'{where}: files must map file names to sha256, found {data!r}')
+    for name, digest in data.items():
+        if not isinstance(name, str) or name != Path(name).name or name in ('', '.', '..'):
+            raise BundleError(f'{where}: file name {name!r} must be a plain name in the bundle')
+        if not isinstance(digest, str) or len(digest) != 64:
+            raise BundleError(f'{where}: sha256 of {name} is {digest!r}, expected 64 hex digits')
+    return data
+
+
+def _fields(cls: type, data: Any, where: str) -> dict[str, Any]:
+    """The mapping as it is, once its keys are known to be fields of `cls` and none is missing."""
+    if not isinstance(data, dict):
+        raise BundleError(f'{where}: expected a mapping, found {type(data).__name__}')
+    known = {item.name: item for item in fields(cls)}
+    for key in data:
+        if key not in known:
+            near = get_close_matches(str(key), known, n=1)
+            hint = f'; did you mean {near[0]!r}?' if near else ''
+            raise BundleError(f'{where}: unknown key {key!r}{hint} Known: {sorted(known)}')
+    missing = [name for name, item in known.items() if name not in data and _is_required(item)]
+    if missing:
+        raise BundleError(f'{where}: missing {missing}')
+    return dict(data)
+
+
+def _is_required(item: Any) -> bool:
+    return item.default is MISSING and item.default_factory is MISSING
+
+
+def _build(cls: type, values: dict[str, Any], where: str) -> Any:
+    hints = get_type_hints(cls)
+    for key, value in values.items():
+        if not _is_a(value, hints[key]):
+            hint = getattr(cls.__annotations__[key], '__name__', cls.__annotations__[key])
+            raise BundleError(f'{where}: {key} must be {hint}, found {value!r}')
+    try:
+        return cls(**values)
+    except (TypeError, ValueError) as error:
+        raise BundleError(f'{where}: {error}') from error
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Whether plain data fits the type of a field of one of the classes above."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is tuple:
+        if not isinstance(value, tuple):
+            return False
+        if arguments[-1] is Ellipsis:
+            return all(_is_a(item, arguments[0]) for item in value)
+        return len(value) == len(arguments) and all(map(_is_a, value, arguments))
+    if origin is Mapping or origin is dict:
+        return isinstance(value, dict) and all(
+            _is_a(key, arguments[0]) and _is_a(item, arguments[1]) for key, item in value.items()
+        )
+    if origin is Literal:
+        return isinstance(value, str)
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _list(data: Any, where: str) -> Sequence[Any]:
+    if not isinstance(data, list):
+        raise BundleError(f'{where}: expected a list, found {type(data).__name__}')
+    return data
+
+
+def _tuples(data: Any) -> Any:
+    """Lists in YAML become tuples, at every depth below the mapping itself."""
+    if isinstance(data, dict):
+        return {key: _tuples(value) for key, value in data.items()}
+    if isinstance(data, list):
+        return tuple(_tuples(value) for value in data)
+    return data
+
+
+def plain(data: Any) -> Any:
+    """Tuples become lists and mappings dicts, for `yaml.safe_dump`."""
+    if isinstance(data, Mapping):
+        return {key: plain(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [plain(value) for value in data]
+    return data
