@@ -63,13 +63,21 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     for name, (module, text) in COMMANDS.items():
         command = commands.add_parser(
             name, help=text, description=text[0].upper() + text[1:] + '.',
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )  # fmt: skip
         if name == given:
             implementation = import_module(module)
             implementation.add_arguments(command)
             command.set_defaults(run=implementation.run)
     return parser
+
+
+class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Options with their defaults, where there is one to be told."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        untold = action.default is None or action.default is False or action.default == []
+        return action.help if untold else super()._get_help_string(action)
 
 
 def _is_ours(error: Exception) -> bool:

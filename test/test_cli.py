@@ -40,6 +40,14 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
     assert 'usage: mtl-perception' in capsys.readouterr().err
 
 
+def test_help_tells_defaults_but_no_none(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(['bench', '--help'])
+    text = capsys.readouterr().out
+    assert 'all cores (default: 0)' in text
+    assert 'None' not in text
+
+
 def test_compile_builds_runs_and_says_what_is_in_force(tiny_bundle, capsys):
     code = cli.main(['compile', str(tiny_bundle), '--engine', 'onnxruntime', '--force'])
 

@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mtl_perception.cli import HelpFormatter
 from mtl_perception.image_codec import ImageError
 from mtl_perception.replay.bags import bag_make
 from mtl_perception.replay.bags.bag_parts import DONE_KEY
@@ -42,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         part = parts.add_parser(
             name, help=text, description=f'{text[0].upper()}{text[1:]}.{more}',
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            formatter_class=HelpFormatter,
         )  # fmt: skip
         add(part)
         part.set_defaults(action=action)
