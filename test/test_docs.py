@@ -14,7 +14,7 @@ DOCUMENTS = [
     ROOT / 'SECURITY.md',
     ROOT / 'QUALITY_DECLARATION.md',
     ROOT / 'models' / 'README.md',
-    *sorted((ROOT / 'docs').glob('*.md')),
+    *sorted((ROOT / 'docs').rglob('*.md')),
 ]
 README = (ROOT / 'README.md').read_text('utf-8')
 
