@@ -66,6 +66,7 @@ def test_differences_are_seen(reference):
 
     class Shifted:
         info = reference.engine.info
+        input = None
 
         def run(self, batch):
             return reference.engine.run(np.roll(batch, 8, axis=2))
