@@ -12,6 +12,18 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiny_bundle import write_tiny_bundle
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item):
+    """A failed test shows the end of what the node said that it last spoke to."""
+    report = yield
+    live = sys.modules.get('live_node')
+    if report.failed and live is not None and live.STARTED:
+        node = live.STARTED[-1]
+        if node.log.is_file():
+            report.sections.append((f'node, rc {node.process.poll()}', node.output[-3000:]))
+    return report
+
+
 @pytest.fixture(scope='session')
 def tiny_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder of a small real bundle, 64x96 input; see `tiny_bundle.py` for what it computes."""

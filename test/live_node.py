@@ -30,8 +30,18 @@ ROOT = Path(__file__).resolve().parents[1]
 NODE = '/perception'
 PATIENCE_S = 30.0
 """How long a busy machine may take for what a calm one does at once."""
+ANSWER_S = 5.0
+"""After this long an answer counts as lost."""
 BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+TRANSITIONS = {
+    'configure': (Transition.TRANSITION_CONFIGURE, 'inactive'),
+    'activate': (Transition.TRANSITION_ACTIVATE, 'active'),
+    'deactivate': (Transition.TRANSITION_DEACTIVATE, 'inactive'),
+    'cleanup': (Transition.TRANSITION_CLEANUP, 'unconfigured'),
+}
+"""Request and goal by the label that `ros2 lifecycle` uses."""
 
 TINY_TOPICS: dict[str, type] = {
     f'{NODE}/detections': Detection2DArray,
@@ -41,6 +51,10 @@ TINY_TOPICS: dict[str, type] = {
     f'{NODE}/scene/timeofday': Classification,
 }
 """What the tiny bundle's tasks are published on, for the camera without a name."""
+
+
+STARTED: list[NodeProcess] = []
+"""Every node of this test run, in order."""
 
 
 def private_ros_environment(folder: Path) -> dict[str, str]:
@@ -58,6 +72,7 @@ class NodeProcess:
     def __init__(self, folder: Path, code: str = '', **parameters: object) -> None:
         """Start it; `code` is Python to run first, in the same process."""
         self.log = folder / f'node_{time.monotonic_ns()}.log'
+        STARTED.append(self)
         run = 'import sys\nfrom mtl_perception.node.__main__ import main\nsys.exit(main())'
         start = ['-c', f'{code}\n{run}'] if code else ['-m', 'mtl_perception.node']
         command = [sys.executable, *start, '--ros-args']
@@ -188,27 +203,50 @@ class Peer:
             self.send(message, topic)
             self.spin(0.1)
 
-    def call(self, kind: type, service: str, request: Any, timeout_s: float = PATIENCE_S) -> Any:
-        """Call a service of the node."""
+    def call(
+        self,
+        kind: type,
+        service: str,
+        request: Any,
+        timeout_s: float = PATIENCE_S,
+        has_happened: Callable[[], bool] = lambda: False,
+    ) -> Any:
+        """Call a service of the node; None when the answer was lost but it has happened.
+
+        DDS may lose an answer on a busy machine, when the service has not seen the client yet; so
+        what is not answered is asked again.
+        """
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, f'{NODE}/{service}')
             self.until(self._clients[service].service_is_ready, f'service {service}')
             time.sleep(0.5)  # the service may not see this client yet: its answer would be lost
         client = self._clients[service]
-        future = client.call_async(request)
-        self.until(future.done, f'answer from {service}', timeout_s)
-        return future.result()
+        deadline = time.monotonic() + timeout_s
+        while True:
+            future = client.call_async(request)
+            patience_s = min(ANSWER_S, deadline - time.monotonic())
+            try:
+                self.until(future.done, f'answer from {service}', patience_s)
+                return future.result()
+            except AssertionError:
+                client.remove_pending_request(future)
+                if time.monotonic() >= deadline:
+                    raise
+                if has_happened():
+                    return None
 
     def change(self, label: str) -> bool:
         """Ask for a lifecycle transition; whether it succeeded."""
-        ids = {
-            'configure': Transition.TRANSITION_CONFIGURE,
-            'activate': Transition.TRANSITION_ACTIVATE,
-            'deactivate': Transition.TRANSITION_DEACTIVATE,
-            'cleanup': Transition.TRANSITION_CLEANUP,
-        }
-        request = ChangeState.Request(transition=Transition(id=ids[label]))
-        return bool(self.call(ChangeState, 'change_state', request).success)
+        transition, goal = TRANSITIONS[label]
+        request = ChangeState.Request(transition=Transition(id=transition))
+        before = self.state()
+        answer = self.call(
+            ChangeState,
+            'change_state',
+            request,
+            has_happened=lambda: before != goal and self.state() == goal,
+        )
+        return answer is None or bool(answer.success)
 
     def state(self) -> str:
         """The node's lifecycle state."""
