@@ -161,6 +161,24 @@ VOC_SEGMENTATION = Task(
     'voc_segmentation', 'segmentation', ('background', *VOC_CLASSES), _bitwise_colours(0, 20)
 )
 
+COCO_CLASSES = (
+    'person', 'bicycle', 'car', 'motorcycle', 'airplane', 'bus', 'train', 'truck', 'boat',
+    'traffic light', 'fire hydrant', 'stop sign', 'parking meter', 'bench', 'bird', 'cat', 'dog',
+    'horse', 'sheep', 'cow', 'elephant', 'bear', 'zebra', 'giraffe', 'backpack', 'umbrella',
+    'handbag', 'tie', 'suitcase', 'frisbee', 'skis', 'snowboard', 'sports ball', 'kite',
+    'baseball bat', 'baseball glove', 'skateboard', 'surfboard', 'tennis racket', 'bottle',
+    'wine glass', 'cup', 'fork', 'knife', 'spoon', 'bowl', 'banana', 'apple', 'sandwich', 'orange',
+    'broccoli', 'carrot', 'hot dog', 'pizza', 'donut', 'cake', 'chair', 'couch', 'potted plant',
+    'bed', 'dining table', 'toilet', 'tv', 'laptop', 'mouse', 'remote', 'keyboard', 'cell phone',
+    'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissors',
+    'teddy bear', 'hair drier', 'toothbrush',
+)  # fmt: skip
+"""COCO's categories (Lin et al., ECCV 2014), in the order of its label files."""
+COCO_DETECTION = Task('coco_detection', 'detection', COCO_CLASSES, _bitwise_colours(1, 80))
+COCO_SEGMENTATION = Task(
+    'coco_segmentation', 'segmentation', ('background', *COCO_CLASSES), _bitwise_colours(0, 80)
+)
+
 OFFICE31 = (
     'back_pack', 'bike', 'bike_helmet', 'bookcase', 'bottle', 'calculator', 'desk_chair',
     'desk_lamp', 'desktop_computer', 'file_cabinet', 'headphones', 'keyboard', 'laptop_computer',
@@ -176,7 +194,15 @@ OFFICE_DOMAINS = {
 
 RESEARCH: dict[str, Task] = {
     task.name: task
-    for task in (NYU13, CITYSCAPES7, VOC_DETECTION, VOC_SEGMENTATION, *OFFICE_DOMAINS.values())
+    for task in (
+        NYU13,
+        CITYSCAPES7,
+        VOC_DETECTION,
+        VOC_SEGMENTATION,
+        COCO_DETECTION,
+        COCO_SEGMENTATION,
+        *OFFICE_DOMAINS.values(),
+    )
 }
 """Tasks of benchmarks: they can be trained and exported like all others; bags do not know them."""
 

@@ -1,4 +1,4 @@
-"""NYUv2, Cityscapes, VOC and Office-31 in their real layouts, two or three files each."""
+"""NYUv2, Cityscapes, VOC, COCO and Office-31 in their real layouts, two or three files each."""
 
 import numpy as np
 import pytest
@@ -7,8 +7,8 @@ pytest.importorskip('torch', reason='training extras are not installed')
 
 from tiny_data import picture, put, put_json
 
-from mtl_perception.tasks import OFFICE31, VOC_CLASSES
-from training.data import nyuv2
+from mtl_perception.tasks import COCO_CLASSES, COCO_DETECTION, OFFICE31, VOC_CLASSES
+from training.data import coco2017, nyuv2
 from training.data.check import check
 from training.data.layout import Layout, LayoutConfig
 from training.data.sample import DatasetError, collate
@@ -173,6 +173,56 @@ def test_voc_says_what_is_wrong(voc):
     (voc / 'Annotations/c.xml').write_text('<annotation>')
     with pytest.raises(DatasetError, match='no VOC annotation'):
         opened(voc, 'voc', 'val')
+
+
+@pytest.fixture
+def coco(tmp_path):
+    """One image of 48x64: a cow with a cat before it, and a crowd of people in run lengths."""
+    put(tmp_path / 'val2017/000000000042.jpg', picture(0))
+    counts = [0, 5, 48 * 64 - 5]  # the first five pixels of the first column
+    annotations = [
+        {'id': 1, 'category_id': 17, 'bbox': [8, 8, 8, 8], 'iscrowd': 0, 'area': 64,
+         'segmentation': [[8, 8, 16, 8, 16, 16, 8, 16]]},
+        {'id': 2, 'category_id': 21, 'bbox': [4, 4, 40, 30], 'iscrowd': 0, 'area': 1200,
+         'segmentation': [[4, 4, 44, 4, 44, 34, 4, 34]]},
+        {'id': 3, 'category_id': 1, 'bbox': [0, 0, 1, 5], 'iscrowd': 1, 'area': 5,
+         'segmentation': {'size': [48, 64], 'counts': counts}},
+    ]  # fmt: skip
+    labels = {
+        'images': [{'id': 42, 'file_name': '000000000042.jpg', 'width': 64, 'height': 48}],
+        'categories': [
+            {'id': 1, 'name': 'person'}, {'id': 17, 'name': 'cat'}, {'id': 21, 'name': 'cow'},
+        ],
+        'annotations': [{**each, 'image_id': 42} for each in annotations],
+    }  # fmt: skip
+    put_json(tmp_path / 'annotations/instances_val2017.json', labels)
+    return tmp_path
+
+
+def test_coco_boxes_and_masks_of_80_categories(coco, capsys):
+    assert opened(coco, 'coco2017', 'val').tasks(0) == {'coco_detection'}
+    assert coco2017.main([str(coco), '--splits', 'val']) == 0
+    sample = opened(coco, 'coco2017', 'val').load(0)
+    boxes = sample.boxes['coco_detection']
+    assert [COCO_CLASSES[i] for i in boxes.labels] == ['cat', 'cow', 'person']
+    assert boxes.ignored.tolist() == [False, False, True]
+    assert boxes.xyxy[0].tolist() == [8, 8, 16, 16]
+    mask = sample.masks['coco_segmentation']
+    cat, cow = 1 + COCO_CLASSES.index('cat'), 1 + COCO_CLASSES.index('cow')
+    assert [mask[y, x] for y, x in ((0, 0), (12, 12), (30, 20), (45, 60))] == [255, cat, cow, 0]
+    seen = augment(sample, AugmentConfig(height=32, width=32), np.random.default_rng(0))
+    assert COCO_DETECTION.name in collate([seen], [COCO_DETECTION.name]).targets
+
+
+def test_coco_says_what_is_wrong(coco, capsys):
+    with pytest.raises(DatasetError, match=r'instances_test2017.json'):
+        opened(coco, 'coco2017', 'test')
+    labels = coco / 'annotations/instances_val2017.json'
+    labels.write_text(labels.read_text().replace('"cow"', '"yak"'))
+    with pytest.raises(DatasetError, match='malformed'):
+        opened(coco, 'coco2017', 'val')
+    assert coco2017.main([str(coco), '--splits', 'val']) == 1
+    assert 'annotation 2 cannot be drawn' in capsys.readouterr().err
 
 
 def test_office_has_a_task_a_domain(tmp_path):

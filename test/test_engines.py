@@ -337,7 +337,7 @@ class TestAuto:
 
         assert engine.info.name == NAMES[1]
         assert f'engine auto: {NAMES[1]} fp32;' in caplog.text
-        assert f'{NAMES[0]} fp32 is not built' in caplog.text
+        assert f'not built yet: {NAMES[0]} fp32' in caplog.text
 
     def test_a_lower_precision_is_taken_once_its_accuracy_was_measured(self, bundle, own_cache):
         """Not before, not when it failed, and not when it is no faster."""

@@ -168,11 +168,17 @@ def choose(
     ranked = sorted(found, key=lambda candidate: candidate.rank)
     built = [candidate for candidate in ranked if candidate.built] if prefer_built else []
     best = (built or ranked)[0]
-    for candidate in ranked[: ranked.index(best)]:
-        refused[candidate.name] = 'is not built'
-    because = [f'{best.speed:.2f} times as fast as the fp32 reference'] if best.speed else []
-    because += [f'{each} {reason}' for each, reason in refused.items()]
-    log.info('engine auto: %s', '; '.join([best.name, *because]))
+    because = [best.name]
+    if best.speed:
+        because.append(f'measured here as {best.speed:.2f} times as fast as the fp32 reference')
+    if unbuilt := [candidate.name for candidate in ranked[: ranked.index(best)]]:
+        because.append(f'not built yet: {", ".join(unbuilt)}')
+    if refused:
+        names = ', '.join(refused)
+        because.append(f'left out: {names} (`mtl-perception doctor` and the debug log say why)')
+    log.info('engine auto: %s', '; '.join(because))
+    for each, reason in refused.items():
+        log.debug('engine auto, without %s: %s', each, reason)
     return best.plan.key.engine, replace(options, precision=best.plan.precision)
 
 

@@ -4,8 +4,9 @@
         [key=value ...] [--only atss p2] [--steps-only]
 
 Every variant is a run of its own below runs/ablation/, begun or resumed; one that is complete is
-only evaluated. Writes docs/results/ablation.json after each. --steps-only trains nothing and times
-steps, all variants taking turns on the same batches: the ratio to `default` is the figure.
+only evaluated. Writes docs/results/ablation.json after each; what is there under the same schedule
+stays, so that two processes can share the variants out by --only. --steps-only trains nothing and
+times steps, all variants taking turns on the same batches: the ratio to `default` is the figure.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from rich.table import Table
 from train_step import Step  # beside this file
 
 from mtl_perception import machine
-from training.config import load_config
+from training.config import RunConfig, load_config
 from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.evaluate import evaluate_network, headline
@@ -49,6 +50,7 @@ VARIANTS = {
     'upernet': ['network.segmentation.decoder=upernet'],
     'semantic_fpn': ['network.segmentation.decoder=semantic_fpn'],
     'wide_neck': ['network.neck_channels=128'],
+    'other_seed': ['seed=1'],
 }
 PEERS = {
     name: [f'network.architecture={name}', 'network.trunk_weights=""']
@@ -57,21 +59,42 @@ PEERS = {
 """Timed only: they have no ImageNet weights here; training/configs/references/ trains them."""
 
 
-def trained(config_path: str, overrides: list[str], name: str) -> dict:
-    """Headline figures on all of val, and costs."""
-    config = load_config(
-        config_path,
-        [*overrides, *VARIANTS[name], f'name=ablation_{name}', f'output=runs/ablation/{name}'],
-    )
+def trained(config: RunConfig) -> dict:
+    """Train to the end, if it is not there; headline figures on all of val, costs and speed."""
     train(config)
-    network, config, _ = load_run(Path(config.output), 'last')
+    folder = Path(config.output)
+    network, config, _ = load_run(folder, 'last')
     cost = network_cost(network, config.augment.input_height, config.augment.input_width)
+    speed = json.loads((folder / 'speed.json').read_text('utf-8'))
     return {
-        'overrides': VARIANTS[name],
+        'images_per_s': speed['images_per_s'],
+        'peak_memory_mb': speed['peak_memory_mb'],
         'parameters': cost['parameters']['all'],
         'gflop': round(cost['gflop']['all'], 2),
         'val': headline(evaluate_network(network, config, 'val')),
     }
+
+
+def schedule(config: RunConfig, overrides: list[str]) -> dict:
+    """What the runs of one comparison have in common."""
+    return {
+        'overrides': overrides,
+        'steps': config.optimizer.steps,
+        'batch': [config.optimizer.batch_size, config.augment.height, config.augment.width],
+        'seed': config.seed,
+        'data': [source.name for source in config.data],
+    }
+
+
+def keep(path: Path, record: dict, name: str, result: dict) -> dict[str, dict]:
+    """Add a result to those of the same schedule in the file, and return them all."""
+    results = {}
+    if path.is_file():
+        earlier = json.loads(path.read_text('utf-8'))
+        results = earlier['results'] if earlier['schedule'] == record['schedule'] else {}
+    results[name] = result
+    path.write_text(json.dumps(record | {'results': results}, indent=1) + '\n', 'utf-8')
+    return results
 
 
 def step_ratios(config_path: str, overrides: list[str], names: list[str], turns: int) -> dict:
@@ -105,11 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config')
     parser.add_argument('overrides', nargs='*', metavar='key=value')
-    parser.add_argument('--only', nargs='+', choices=VARIANTS, help='these, and default')
+    parser.add_argument(
+        '--only', nargs='+', choices=VARIANTS, help='these; with --steps-only default as well'
+    )
     parser.add_argument('--steps-only', action='store_true')
     parser.add_argument('--turns', type=int, default=8)
     args = parser.parse_args()
-    names = [name for name in VARIANTS if name == 'default' or name in (args.only or VARIANTS)]
+    names = [name for name in VARIANTS if name in (args.only or VARIANTS)]
     config = load_config(args.config, args.overrides)
     build_network(config.network, config.task_table())  # weights that are missing are said first
     path = STEPS_RESULT if args.steps_only else RESULT
@@ -117,26 +142,29 @@ def main() -> None:
         'command': shlex.join(['python', 'test/benchmarks/ablation.py', *sys.argv[1:]]),
         'environment': machine.describe(),
         'seed': config.seed,
-        'schedule': {'steps': config.optimizer.steps, 'batch_size': config.optimizer.batch_size},
+        'schedule': schedule(config, args.overrides),
     }
     if args.steps_only:
-        names += [] if args.only else [*PEERS]
+        names = [*dict.fromkeys(['default', *names, *([] if args.only else PEERS)])]
         results = step_ratios(args.config, args.overrides, names, args.turns)
         path.write_text(json.dumps(record | {'results': results}, indent=1) + '\n', 'utf-8')
     else:
-        results = {}
         for name in names:
-            results[name] = trained(args.config, args.overrides, name)
-            path.write_text(json.dumps(record | {'results': results}, indent=1) + '\n', 'utf-8')
-    show({name: result | result.pop('val', {}) for name, result in results.items()})
+            run = [f'name=ablation_{name}', f'output=runs/ablation/{name}']
+            overrides = [*args.overrides, *VARIANTS[name], *run]
+            result = {'changes': VARIANTS[name]} | trained(load_config(args.config, overrides))
+            results = keep(path, record, name, result)
+    show(results)
 
 
 def show(rows: dict[str, dict]) -> None:
     """A table of everything that is a number."""
-    columns = [key for key, value in rows['default'].items() if isinstance(value, (int, float))]
+    rows = {name: row | row.get('val', {}) for name, row in rows.items()}
+    first = next(iter(rows.values()))
+    columns = [key for key, value in first.items() if isinstance(value, (int, float))]
     table = Table('variant', *columns)
     for name, row in rows.items():
-        table.add_row(name, *(f'{row[key]:.4g}' for key in columns))
+        table.add_row(name, *(f'{row.get(key, float("nan")):.4g}' for key in columns))
     Console().print(table)
 
 

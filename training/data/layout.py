@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mtl_perception.replay.ground_truth.label_files import Frame
 from mtl_perception.replay.ground_truth.labels import truth_boxes
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SCENE, TIME_OF_DAY, WEATHER, Task
-from training.data import bdd100k, cityscapes, coco, nyuv2, office31, voc
+from training.data import bdd100k, cityscapes, coco, coco2017, nyuv2, office31, voc
 from training.data.index import (
     UNKNOWN,
     CocoConfig,
@@ -43,6 +43,7 @@ ATTRIBUTES = (WEATHER, SCENE, TIME_OF_DAY)
 LAYOUTS: dict[str, Callable[[LayoutConfig, str], Index]] = {
     'bdd100k': bdd100k.index,
     'coco': coco.index,
+    'coco2017': coco2017.index,
     'nyuv2': nyuv2.index,
     'cityscapes': cityscapes.index,
     'voc': voc.index,

@@ -1,0 +1,51 @@
+"""Ours and the peers' networks, trained alike: same data, draws, augmentation and steps.
+
+    PYTHONPATH=. python test/benchmarks/peers.py [key=value ...] [--only yolop ...]
+
+`ours` is training/configs/driving_mini_b0.yaml, the others training/configs/references/, all from
+scratch. Each is a run of its own below runs/peers/, begun or resumed; one that is complete is only
+evaluated. Writes docs/results/peers.json after each; what is there under the same schedule stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from ablation import keep, schedule, show, trained  # beside this file
+
+from mtl_perception import machine
+from training.config import load_config
+
+ROOT = Path(__file__).parents[2]
+RESULT = ROOT / 'docs' / 'results' / 'peers.json'
+CONFIGS = ROOT / 'training' / 'configs'
+NETWORKS = {
+    'ours': CONFIGS / 'driving_mini_b0.yaml',
+    'yolop': CONFIGS / 'references' / 'yolop.yaml',
+    'hybridnets': CONFIGS / 'references' / 'hybridnets.yaml',
+    'twinlitenet_plus_medium': CONFIGS / 'references' / 'twinlitenet_plus_medium.yaml',
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('overrides', nargs='*', metavar='key=value')
+    parser.add_argument('--only', nargs='+', choices=NETWORKS, default=[*NETWORKS])
+    args = parser.parse_intermixed_args()
+    record = {
+        'command': shlex.join(['python', 'test/benchmarks/peers.py', *sys.argv[1:]]),
+        'environment': machine.describe(),
+        'schedule': schedule(load_config(NETWORKS['ours'], args.overrides), args.overrides),
+    }
+    for name in args.only:
+        output = f'output=runs/peers/{NETWORKS[name].stem}'
+        result = trained(load_config(NETWORKS[name], [*args.overrides, output]))
+        results = keep(RESULT, record, name, result)
+    show(results)
+
+
+if __name__ == '__main__':
+    main()
