@@ -370,7 +370,7 @@ class TestAuto:
         with caplog.at_level('INFO'):
             engines.choose(bundle)
 
-        assert 'openvino bf16 loses accuracy (worst AP +3)' in caplog.text
+        assert 'engine openvino bf16 loses accuracy (worst AP +3)' in caplog.text
 
     def test_a_rebuilt_engine_has_no_verdict(self, bundle, own_cache):
         key, _ = engines.compile_engine(bundle, 'onnxruntime')

@@ -157,7 +157,7 @@ def choose(
     refused: dict[str, str] = {}
     for each in ENGINES if name == 'auto' else [name]:
         try:
-            found += _candidates(bundle, each, options, refused)
+            found += _candidates(bundle, each, options)
         except EngineError as error:
             refused[each] = str(error)
     if not found:
@@ -175,7 +175,7 @@ def choose(
         because.append(f'not built yet: {", ".join(unbuilt)}')
     if refused:
         names = ', '.join(refused)
-        because.append(f'left out: {names} (`mtl-perception doctor` and the debug log say why)')
+        because.append(f'left out: {names} (`mtl-perception doctor` says why)')
     log.info('engine auto: %s', '; '.join(because))
     for each, reason in refused.items():
         log.debug('engine auto, without %s: %s', each, reason)
@@ -191,9 +191,7 @@ def engine_class(name: str) -> type[BuiltEngine]:
     return found
 
 
-def _candidates(
-    bundle: Bundle, name: str, options: Options, refused: dict[str, str]
-) -> list[_Candidate]:
+def _candidates(bundle: Bundle, name: str, options: Options) -> list[_Candidate]:
     """The precisions of one engine that may be taken unasked, or the one that is asked for."""
     engine = engine_class(name)
     plan = engine.plan(bundle, options)
@@ -209,7 +207,8 @@ def _candidates(
         verdict = cache.verdict(each.key)
         if each is not plan and not verdict.get('passed'):
             if verdict:
-                refused[f'{name} {each.precision}'] = f'loses accuracy ({verdict.get("text")})'
+                lost = verdict.get('text')
+                log.info('engine %s %s loses accuracy (%s): left out', name, each.precision, lost)
             continue
         found.append(_Candidate(each, cache.is_built(each.key), verdict.get('speed', 0.0)))
     return found
