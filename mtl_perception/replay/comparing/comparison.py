@@ -28,10 +28,12 @@ from mtl_perception.replay.comparing.gate import (
 from mtl_perception.replay.comparing.paired import Pair
 from mtl_perception.replay.comparing.ratios import ratio_names
 from mtl_perception.replay.comparing.weighted import figure_names
-from mtl_perception.replay.pages.worst import FRAMES, Flaw
+from mtl_perception.replay.scoring.flaws import Flaw
 
 COMPARED = 'COMPARED'
 """The word where there is no gate."""
+CHANGED_FRAMES = 6
+"""Frames of either direction that a comparison shows of a task."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def compare(
     )  # fmt: skip
 
 
-def most_changed(pair: Pair, count: int = FRAMES) -> dict[str, list[Changed]]:
+def most_changed(pair: Pair, count: int = CHANGED_FRAMES) -> dict[str, list[Changed]]:
     """By task the frames whose flaw grew most, then those where it shrank most.
 
     Up to `count` of each; frames right beside a worse one of their kind are left out.

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from mtl_perception.replay.comparing.ratios import RatioTable, ratio_names, ratios
 from mtl_perception.replay.comparing.weighted import Figures, Weights, table_for
-from mtl_perception.replay.pages.worst import Flaw, flaw
 from mtl_perception.replay.runs.run import FrameRecord, Run
 from mtl_perception.replay.scoring.classification import ClassificationMetric
+from mtl_perception.replay.scoring.flaws import Flaw, flaw
 from mtl_perception.replay.scoring.metrics import DetectionMetric, Metric, SegmentationMetric
 from mtl_perception.tasks import Task
 

@@ -19,16 +19,14 @@ from mtl_perception import overlay
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Frame, Result
 from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes, class_ids, same_size
-from mtl_perception.replay.scoring.average_precision import Rules, ScoredImage, match
+from mtl_perception.replay.scoring.average_precision import ScoredImage, at_iou_50, match
+from mtl_perception.replay.scoring.flaws import SHOWN_SCORE
 from mtl_perception.tasks import UNLABELLED, Task
 
 log = logging.getLogger(__name__)
 
 Image = NDArray[np.uint8]
 T = TypeVar('T')
-
-SHOWN_SCORE = 0.3
-"""Detections below this score are measured but not painted."""
 
 VIDEO_WIDTH = 768
 VP9_FRAMES = 400
@@ -155,11 +153,6 @@ def _painted(image: Image, mask: NDArray[np.uint8], task: Task) -> Image:
     if all(any(colour) for colour in task.colours):
         return _tinted(image, mask, task)
     return overlay.draw(image, Result(masks={task.name: mask}), [task], task.name)
-
-
-def at_iou_50(rules: Rules) -> NDArray[np.bool_]:
-    """What the rule of IoU 0.5 and boxes of all sizes says."""
-    return (rules & np.uint64(1)).astype(bool)
 
 
 def _box_errors(image: Image, found: Detections, truth: TruthBoxes, task: Task) -> Image:

@@ -11,8 +11,9 @@ from mtl_perception.replay.pages import page, plots
 from mtl_perception.replay.pages.accuracy_section import accuracy_section
 from mtl_perception.replay.pages.gallery import SCRIPT, STYLE, Shot, gallery
 from mtl_perception.replay.pages.page import Section, card, dim, grid, or_dash
-from mtl_perception.replay.pages.pictures import SHOWN_SCORE, Example
+from mtl_perception.replay.pages.pictures import Example
 from mtl_perception.replay.scoring.accuracy import headline, percent
+from mtl_perception.replay.scoring.flaws import SHOWN_SCORE
 
 
 def write_report(

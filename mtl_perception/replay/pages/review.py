@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.pages.worst import Flaw, Worst, flaw
+from mtl_perception.replay.pages.worst import Worst
 from mtl_perception.replay.runs.run import FrameRecord, Run
 from mtl_perception.replay.scoring.average_precision import RECALLS, MatchTable, match
 from mtl_perception.replay.scoring.classification import ClassificationMetric
 from mtl_perception.replay.scoring.curves import detection_confusion
+from mtl_perception.replay.scoring.flaws import Flaw, flaw
 from mtl_perception.replay.scoring.metrics import DetectionMetric, SegmentationMetric
 from mtl_perception.tasks import Task
 

@@ -10,10 +10,11 @@ from urllib.parse import quote, unquote
 from mtl_perception.replay.pages import page
 from mtl_perception.replay.pages.gallery import Shot, gallery
 from mtl_perception.replay.pages.page import Section, card, dim
-from mtl_perception.replay.pages.pictures import SHOWN_SCORE, Seen, plays_in_browsers, task_panels
+from mtl_perception.replay.pages.pictures import Seen, plays_in_browsers, task_panels
 from mtl_perception.replay.pages.review import Shown, TaskReview, galleries, records_of
 from mtl_perception.replay.pages.worst import RULES
 from mtl_perception.replay.runs.run import FrameRecord, Run
+from mtl_perception.replay.scoring.flaws import SHOWN_SCORE
 
 OPENED_WITH = {
     '': 'Foxglove, with config/foxglove_replay.json; RViz, with config/replay.rviz',

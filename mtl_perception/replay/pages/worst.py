@@ -1,22 +1,15 @@
-"""Which frames are worth looking at: how wrong each frame is by task, and the worst of a run.
+"""Which frames are worth looking at: the worst of a run by task.
 
-How wrong: of detections the number of missed objects and false boxes (IoU 0.5, score at least what
-pictures show), of a mask 1 - mIoU over the classes labelled in the frame, of a scene label 1 when
-it is wrong. Of frames within a second of each other in one camera only the worst is kept: a drive's
-neighbouring frames go wrong together.
+Of frames within a second of each other in one camera only the worst is kept: a drive's neighbouring
+frames go wrong together.
 """
 
 from __future__ import annotations
 
 import heapq
-from dataclasses import dataclass
-from functools import singledispatch
 
-from mtl_perception.replay.pages.pictures import SHOWN_SCORE, at_iou_50
 from mtl_perception.replay.runs.run import FrameRecord
-from mtl_perception.replay.scoring.average_precision import match
-from mtl_perception.replay.scoring.classification import ClassificationMetric
-from mtl_perception.replay.scoring.metrics import DetectionMetric, SegmentationMetric
+from mtl_perception.replay.scoring.flaws import SHOWN_SCORE, Flaw
 from mtl_perception.tasks import Task
 
 FRAMES = 6
@@ -30,53 +23,6 @@ RULES = {
     'classification': 'wrong labels, spread over the run',
 }
 """By task kind, what makes a frame one of the worst."""
-
-
-@dataclass(frozen=True)
-class Flaw:
-    """How wrong a frame is at one task: 0 is right, more is worse; and the same in words."""
-
-    badness: float
-    text: str
-
-
-@singledispatch
-def flaw(piece: object) -> Flaw:
-    """How wrong the one frame is that a metric piece holds."""
-    raise TypeError(f'no rule says how wrong a {type(piece).__name__} is')
-
-
-@flaw.register
-def _(piece: DetectionMetric) -> Flaw:
-    missed = false = objects = 0
-    for image in piece.images.values():
-        matches = match(image, len(piece.task.classes))
-        shown = matches.scores >= SHOWN_SCORE
-        right, passed = at_iou_50(matches.right[shown]), at_iou_50(matches.ignored[shown])
-        objects += int(matches.truth[:, 0].sum())
-        missed += int(matches.truth[:, 0].sum() - right.sum())
-        false += int((~right & ~passed).sum())
-    return Flaw(missed + false, f'{missed} of {objects} objects missed, {false} false')
-
-
-@flaw.register
-def _(piece: SegmentationMetric) -> Flaw:
-    result = piece.result()
-    if result['miou'] is None:
-        return Flaw(0.0, 'nothing labelled')
-    present = {name: iou for name, iou in result['iou'].items() if iou is not None}
-    lowest = sorted(present, key=lambda name: present[name])[:2]
-    named = ', '.join(f'{name} {100 * present[name]:.0f}' for name in lowest)
-    return Flaw(1 - result['miou'], f'mIoU {100 * result["miou"]:.0f} (lowest: {named})')
-
-
-@flaw.register
-def _(piece: ClassificationMetric) -> Flaw:
-    classes = piece.task.classes
-    truth, found = (int(piece.confusion.sum(axis).argmax()) for axis in (1, 0))
-    if truth == found:
-        return Flaw(0.0, f'{classes[truth]}, rightly')
-    return Flaw(1.0, f'called {classes[found]}, is {classes[truth]}')
 
 
 class Worst:

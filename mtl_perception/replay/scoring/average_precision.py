@@ -298,3 +298,8 @@ def _averages(precision: NDArray[np.float64]) -> dict[str, float | None]:
 def _mean(precision: NDArray[np.float64]) -> float | None:
     present = precision[precision > -1]
     return float(present.mean()) if present.size else None
+
+
+def at_iou_50(rules: Rules) -> NDArray[np.bool_]:
+    """What the rule of IoU 0.5 and boxes of all sizes says."""
+    return (rules & np.uint64(1)).astype(bool)
