@@ -2,9 +2,10 @@
 
     PYTHONPATH=. python test/benchmarks/peers.py [key=value ...] [--only yolop ...]
 
-`ours` is training/configs/driving_mini_b0.yaml, the others training/configs/references/, all from
-scratch. Each is a run of its own below runs/peers/, begun or resumed; one that is complete is only
-evaluated. Writes docs/results/peers.json after each; what is there under the same schedule stays.
+`ours` is training/configs/driving_mini_b0.yaml, `ours_lite0` the same on a convolutional trunk, the
+others training/configs/references/, all from scratch. Each is a run of its own below runs/peers/,
+begun or resumed; one that is complete is only evaluated. Writes docs/results/peers.json after each;
+what is there under the same schedule stays.
 """
 
 from __future__ import annotations
@@ -22,12 +23,15 @@ from training.config import load_config
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / 'docs' / 'results' / 'peers.json'
 CONFIGS = ROOT / 'training' / 'configs'
+OURS = CONFIGS / 'driving_mini_b0.yaml'
 NETWORKS = {
-    'ours': CONFIGS / 'driving_mini_b0.yaml',
+    'ours': OURS,
+    'ours_lite0': OURS,
     'yolop': CONFIGS / 'references' / 'yolop.yaml',
     'hybridnets': CONFIGS / 'references' / 'hybridnets.yaml',
     'twinlitenet_plus_medium': CONFIGS / 'references' / 'twinlitenet_plus_medium.yaml',
 }
+CHANGES = {'ours_lite0': ['network.trunk=tf_efficientnet_lite0']}
 
 
 def main() -> None:
@@ -38,11 +42,11 @@ def main() -> None:
     record = {
         'command': shlex.join(['python', 'test/benchmarks/peers.py', *sys.argv[1:]]),
         'environment': machine.describe(),
-        'schedule': schedule(load_config(NETWORKS['ours'], args.overrides), args.overrides),
+        'schedule': schedule(load_config(OURS, args.overrides), args.overrides),
     }
     for name in args.only:
-        output = f'output=runs/peers/{NETWORKS[name].stem}'
-        result = trained(load_config(NETWORKS[name], [*args.overrides, output]))
+        changes = [*CHANGES.get(name, []), f'output=runs/peers/{name}']
+        result = trained(load_config(NETWORKS[name], [*args.overrides, *changes]))
         results = keep(RESULT, record, name, result)
     show(results)
 
