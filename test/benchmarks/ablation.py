@@ -50,6 +50,7 @@ VARIANTS = {
     'upernet': ['network.segmentation.decoder=upernet'],
     'semantic_fpn': ['network.segmentation.decoder=semantic_fpn'],
     'wide_neck': ['network.neck_channels=128'],
+    'mosaic': ['augment.mosaic=0.5'],
     'other_seed': ['seed=1'],
 }
 PEERS = {

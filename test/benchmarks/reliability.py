@@ -48,16 +48,18 @@ def main() -> int:
     report = json.loads(args.json.read_text()) if args.only and args.json.exists() else {}
     report |= {
         'what': 'faults done to the node as a process over DDS, tiny bundle, fake engine',
-        'command': f'python {" ".join(sys.argv)}',
+        'command': 'python test/benchmarks/reliability.py',
         'machine': machine.describe(),
-        'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
     }
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(private_ros_environment(Path(folder)))
         bundle = write_tiny_bundle(Path(folder) / 'tiny')
         for name in args.only or FAULTS:
             print(f'{name} ...', file=sys.stderr, flush=True)
-            report[name] = FAULTS[name](Path(folder), bundle, args)
+            report[name] = FAULTS[name](Path(folder), bundle, args) | {
+                'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),
+                'load_average': os.getloadavg(),
+            }
             print(json.dumps({name: report[name]}, indent=2), flush=True)
             args.json.parent.mkdir(parents=True, exist_ok=True)
             args.json.write_text(json.dumps(report, indent=2) + '\n')
