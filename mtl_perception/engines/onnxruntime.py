@@ -133,10 +133,12 @@ def _onnxruntime() -> Any:
 
 
 def _options() -> Any:
-    """Without optimisation."""
+    """Without optimisation: the graph was optimised when it was built."""
     options = _onnxruntime().SessionOptions()
     options.graph_optimization_level = _onnxruntime().GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 3  # the note on hardware-specific graphs: the cache key handles it
+    # Threads that wait busily for the next frame win 3 % and take a fifth more of the CPU.
+    options.add_session_config_entry('session.intra_op.allow_spinning', '0')
     return options
 
 

@@ -94,7 +94,9 @@ def keep(path: Path, record: dict, name: str, result: dict) -> dict[str, dict]:
         earlier = json.loads(path.read_text('utf-8'))
         results = earlier['results'] if earlier['schedule'] == record['schedule'] else {}
     results[name] = result
-    path.write_text(json.dumps(record | {'results': results}, indent=1) + '\n', 'utf-8')
+    command = f'{record["command"]} --only {" ".join(results)}'
+    kept = record | {'command': command, 'results': results}
+    path.write_text(json.dumps(kept, indent=1) + '\n', 'utf-8')
     return results
 
 
@@ -139,8 +141,9 @@ def main() -> None:
     config = load_config(args.config, args.overrides)
     build_network(config.network, config.task_table())  # weights that are missing are said first
     path = STEPS_RESULT if args.steps_only else RESULT
+    given = sys.argv[1:] if args.steps_only else [args.config, *args.overrides]
     record = {
-        'command': shlex.join(['python', 'test/benchmarks/ablation.py', *sys.argv[1:]]),
+        'command': shlex.join(['python', 'test/benchmarks/ablation.py', *given]),
         'environment': machine.describe(),
         'seed': config.seed,
         'schedule': schedule(config, args.overrides),

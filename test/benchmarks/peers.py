@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
 from ablation import keep, schedule, show, trained  # beside this file
@@ -40,7 +39,7 @@ def main() -> None:
     parser.add_argument('--only', nargs='+', choices=NETWORKS, default=[*NETWORKS])
     args = parser.parse_intermixed_args()
     record = {
-        'command': shlex.join(['python', 'test/benchmarks/peers.py', *sys.argv[1:]]),
+        'command': shlex.join(['python', 'test/benchmarks/peers.py', *args.overrides]),
         'environment': machine.describe(),
         'schedule': schedule(load_config(OURS, args.overrides), args.overrides),
     }
