@@ -12,11 +12,18 @@ import pytest
 from block_drive import write_block_drive
 
 from mtl_perception.cli import main
+from mtl_perception.replay import offline
 from mtl_perception.replay.bags.bag import DriveBag
 from mtl_perception.replay.runs import bag_replay, fleet
 from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
 from mtl_perception.replay.runs.cost import cost_model
-from mtl_perception.replay.runs.fleet import EngineSettings, LocalWorkers, Work, replay_fleet
+from mtl_perception.replay.runs.fleet import (
+    EngineSettings,
+    FleetError,
+    LocalWorkers,
+    Work,
+    replay_fleet,
+)
 from mtl_perception.replay.runs.run import Run
 from mtl_perception.replay.runs.writer import RunWriter
 
@@ -158,6 +165,20 @@ def test_threads_do_not_change_an_answer(tmp_path, tiny_bundle, bags):
             hashes.add(writer.finish({}).summary['answers_sha256'])
 
     assert len(hashes) == 1
+
+
+def test_workers_run_what_auto_chose_here(tmp_path, tiny_bundle, bags, monkeypatch):
+    """A worker's own machine may prefer another engine, which answers with other digits."""
+    seen = []
+
+    def no_workers(work):
+        seen.append(work.settings)
+        raise FleetError('none today')
+
+    monkeypatch.setattr(offline, 'LocalWorkers', no_workers)
+    arguments = ['--model', str(tiny_bundle), '--build', '--jobs', '2', '--output', str(tmp_path)]
+    assert main(['replay', str(bags / 'a'), str(bags / 'b'), *arguments]) == 1
+    assert seen[0].engine != 'auto' and seen[0].precision == 'fp32'
 
 
 @pytest.mark.slow

@@ -16,6 +16,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, get_args
@@ -137,7 +138,10 @@ def run(args: argparse.Namespace) -> int:
     with _stopping() as stopped, settings.open() as pipeline:
         bags = [{'name': job.name, 'path': str(job.path)} for job in jobs]
         with RunWriter(output, pipeline.tasks, _identity(pipeline, args), bags, args.fresh) as run:
-            work = Work(settings, output.resolve(), wanted)
+            # What `auto` chose here every worker runs, whatever it would choose on its machine.
+            info = pipeline.info
+            chosen = replace(settings, engine=info.name, precision=info.precision)
+            work = Work(chosen, output.resolve(), wanted)
             workers: Workers | None = None
             if args.ray is not None:
                 workers = RayWorkers(work, args.ray)
