@@ -97,10 +97,8 @@ def measure(folder: Path, bundle: Any, args: argparse.Namespace) -> dict[str, An
         for number in range(args.frames):
             message = Image(height=720, width=1280, encoding='bgr8', step=3840)
             message.data = pictures[number % len(pictures)]
-            sent_s = time.time()
-            other.send(stamped(message, sent_s))
-            while not all(heard.values()) and time.time() < sent_s + ANSWER_S:
-                other.spin(0.001)
+            other.send(stamped(message, time.time()))
+            other.until(lambda: all(heard.values()), f'answers to frame {number}', ANSWER_S)
             for messages in heard.values():
                 messages.clear()
         values = camera_values(other)['']
