@@ -14,8 +14,6 @@ from mtl_perception.tasks import DETECTION, Task  # noqa: E402
 from training.tasks import make_head  # noqa: E402
 from training.tasks.assigners import (  # noqa: E402
     ATSS_ANCHOR,
-    Assigner,
-    Assignment,
     BoxTarget,
     adaptive,
     one_to_one,
@@ -26,7 +24,6 @@ from training.tasks.detection import (  # noqa: E402
     BINS,
     CLASS_LOSSES,
     FIRST_DISTANCE,
-    LEAST_QUALITY,
     DetectionConfig,
     DetectionHead,
 )
@@ -210,27 +207,6 @@ def test_distribution_loss_vanishes_for_sharp_and_right_distances():
     wanted = head.boxes(outputs)[0][rows]
     assert torch.allclose(head._dfl(outputs, 0, rows, wanted), torch.zeros(1), atol=1e-5)
     assert sharp.shape[-1] == BINS
-
-
-@pytest.mark.parametrize(
-    ('qualities', 'share'),
-    [((0.2, 0.4), 1), ((0.4, 0.8), 1), ((LEAST_QUALITY / 6, LEAST_QUALITY / 3), 0.5)],
-)
-def test_a_box_counts_as_much_however_good_its_points_are(qualities, share):
-    torch.manual_seed(0)
-    head = DetectionHead(DETECTION, [8] * 4, 8).eval()
-    outputs = head(maps()).deployed
-    rows = torch.tensor([27, 28])
-    target = truth([[8, 8, 40, 40]])
-
-    def gradient(at_points):
-        matched, quality = torch.full((84,), -1), torch.zeros(84)
-        matched[rows], quality[rows] = 0, torch.tensor(at_points)
-        assigner = Assigner(lambda *_: Assignment(matched, quality), 2.0)
-        loss = head._branch_loss(outputs, assigner, [target])
-        return torch.autograd.grad(loss, outputs.distances, retain_graph=True)[0]
-
-    assert torch.allclose(gradient(qualities), share * gradient((1 / 3, 2 / 3)), atol=1e-7)
 
 
 def test_one_to_one_leaves_what_is_shared_to_the_other_branch():

@@ -48,8 +48,8 @@ class Assignment(NamedTuple):
 class Assigner(NamedTuple):
     """assign: (probabilities [P, C], boxes [P, 4], points [P, 2], strides [P], target).
 
-    quality_per_box: what the qualities of a truth box sum to with a trained head, the scale of what
-    belongs to no box.
+    quality_per_box: what the qualities of a truth box sum to with a trained head, the scale of the
+    loss.
     """
 
     assign: Callable[[Tensor, Tensor, Tensor, Tensor, BoxTarget], Assignment]

@@ -37,8 +37,6 @@ FIRST_DISTANCE = 2.0
 TOP_K = 300
 
 CLASS_WEIGHT, BOX_WEIGHT, DFL_WEIGHT = 1.0, 2.0, 0.5
-LEAST_QUALITY = 0.1
-"""A box's points are divided by the sum of their qualities, or by this where it is less."""
 
 
 @dataclass
@@ -187,9 +185,9 @@ class DetectionHead(Head):
     def normaliser(self, targets: Sequence[BoxTarget]) -> float:
         """Truth boxes.
 
-        The usual divisor, the sum of the qualities (TOOD), depends on the predictions of the whole
-        batch, which parts of a batch do not know. Here every box's own points are divided by the
-        sum of theirs (`_branch_loss`), so that the number of boxes is the divisor that is left.
+        The usual divisor, the sum of the classification targets (TOOD), depends on the predictions
+        of the whole batch, which parts of a batch do not know; the loss is scaled by its mean, the
+        assigner's `quality_per_box`, instead.
         """
         return float(sum(len(target.boxes) for target in targets))
 
@@ -207,22 +205,18 @@ class DetectionHead(Head):
             )
             positive = matched >= 0
             rows = positive.nonzero().squeeze(1)
-            box = matched[rows]
             label = torch.zeros_like(logits[i])
-            label[rows, target.labels[box]] = quality[rows]
-            of_box = quality.new_zeros(len(target.boxes)).index_add(0, box, quality[rows])
-            divisor = torch.full_like(quality, assigner.quality_per_box)
-            divisor[rows] = of_box.clamp(min=LEAST_QUALITY)[box]
-            weight = self._class_weight(probabilities[i], label) / divisor[:, None]
+            label[rows, target.labels[matched[rows]]] = quality[rows]
+            weight = self._class_weight(probabilities[i], label)
             ignored = inside(points, target.ignored).any(1) & ~positive
             class_loss = F.binary_cross_entropy_with_logits(logits[i], label, reduction='none')
             total = total + CLASS_WEIGHT * (class_loss * weight * ~ignored[:, None]).sum()
             if len(rows):
-                wanted = target.boxes[box]
+                wanted = target.boxes[matched[rows]]
                 box_loss = BOX_WEIGHT * generalized_box_iou_loss(boxes[i][rows], wanted)
                 box_loss = box_loss + DFL_WEIGHT * self._dfl(predictions, i, rows, wanted)
-                total = total + (box_loss * quality[rows] / divisor[rows]).sum()
-        return total
+                total = total + (box_loss * quality[rows]).sum()
+        return total / assigner.quality_per_box
 
     def _class_weight(self, probability: Tensor, label: Tensor) -> Tensor:
         """What the cross-entropy [P, C] is weighted with."""
