@@ -53,11 +53,14 @@ def open_batch(bundle: Bundle, single: Engine, options: Options, build: bool) ->
     """
     name, count = single.info.name, options.batch
     options = replace(options, precision=single.info.precision)
+    engine: Engine | None = None
     try:
         engine = open_engine(bundle, name, options, build)
         share = relative_time(bundle, single, engine, options)
     except EngineError as error:
         log.info('%d cameras are answered one by one, since: %s', count, error)
+        if engine is not None:
+            engine.close()
         return None
     least = max(2, math.ceil(share * count / GAIN))
     if least > count:
@@ -87,7 +90,10 @@ def relative_time(bundle: Bundle, single: Engine, batch: Engine, options: Option
     if isinstance(known, float):
         return known
     share = round(measure(bundle, single, batch), 4)
-    cache.keep(key, cache.BATCH_FILE, {'relative_time': share})
+    try:
+        cache.keep(key, cache.BATCH_FILE, {'relative_time': share})
+    except EngineError as error:
+        log.info('measured again next time: %s', error)
     return share
 
 

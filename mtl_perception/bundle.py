@@ -57,16 +57,22 @@ class Bundle:
         """
         folder = Path(path).expanduser()
         manifest_path = folder / MANIFEST
-        if not manifest_path.is_file():
+        try:
+            if not manifest_path.is_file():
+                raise BundleError(
+                    f'no model bundle at {folder}: expected a folder with {MANIFEST}, found '
+                    f'{"a folder without it" if folder.is_dir() else "nothing"}. Bundles that come '
+                    f'with the package are listed by `mtl-perception doctor`; '
+                    f'`python -m training.export` writes one.'
+                )
+            bundle = cls(folder, parse_manifest(read_yaml(manifest_path), str(manifest_path)))
+            if verify:
+                bundle.verify()
+        except OSError as error:
             raise BundleError(
-                f'no model bundle at {folder}: expected a folder with {MANIFEST}, found '
-                f'{"a folder without it" if folder.is_dir() else "nothing"}. Bundles that come '
-                f'with the package are listed by `mtl-perception doctor`; '
-                f'`python -m training.export` writes one.'
-            )
-        bundle = cls(folder, parse_manifest(read_yaml(manifest_path), str(manifest_path)))
-        if verify:
-            bundle.verify()
+                f'the model bundle {folder} cannot be read: {error}. Every file of it must be '
+                f'readable by the user that runs this.'
+            ) from error
         return bundle
 
     def verify(self) -> None:

@@ -5,6 +5,7 @@ Plain data only: no YAML tags, no aliases, no unknown keys. `bundle.py` is the f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
@@ -32,6 +33,11 @@ not suppressed; scores float32 [K], labels integer [K]; class_map uint8
 [H, W] metres; normals float32 [3, H, W]. The batch axis comes first and is not part of the shape.
 """
 MEANINGS: tuple[str, ...] = get_args(Meaning)
+
+
+_TASK_NAME = re.compile(r'[A-Za-z](_?[A-Za-z0-9])*')
+_TOPICS = {'image', 'overlay', 'detections'}
+"""What the node's own topics are called, beside which those of tasks lie."""
 
 
 class BundleError(Exception):
@@ -121,6 +127,7 @@ def parse_manifest(data: Any, where: str) -> Manifest:
         _build(Task, _tuples(_fields(Task, item, f'{where}: tasks[{i}]')), f'{where}: tasks[{i}]')
         for i, item in enumerate(_list(top['tasks'], f'{where}: tasks'))
     )
+    _check_names(tasks, where)
     outputs = tuple(
         _output(item, f'{where}: outputs[{i}]', tasks)
         for i, item in enumerate(_list(top['outputs'], f'{where}: outputs'))
@@ -157,16 +164,18 @@ def parse_manifest(data: Any, where: str) -> Manifest:
 def read_yaml(path: Path) -> Any:
     """Plain YAML data of an untrusted file.
 
-    No object tags, no aliases (they multiply), no deep nesting (PyYAML takes minutes over it).
+    No tags, no aliases (they multiply), no deep nesting (PyYAML takes minutes over it).
     """
-    if path.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f'{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest')
     try:
+        if path.stat().st_size > MAX_MANIFEST_BYTES:
+            raise BundleError(f'{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest')
         text = path.read_text('utf-8')
         depth = 0
         for event in yaml.parse(text, yaml.SafeLoader):
             if isinstance(event, yaml.AliasEvent):
                 raise BundleError(f'{path}: YAML aliases are not allowed; write the values out')
+            if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag:
+                raise BundleError(f'{path}: YAML tags are not allowed, found {event.tag!r}')
             depth += isinstance(event, yaml.CollectionStartEvent)
             depth -= isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_MANIFEST_DEPTH:
@@ -174,6 +183,17 @@ def read_yaml(path: Path) -> Any:
         return yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, OSError) as error:
         raise BundleError(f'{path} is not readable YAML: {error}') from error
+
+
+def _check_names(tasks: Sequence[Task], where: str) -> None:
+    """Task names become topics: ROS names, each once, and none that the node has already."""
+    names = [task.name for task in tasks]
+    for name in names:
+        if not _TASK_NAME.fullmatch(name) or name in _TOPICS or names.count(name) > 1:
+            raise BundleError(
+                f'{where}: task name {name!r}: expected letters, digits and single underscores, a '
+                f'letter first, each name once and none of {sorted(_TOPICS)}, found {names}'
+            )
 
 
 def _output(item: Any, where: str, tasks: Sequence[Task]) -> OutputSpec:

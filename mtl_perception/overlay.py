@@ -64,7 +64,7 @@ def draw(
     by_name = {task.name: task for task in tasks}
     if mask_task == 'auto':
         mask_task = 'drivable' if 'drivable' in result.masks else next(iter(result.masks), None)
-    if mask_task in result.masks:
+    if mask_task in result.masks and by_name[mask_task].colours:
         _tint(painted, result.masks[mask_task], by_name[mask_task], style)
     for name, detections in result.detections.items():
         _boxes(painted, detections, by_name[name], style)

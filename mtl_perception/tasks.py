@@ -38,6 +38,11 @@ class Task:
             raise ValueError(f'task {self.name!r}: a {self.kind} task needs class names')
         if len(set(self.classes)) != len(self.classes):
             raise ValueError(f'task {self.name!r}: class names repeat: {self.classes}')
+        if any(len(c) != 3 or not all(0 <= value <= 255 for value in c) for c in self.colours):
+            raise ValueError(
+                f'task {self.name!r}: a colour is red, green and blue of 0 to 255, found '
+                f'{self.colours}'
+            )
         if self.colours and len(self.colours) != len(self.classes):
             raise ValueError(
                 f'task {self.name!r}: {len(self.colours)} colours for {len(self.classes)} classes'

@@ -174,6 +174,21 @@ def test_the_measurement_is_kept_with_the_engine_until_that_is_built_again(bundl
     assert len(measured) == 1
 
 
+def test_a_measurement_that_cannot_be_kept_is_used_all_the_same(bundle, monkeypatch, caplog):
+    caplog.set_level('INFO')
+
+    def refuse(*_):
+        raise EngineError('read-only')
+
+    monkeypatch.setattr(batching, 'measure', lambda *_: 0.5)
+    monkeypatch.setattr(batching.cache, 'keep', refuse)
+    single = open_engine(bundle, 'onnxruntime', build=True)
+
+    assert open_batch(bundle, single, Options(batch=5, threads=1), build=True) is not None
+
+    assert 'measured again next time: read-only' in caplog.text
+
+
 def test_a_batch_that_is_not_built_is_left_out_with_the_command(bundle, caplog):
     caplog.set_level('INFO')
     single = open_engine(bundle, 'onnxruntime', build=True)

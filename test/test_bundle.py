@@ -140,7 +140,15 @@ def set_in(*keys, value):
         (set_in('tasks', 0, 'kind', value='telepathy'), "kind 'telepathy'"),
         (set_in('tasks', 0, 'classes', value='car'), 'classes must be'),
         (set_in('tasks', 0, 'colours', value=[[1, 2, 3]]), '1 colours for 10 classes'),
+        (
+            set_in('tasks', 0, 'colours', value=[[1, 2, 290 + i] for i in range(10)]),
+            'red, green and blue of 0 to',
+        ),
+        (set_in('tasks', 0, 'name', value='two words'), "task name 'two words'"),
+        (set_in('tasks', 0, 'name', value='overlay'), "task name 'overlay'"),
+        (set_in('tasks', 1, 'name', value='detection'), 'each name once'),
         (set_in('tasks', value={}), 'tasks: expected a list'),
+        (set_in('files', value={'x' * 300: '0' * 64}), 'cannot be read: .*File name too long'),
         (set_in('outputs', 0, 'task', value='nobody'), "task 'nobody' is not among"),
         (set_in('outputs', 0, 'meaning', value='magic'), "meaning 'magic'"),
         (set_in('outputs', 0, 'shape', value=[8, -4]), 'at least 1'),
@@ -163,7 +171,7 @@ def test_a_python_tag_is_never_run(copy, tmp_path):
     tag = f'parent_run: !!python/object/apply:os.system ["touch {canary}"]\n'
     (copy / 'manifest.yaml').write_text(text.replace("parent_run: ''\n", tag))
 
-    with pytest.raises(BundleError, match='not readable YAML'):
+    with pytest.raises(BundleError, match='YAML tags are not allowed'):
         Bundle.open(copy)
     assert not canary.exists()
 
@@ -175,6 +183,8 @@ def test_a_python_tag_is_never_run(copy, tmp_path):
         (b'[' * 20000, 'nests deeper than 16'),
         (b'\xff\xfe\x00', 'not readable YAML'),
         (b'a: [', 'not readable YAML'),
+        (b'a: !!bool foo', 'YAML tags are not allowed'),
+        (b'a: !!timestamp foo', 'YAML tags are not allowed'),
         (b'', 'manifest schema None'),
         (b'- 1\n', 'manifest schema None'),
         (b'#' * (MAX_MANIFEST_BYTES + 1), 'larger than'),

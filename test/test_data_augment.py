@@ -1,8 +1,11 @@
 """What augmentation does to images and, above all, to labels."""
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_data import HEIGHT, WIDTH, picture, put, write_layout
 
 pytest.importorskip('torch', reason='training extras are not installed')
@@ -66,6 +69,16 @@ def test_a_look_takes_away_the_label_that_it_makes_wrong(look, task, value):
     already = Sample('s', 't', sample.image, classes=day | {task.name: task.classes.index(value)})
     kept = looked(already, **{look: 1.0})
     assert kept.classes == already.classes and (kept.image == plain.image).all()
+
+
+def test_a_look_that_an_image_has_is_not_repeated_where_its_label_is_not_trained(tmp_path):
+    layout = Layout(LayoutConfig('tiny', str(write_layout(tmp_path))), 'train')
+    layout.names, layout.paths = layout.names[:1], layout.paths[:1]  # it is rainy
+    for tasks in (['drivable'], ['drivable', 'weather']):
+        plain = Draws([layout], AugmentConfig(64, 96, 64, 96, **OFF), 1, tasks)[0]
+        rain = Draws([layout], AugmentConfig(64, 96, 64, 96, **OFF, rain=1.0), 1, tasks)[0]
+        fog = Draws([layout], AugmentConfig(64, 96, 64, 96, **OFF, fog=1.0), 1, tasks)[0]
+        assert (rain.image == plain.image).all() and (fog.image != plain.image).any()
 
 
 def test_looks_stay_off_the_letterbox_and_off_other_labels():
@@ -180,6 +193,13 @@ def test_sizes_without_decoding_are_those_of_decoding(tmp_path):
         for read in (picture_size, read_picture):
             with pytest.raises(DatasetError, match=r'b\.jpg'):
                 read(tmp_path / 'b.jpg')
+
+
+@pytest.mark.parametrize(('kind', 'size'), [(3, (21, 33)), (2, (33, 21)), (7, (33, 21))])
+def test_an_orientation_of_type_ascii_or_undefined_turns_nothing(tmp_path, kind, size):
+    exif = b'Exif\0\0II*\0' + struct.pack('<IHHHIII', 8, 1, 0x0112, kind, 1, 6, 0)
+    Image.fromarray(picture(1, 33, 21)).save(tmp_path / 'a.jpg', exif=exif)
+    assert picture_size(tmp_path / 'a.jpg') == size
 
 
 def test_lane_markings_survive_shrinking_whole():

@@ -1,11 +1,13 @@
 """`python -m training.data.check`: every fault is found, and only faults end with exit code 1."""
 
 import json
+import struct
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_data import CAR, HEIGHT, WIDTH, frame, picture, put, put_json, write_layout
 
 pytest.importorskip('torch', reason='training extras are not installed')
@@ -56,7 +58,11 @@ FAULTS = {
     'mask ids': 'broken mask',
     'mask mode': 'broken mask',
     'json': 'labels cannot be read',
+    'header': 'image does not decode',
     'label': 'malformed label',
+    'attributes': 'malformed label',
+    'size': 'malformed label',
+    'old frames': 'labels cannot be read',
     'inverted': 'box inverted or not finite',
     'outside': 'box outside its image',
     'leak': 'same picture in two splits',
@@ -86,6 +92,16 @@ def test_broken_data_is_listed_with_exit_code_1(tmp_path, fault, capsys):
         (root / LABELS).write_text('[{"name": ')
     elif fault == 'label':
         put_json(root / LABELS, [frame('frame_0.jpg', {'category': 'car', 'box2d': {'x1': 1}})])
+    elif fault == 'header':
+        # Orientation 6 as text: OpenCV turns the image, Pillow does not.
+        exif = b'Exif\0\0II*\0' + struct.pack('<IHHHIII', 8, 1, 0x0112, 2, 1, 6, 0)
+        Image.fromarray(picture(50)).save(image, exif=exif)
+    elif fault == 'attributes':
+        put_json(root / LABELS, [{**frame('frame_0.jpg', CAR), 'attributes': ['clear']}])
+    elif fault == 'size':
+        put_json(root / LABELS, [{**frame('frame_0.jpg', CAR), 'size': {'height': HEIGHT}}])
+    elif fault == 'old frames':
+        put_json(root / LABELS, {'name': 'frame_0', 'frames': [1]})
     elif fault == 'inverted':
         put_json(root / LABELS, [frame('frame_0.jpg', box(9, 1, 5, 8))])
     elif fault == 'outside':

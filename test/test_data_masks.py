@@ -119,6 +119,37 @@ def test_command_writes_masks_that_the_loader_reads(tmp_path, capsys, caplog):
     assert 'no [' in capsys.readouterr().err
 
 
+@pytest.mark.parametrize('fault', ['label', 'direction', 'disk'])
+def test_a_run_that_stopped_halfway_is_done_again(tmp_path, capsys, monkeypatch, fault):
+    line = {'vertices': [[10, 10], [100, 10]], 'types': 'LL', 'closed': False}
+    frames = [{'name': f'{i}.jpg', 'labels': [label('road curb', line)]} for i in range(3)]
+    labels = tmp_path / 'labels/lane/polygons/lane_train.json'
+    put_json(labels, frames)
+    masks = tmp_path / 'labels/lane/masks'
+    put(masks / '.train.new/left_by_a_killed_run.png', np.zeros((9, 9), np.uint8))
+    with monkeypatch.context() as patch:
+        if fault == 'disk':
+            full = OSError(28, 'No space left on device')
+            patch.setattr(Path, 'write_bytes', lambda *_: (_ for _ in ()).throw(full))
+        elif fault == 'direction':
+            broken = label('road curb', line, laneDirection=None)
+            put_json(labels, [*frames[:2], {'name': '2.jpg', 'labels': [broken]}])
+        else:
+            put_json(labels, [*frames[:2], {'name': '2.jpg', 'labels': ['road curb']}])
+        assert to_masks.main([str(tmp_path)]) == 1
+    message = {
+        'label': "2.jpg: label 'road curb' cannot be drawn",
+        'direction': '2.jpg: label 1 cannot be drawn (ValueError: lane of direction None',
+        'disk': f'{masks}/train cannot be written: [Errno 28] No space left on device',
+    }
+    assert message[fault] in capsys.readouterr().err
+    assert list(masks.iterdir()) == []
+    put_json(labels, frames)
+    assert to_masks.main([str(tmp_path)]) == 0
+    assert [path.name for path in masks.iterdir()] == ['train']
+    assert sorted(path.name for path in masks.glob('train/*')) == ['0.png', '1.png', '2.png']
+
+
 @pytest.mark.data
 @pytest.mark.skipif(not SHARED.is_dir(), reason='../shared/data is not there')
 def test_polygons_agree_with_the_run_lengths_of_bdd100k():

@@ -72,6 +72,47 @@ def test_an_engine_that_loses_too_much_is_not_offered(bundle, data, tmp_path, mo
     assert engines.choose(bundle, 'onnxruntime')[1].precision == 'fp32'
 
 
+def test_an_engine_that_answers_with_nan_does_not_end_the_check(
+    bundle, data, tmp_path, monkeypatch
+):
+    right = OnnxRuntimeEngine._run
+
+    def wrong(self, batch):
+        answers = right(self, batch)
+        if self.info.precision == 'int8':
+            answers['drivable'] = np.full_like(answers['drivable'], np.nan)
+        return answers
+
+    monkeypatch.setattr(OnnxRuntimeEngine, '_run', wrong)
+
+    code, report = check(bundle, data, tmp_path / 'x.json', '--calibrate', str(data))
+
+    verdict = report['engines']['onnxruntime int8']
+    assert code == 1 and report['engines']['onnxruntime fp32']['passed']
+    assert not verdict['passed'] and 'holds NaN or infinity' in verdict['text']
+    key = engine_class('onnxruntime').plan(bundle, Options(precision='int8')).key
+    assert cache.verdict(key) == verdict
+
+
+@pytest.mark.parametrize('part', [('--outputs', 'boxes,scores,labels'), ('--batch', '2')])
+def test_parts_of_the_graph_are_not_checked(bundle, data, capsys, part):
+    code = cli.main(['compile', str(bundle.path), '--check', str(data), *part])
+
+    assert code == 1
+    assert 'leave out --outputs and --batch' in capsys.readouterr().err
+
+
+def test_single_precision_that_loses_too_much_is_not_offered_either(bundle):
+    engine = engines.open_engine(bundle, 'onnxruntime', build=True)
+    engine.close()
+    key = engine_class('onnxruntime').plan(bundle, Options(precision='fp32')).key
+    cache.keep(key, cache.VERDICT_FILE, {'passed': False, 'text': 'worst', 'speed': 9.0})
+
+    with pytest.raises(engines.EngineError, match='lost accuracy at every precision'):
+        engines.choose(bundle, 'onnxruntime')
+    assert engines.choose(bundle, 'onnxruntime', Options(precision='fp32'))[0] == 'onnxruntime'
+
+
 def test_images_without_labels_are_refused(bundle, data, tmp_path, capsys):
     alone = tmp_path / 'alone'
     alone.mkdir()

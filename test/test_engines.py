@@ -7,7 +7,9 @@ import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from importlib.util import find_spec
+from pathlib import Path
 from shutil import which
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -419,3 +421,26 @@ def test_the_fake_engine_is_never_chosen_and_answers_zeros(bundle, picture):
 
     assert isinstance(engine, FakeEngine) and 'fake' not in available()
     assert all((value == 0).all() for value in engine.run(picture).values())
+
+
+def test_another_users_cache_is_said_and_left(bundle, own_cache, monkeypatch):
+    engines.open_engine(bundle, 'onnxruntime', build=True).close()
+    opened = Path.open
+
+    def refuse(path, *more, **named):
+        if own_cache in path.parents:
+            raise PermissionError(13, 'Permission denied', str(path))
+        return opened(path, *more, **named)
+
+    monkeypatch.setattr(Path, 'open', refuse)
+
+    with pytest.raises(EngineError, match=r'cannot be read: .*set XDG_CACHE_HOME'):
+        engines.open_engine(bundle, 'onnxruntime')
+    assert [entry['damaged'] for entry in cache.entries()] == [True]
+
+
+def test_openvino_is_told_threads_on_a_cpu_only(bundle):
+    openvino = pytest.importorskip('mtl_perception.engines.openvino')
+    for device, told in (('CPU', True), ('GPU', False)):
+        plan = SimpleNamespace(precision='fp32', device=device)
+        assert ('INFERENCE_NUM_THREADS' in openvino._config(plan, 4)) is told

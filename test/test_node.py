@@ -176,6 +176,29 @@ def test_a_frame_that_hangs_in_the_engine_is_an_error_while_it_does(
     bench.until(lambda: bench.node._levels[0] == health.OK, 'end of the error')
 
 
+def test_an_engine_that_is_given_up_harms_no_later_configuration(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node_module, 'WORKER_EXIT_S', 0.2)
+    bench = start(Step(latency_s=1.0), Step())
+    bench.activate()
+    bench.put(0)
+    bench.until(lambda: bench.engine.runs == 1, 'run')
+    lost = bench.node._worker
+    assert lost is not None
+    started_s = time.monotonic()
+
+    bench.node.trigger_deactivate()
+
+    assert time.monotonic() - started_s < 0.4  # waited once, not again for the release
+    assert bench.node.state == 'unconfigured'
+    bench.activate()
+    bench.until(lambda: not lost.is_running, 'end of the lost run')
+    assert not bench.published and not bench.node._engine.fault
+    bench.put(1)
+    bench.until(lambda: len(bench.published) == 1, 'answer after the lost engine')
+
+
 @pytest.mark.parametrize('error', [RuntimeError('boom'), MemoryError(), ValueError('shape')])
 def test_whatever_an_engine_throws_the_worker_survives(start: Start, error: Exception) -> None:
     bench = start(Step(error=error), Step())

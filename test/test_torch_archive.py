@@ -109,3 +109,24 @@ def test_our_own_loads_and_holds_no_pickle(program):
 
     assert loaded.module(check_guards=False)(torch.zeros(1, 64, 96, 3, dtype=torch.uint8))
     assert b'.pkl' not in program.read_bytes()
+
+
+@pytest.mark.filterwarnings('ignore:Duplicate name')
+def test_a_member_that_is_there_twice_is_refused(program, tmp_path):
+    """Of two members of one name zipfile shows the last and torch reads the first."""
+    hostile = changed(program, tmp_path / 'x.pt2', lambda _, data: data, [(SAMPLES, b'')])
+
+    with pytest.raises(ArchiveError, match=f"the member '{SAMPLES}' twice"):
+        load_program(hostile)
+
+
+def test_torch_sees_only_what_was_read(program, tmp_path, monkeypatch):
+    """An archive behind another one: torch gets a new archive of the members that were checked."""
+    given = []
+    monkeypatch.setattr(torch.export, 'load', lambda file: given.append(file.read()))
+    hidden = changed(program, tmp_path / 'hidden.pt2', lambda _, data: b'hostile')
+    (tmp_path / 'x.pt2').write_bytes(hidden.read_bytes() + program.read_bytes())
+
+    load_program(tmp_path / 'x.pt2')
+
+    assert b'hostile' not in given[0]

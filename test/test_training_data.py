@@ -53,7 +53,9 @@ def test_optional_data_set_may_be_absent(tmp_path):
         open_layouts([gone], 'train')
 
 
-@pytest.mark.parametrize('fault', ['size', 'ids', 'json', 'image', 'cut', 'label'])
+@pytest.mark.parametrize(
+    'fault', ['size', 'ids', 'json', 'image', 'cut', 'label', 'attributes', 'old frames']
+)
 def test_broken_files_are_named(tmp_path, fault):
     root = write_layout(tmp_path)
     mask = root / 'labels/drivable/masks/train/frame_0.png'
@@ -68,6 +70,11 @@ def test_broken_files_are_named(tmp_path, fault):
         image.write_bytes(b'no image')
     elif fault == 'cut':
         image.write_bytes(image.read_bytes()[:-200])
+    elif fault == 'attributes':
+        broken = {**frame('frame_0.jpg'), 'attributes': 'clear'}
+        put_json(root / 'labels/det_20/det_train.json', [broken])
+    elif fault == 'old frames':
+        put_json(root / 'labels/det_20/det_train.json', {'name': 'frame_0', 'frames': [1]})
     else:
         half = {'category': 'car', 'box2d': {'x1': 1, 'y1': 2}}
         put_json(root / 'labels/det_20/det_train.json', [frame('frame_0.jpg', half)])

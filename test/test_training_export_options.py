@@ -9,10 +9,10 @@ onnxruntime = pytest.importorskip('onnxruntime')
 import numpy as np  # noqa: E402
 from torch import nn  # noqa: E402
 
-from mtl_perception.bundle import InputSpec  # noqa: E402
+from mtl_perception.bundle import BundleError, InputSpec  # noqa: E402
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE, SEMANTIC, WEATHER  # noqa: E402
 from training.config import NetworkConfig  # noqa: E402
-from training.export import save_onnx  # noqa: E402
+from training.export import check_target, save_onnx  # noqa: E402
 from training.networks.base import DeployedNetwork, MultiTaskNetwork  # noqa: E402
 from training.networks.build import build_network  # noqa: E402
 from training.networks.references import hybridnets, twinlitenet_plus  # noqa: E402
@@ -105,3 +105,14 @@ def test_references(name, tmp_path, monkeypatch):
     tasks = (DETECTION, DRIVABLE, SEMANTIC, WEATHER)[name.startswith('twin') :]
     network = build_network(NetworkConfig(architecture=name), tasks)
     assert_onnx_equals_torch(network, tmp_path / 'reference.onnx')
+
+
+def test_only_a_bundle_is_replaced(tmp_path):
+    """`export RUN models`, the name forgotten, takes no other bundles away."""
+    (tmp_path / 'models' / 'one').mkdir(parents=True)
+    (tmp_path / 'models' / 'one' / 'manifest.yaml').touch()
+
+    with pytest.raises(BundleError, match=r'models exists and is no bundle.*models/NAME'):
+        check_target(tmp_path / 'models')
+    check_target(tmp_path / 'models' / 'one')
+    check_target(tmp_path / 'models' / 'new')

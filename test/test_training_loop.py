@@ -1,5 +1,6 @@
 """The parts of the loop: configuration, schedule, average, choice of the best, checkpoints."""
 
+import json
 import os
 import resource
 from pathlib import Path
@@ -68,6 +69,17 @@ def test_a_base_that_is_missing_or_in_a_circle_is_named(tmp_path, config_file):
         ('batch_norm=global', "batch_norm: 'global', expected one of"),
         ('precision=fp8', "precision: 'fp8', expected one of"),
         ('validate_split=test', 'test labels'),
+        ('validate_every=0', 'validate_every: expected at least 1, found 0'),
+        ('checkpoint_every=0', 'checkpoint_every: expected at least 1'),
+        ('log_every=0', 'log_every: expected at least 1'),
+        ('validate_images=-1', 'validate_images: expected at least 1, found -1'),
+        ('augment.height=0', r'augment\.height: expected at least 1'),
+        ('tasks=[]', 'tasks: expected at least one'),
+        ('tasks=[weather,weather]', 'tasks: each name once'),
+        ('network.own_neck=[semantc]', r"own_neck: unknown \['semantc'\].*\['weather'\]"),
+        ('loss_weights.semantc=50', r"loss_weights: unknown \['semantc'\], expected some of"),
+        ('data=[{name: d, root: r},{name: d, root: s}]', r"data: each name once.*\['d', 'd'\]"),
+        ('data=[{name: d/e, root: r}]', r"no / in the names \['d/e'\]"),
     ],
 )
 def test_values_that_do_not_go_together_are_refused(config_file, override, message):
@@ -234,13 +246,42 @@ def test_a_fused_step_goes_on_with_kernels_that_are_channels_last(tmp_path):
     assert torch.equal(resumed.weight, whole.weight)
 
 
+def without_names(folder):
+    """As earlier versions wrote it."""
+    state = read_state(folder)
+    del state['parameters']
+    (folder / 'state.json').write_text(json.dumps(state))
+
+
 def test_an_optimizer_state_of_more_parameters_is_refused(tmp_path, trained):
     """As when stages are frozen that were trained before."""
     network, ema, optimizer = trained
     save_checkpoint(tmp_path / 'checkpoint', network, ema, optimizer, {'step': 1})
     fewer = torch.optim.AdamW([network.weight], lr=1.0)
+    with pytest.raises(CheckpointError, match=r'trained 2 parameters, .*number 1, bias there'):
+        load_checkpoint(tmp_path / 'checkpoint', network, ema, fewer)
+    without_names(tmp_path / 'checkpoint')
     with pytest.raises(CheckpointError, match=r'state of parameter 1, this run trains 1'):
         load_checkpoint(tmp_path / 'checkpoint', network, ema, fewer)
+
+
+def test_moments_of_other_parameters_are_refused(tmp_path):
+    """As when stages are trained that were frozen before: the numbers are those of others."""
+
+    def adamw(network, layers):
+        optimizer = torch.optim.AdamW([p for i in layers for p in network[i].parameters()])
+        network(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+        return network, network, optimizer
+
+    network = nn.Sequential(nn.Linear(2, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    folder = tmp_path / 'checkpoint'
+    save_checkpoint(folder, *adamw(network, [2]), {'step': 1})
+    with pytest.raises(CheckpointError, match=r'number 0, 2\.weight there and 1\.weight here'):
+        load_checkpoint(folder, *adamw(network, [1, 2]))
+    without_names(folder)
+    with pytest.raises(CheckpointError, match=r'exp_avg.* of parameter 0 has shape \[3, 3\]'):
+        load_checkpoint(folder, *adamw(network, [0, 1, 2]))
 
 
 def test_a_cut_off_checkpoint_is_refused(tmp_path, trained):
@@ -253,14 +294,15 @@ def test_a_cut_off_checkpoint_is_refused(tmp_path, trained):
 
 
 def test_checkpoints_of_earlier_versions_load(tmp_path, trained):
-    """Their state has no best score and no scaler; `fit` fills in what is missing."""
+    """Their state has no best score, no scaler, no names; `fit` fills in what is missing."""
     folder = tmp_path / 'checkpoint'
     save_checkpoint(folder, *trained, {'step': 5, 'seconds': 1.0, 'validation': {}})
+    without_names(folder)
     assert load_checkpoint(folder, *trained) == {'step': 5, 'seconds': 1.0, 'validation': {}}
 
 
 def board(config_file, output, step):
-    state = {'step': step, 'seconds': 0.0, 'validation': {}}
+    state = {'step': step, 'seconds': 0.0, 'validation': {}, 'validation_due': False}
     return Board(load_config(config_file), output, state, torch.device('cpu'))
 
 

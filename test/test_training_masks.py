@@ -10,7 +10,7 @@ from torch.nn import functional as F  # noqa: E402
 from mtl_perception.tasks import DRIVABLE, SEMANTIC, UNLABELLED  # noqa: E402
 from training.networks.errors import NetworkError  # noqa: E402
 from training.tasks.base import Features  # noqa: E402
-from training.tasks.decoders import DECODERS  # noqa: E402
+from training.tasks.decoders import DECODERS, PooledNorm  # noqa: E402
 from training.tasks.mask_loss import (  # noqa: E402
     MaskLossConfig,
     amounts,
@@ -157,6 +157,31 @@ def test_decoders_answer_at_their_stride(decoder):
     assert outputs.logits.shape == (2, 3, 64 // stride, 96 // stride)
     outputs.logits.sum().backward()
     assert all(p.grad is not None for p in one.parameters())
+
+
+@pytest.mark.parametrize('decoder', ['fpn', 'finest', *DECODERS])
+def test_decoders_train_on_a_single_image(decoder):
+    """As a part of a step has it in which one image is labelled for the task."""
+    if decoder in ('upernet', 'semantic_fpn'):
+        pytest.importorskip('segmentation_models_pytorch', reason='the decoder is its')
+    one = SegmentationHead(DRIVABLE, [8, 16, 24, 32], 32, SegmentationConfig(decoder=decoder))
+    trunk = [torch.randn(1, c, 64 // s, 96 // s) for s, c in LEVELS]
+    neck = [torch.randn(1, 32, 64 // s, 96 // s) for s, _ in LEVELS]
+    logits = one.train()(Features(trunk, neck)).logits
+    logits.square().sum().backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in one.parameters())
+
+
+def test_a_pooled_branch_is_normalised_by_its_batch_or_by_what_it_has_seen():
+    torch.manual_seed(0)
+    norm, usual = PooledNorm(3).train(), torch.nn.BatchNorm2d(3).train()
+    assert norm.state_dict().keys() == usual.state_dict().keys()
+    seen = torch.randn(4, 3, 1, 1)
+    assert torch.equal(norm(seen), usual(seen))
+    before = {name: value.clone() for name, value in norm.state_dict().items()}
+    found = norm(seen[:1])
+    assert torch.equal(found, usual.eval()(seen[:1]))
+    assert all(torch.equal(value, before[name]) for name, value in norm.state_dict().items())
 
 
 def test_the_auxiliary_classifier_is_for_training_only():

@@ -10,6 +10,8 @@ torch = pytest.importorskip('torch', reason='training extras are not installed')
 timm = pytest.importorskip('timm', reason='training extras are not installed')
 
 from safetensors.torch import load_file, save_file  # noqa: E402
+from timm.layers.norm_act import convert_sync_batchnorm  # noqa: E402
+from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE, SEMANTIC, WEATHER, Task  # noqa: E402
 from training.config import ConfigError, NetworkConfig  # noqa: E402
@@ -187,6 +189,20 @@ def test_frozen_stages_keep_weights_and_statistics(name):
     assert not frozen & trained
     owners = {key.rsplit('.', 1)[0] for key in moved}
     assert not owners & {key.rsplit('.', 1)[0] for key in frozen}, 'statistics of frozen norms'
+
+
+def test_frozen_norms_that_are_made_synchronised_stay_frozen():
+    network = build_network(NetworkConfig(trunk='resnet10t', frozen_stages=2), (WEATHER,)).train()
+    frozen = {name for name, norm in norms(network) if not norm.training}
+
+    convert_sync_batchnorm(network)
+
+    assert 'trunk.body.bn1' in frozen
+    assert {name for name, norm in norms(network.train()) if not norm.training} == frozen
+
+
+def norms(network):
+    return [(name, m) for name, m in network.named_modules() if isinstance(m, _BatchNorm)]
 
 
 def test_stages_that_cannot_be_frozen_are_refused():

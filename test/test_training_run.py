@@ -98,6 +98,31 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, run, tmp_path):
     assert best[0] == best[1]
 
 
+@pytest.mark.parametrize('killed', ['evaluate_network', 'save_state'])
+def test_a_killed_validation_costs_no_step_and_is_made_up_for(
+    data, run, tmp_path, monkeypatch, killed
+):
+    """Killed at its begin and at its end: figures and choice come out as without that."""
+    config = tiny(data, tmp_path, *VALIDATED)
+
+    def kill(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(f'training.train.{killed}', kill)
+        train(config)
+    assert read_state(tmp_path / 'checkpoint')['step'] == 4
+
+    train(config)
+
+    assert losses(tmp_path) == losses(run)
+    name = 'validation.jsonl'
+    assert (tmp_path / name).read_text() == (run / name).read_text()
+    for folder in ('checkpoint', 'best'):
+        found, expected = (read_state(output / folder) for output in (tmp_path, run))
+        assert found | {'seconds': 0} == expected | {'seconds': 0}
+
+
 def test_run_folder_holds_what_a_person_needs(run):
     assert [row[0] for row in losses(run)] == [str(step) for step in range(8)]
     lines = (run / 'validation.jsonl').read_text().splitlines()
@@ -188,6 +213,12 @@ def test_nan_loss_stops_and_keeps_the_checkpoint(data, tmp_path):
     assert find_checkpoint(tmp_path / 'checkpoint') is not None
 
 
+def test_a_validation_of_a_diverged_network_says_step_losses_and_draws(data, tmp_path):
+    more = ('optimizer.lr=1e9', 'optimizer.warmup_steps=0', 'validate_every=1', 'validate_images=1')
+    with pytest.raises(NonFiniteLossError, match=r'losses \{.*validated after it: .*look at draws'):
+        train(tiny(data, tmp_path, *more))
+
+
 def test_unknown_configuration_key_is_named(data, tmp_path):
     with pytest.raises(ConfigError, match=r"Key 'lrr'.*Did you mean: 'lr'"):
         tiny(data, tmp_path, 'optimizer.lrr=1')
@@ -203,11 +234,12 @@ def test_unknown_task_is_named(data, tmp_path):
     [
         ('validate_split=night', 'no images'),
         ('best_by=[scenes/semantic/mIoU]', 'matches no figure'),
+        ("tasks=[semantic] best_by=['*/detection/AP50']", 'matches no figure'),
     ],
 )
 def test_what_cannot_be_validated_is_found_before_the_first_step(data, tmp_path, override, message):
     with pytest.raises((ConfigError, DatasetError), match=message):
-        train(tiny(data, tmp_path, *VALIDATED, override))
+        train(tiny(data, tmp_path, *VALIDATED, *override.split()))
     assert not (tmp_path / 'losses.csv').exists()
 
 

@@ -9,6 +9,7 @@ from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TIME_OF_DAY, WEA
 from training.networks.base import output_specs  # noqa: E402
 from training.networks.hydranet import HydraNet  # noqa: E402
 from training.tasks.assigners import BoxTarget  # noqa: E402
+from training.tasks.mask_loss import at_labels  # noqa: E402
 from training.train import TaskLosses  # noqa: E402
 
 TASKS = (DETECTION, DRIVABLE, SEMANTIC, WEATHER, TIME_OF_DAY)
@@ -32,6 +33,16 @@ def test_output_specs_follow_the_graph_contract(network):
     assert specs['labels'].dtype == 'int64'
     assert specs['semantic'].shape == (19, 16, 24) and specs['semantic'].stride == 4
     assert specs['weather'].meaning == 'probabilities'
+
+
+@pytest.mark.parametrize('stride', [1, 4, 16])
+def test_the_loss_looks_where_its_labels_were_taken(stride):
+    """Labels are every second pixel; a map of places must be read at those pixels' centres."""
+    cells = torch.arange(64 // stride) + 0.5
+    places = (cells * stride).expand(1, 1, 64 // stride, -1)  # x of each cell, in pixels
+    read = at_labels(places, (32, 32))
+    inner = slice(stride, -stride)
+    assert torch.allclose(read[..., inner], (2 * torch.arange(32.0) + 0.5)[inner])
 
 
 def test_unlabelled_tasks_add_no_loss_and_no_gradient(network, image):

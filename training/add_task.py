@@ -30,7 +30,15 @@ from training.data.layout import Layout, LayoutConfig, open_layouts
 from training.data.loader import Draws
 from training.data.sample import DatasetError
 from training.evaluation.scoring import fingerprint
-from training.export import CONFIG, PARENT, export, load_network, load_run, read_parent
+from training.export import (
+    CONFIG,
+    PARENT,
+    check_target,
+    export,
+    load_network,
+    load_run,
+    read_parent,
+)
 from training.feature_cache import (
     BUILD_BATCH,
     EpochSampler,
@@ -262,6 +270,8 @@ def main(argv: list[str] | None = None) -> int:
     )
     args = parser.parse_intermixed_args(argv)
     try:
+        if args.bundle:
+            check_target(args.bundle)
         base = open_base(args.model)
         output = args.output or Path('runs') / f'{base.config.name}_{args.task}'
         config = load_config(args.config, args.overrides)

@@ -30,6 +30,9 @@ WARM_STEPS = 5
 AFFINITY = 'affinity.jsonl'
 """One line a measurement: step, weights of the tasks, and the matrices of `training.affinity`."""
 
+VALIDATION = 'validation.jsonl'
+"""One line a validation: step, score, figures."""
+
 T = TypeVar('T')
 
 
@@ -39,13 +42,14 @@ class Board:
     def __init__(
         self, config: RunConfig, output: Path, state: Mapping[str, Any], device: torch.device
     ) -> None:
-        """`state` is the checkpoint's: step, seconds so far, last validation."""
+        """`state` is the checkpoint's: step, seconds so far, last validation, if one is due."""
         self.config = config
         self.output = output
         self.device = device
         self.console = Console()
         self.live = Live(console=self.console, refresh_per_second=2)
         self.first, self.before = state['step'], state['seconds']
+        self.validated_to = self.first - 1 if state['validation_due'] else self.first
         self.begun = time.monotonic()
         self.validation: Mapping[str, float] = state['validation']
         self.means: dict[str, float] = {}
@@ -60,10 +64,11 @@ class Board:
         self.csv = csv.DictWriter(self.file, columns, restval='', extrasaction='ignore')
         self.csv.writeheader()
         self.csv.writerows(kept)
-        path = self.output / AFFINITY
-        if path.is_file():
-            lines = [line for line in _whole_lines(path) if json.loads(line)['step'] < self.first]
-            path.write_text(''.join(lines), 'utf-8')
+        for name, last in ((AFFINITY, self.first - 1), (VALIDATION, self.validated_to)):
+            path = self.output / name
+            if path.is_file():
+                lines = [line for line in _whole_lines(path) if json.loads(line)['step'] <= last]
+                path.write_text(''.join(lines), 'utf-8')
         self.events = SummaryWriter(str(self.output / 'tensorboard'), purge_step=self.first)
         if self.console.is_terminal:
             self.live.start()
@@ -131,7 +136,7 @@ class Board:
     def validated(self, step: int, values: Mapping[str, float], score: float) -> None:
         """Show and keep a validation result and the score that picks the best one."""
         self.validation = values
-        with (self.output / 'validation.jsonl').open('a', encoding='utf-8') as file:
+        with (self.output / VALIDATION).open('a', encoding='utf-8') as file:
             file.write(json.dumps({'step': step, 'score': score, **values}) + '\n')
         for name, value in {**values, 'score': score}.items():
             self.events.add_scalar(f'val/{name}', value, step)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ NETWORK, EMA, OPTIMIZER, BALANCING, STATE = (
     'network.safetensors', 'ema.safetensors', 'optimizer.safetensors', 'balancing.safetensors',
     'state.json',
 )  # fmt: skip
+PARAMETERS = 'parameters'
+"""In `state.json`: names of the trained parameters, in the order of the optimizer's moments."""
+AS_BEFORE = 'give network.frozen_stages as before, or another output folder'
 
 
 class CheckpointError(Exception):
@@ -39,7 +43,7 @@ def save_checkpoint(
 
     balancing: state of the balancing method, where there is one.
     """
-    with _replaced(folder, state) as fresh:
+    with _replaced(folder, {**state, PARAMETERS: _trained(network, optimizer)}) as fresh:
         save_file(_contiguous(network.state_dict()), fresh / NETWORK)
         save_file(_contiguous(ema.state_dict()), fresh / EMA)
         save_file(_optimizer_tensors(optimizer), fresh / OPTIMIZER)
@@ -51,6 +55,15 @@ def save_best(folder: Path, ema: nn.Module, state: Mapping[str, Any]) -> None:
     """The averaged weights alone, which is what is exported; errors as `save_checkpoint`."""
     with _replaced(folder, state) as fresh:
         save_file(_contiguous(ema.state_dict()), fresh / EMA)
+
+
+def save_state(folder: Path, state: Mapping[str, Any]) -> None:
+    """Another state for a checkpoint whose tensors stay; raises CheckpointError or OSError."""
+    fresh = folder / f'{STATE}.new'
+    named = {**state, PARAMETERS: read_state(folder)[PARAMETERS]}
+    fresh.write_text(json.dumps(named, indent=1), 'utf-8')
+    _flush(fresh)
+    fresh.replace(folder / STATE)
 
 
 @contextmanager
@@ -110,6 +123,10 @@ def load_checkpoint(
     """Restore everything in place and return the state; raises CheckpointError."""
     load_weights(network, folder / NETWORK)
     load_weights(ema, folder / EMA)
+    found = read_state(folder)
+    named = found.pop(PARAMETERS, None)  # checkpoints of earlier versions have no names
+    if named is not None:
+        _check_parameters(folder, named, _trained(network, optimizer))
     state = optimizer.state_dict()
     parameters = [parameter for group in optimizer.param_groups for parameter in group['params']]
     for key, tensor in _read(folder / OPTIMIZER).items():
@@ -117,12 +134,19 @@ def load_checkpoint(
         if int(index) >= len(parameters):
             raise CheckpointError(
                 f'{folder / OPTIMIZER} has the state of parameter {index}, this run trains '
-                f'{len(parameters)}: network.frozen_stages as before, or another output folder'
+                f'{len(parameters)}: {AS_BEFORE}'
             )
-        laid_out = _as_in_memory(tensor, parameters[int(index)])
-        state['state'].setdefault(int(index), {})[name] = laid_out
+        parameter = parameters[int(index)]
+        if name != 'step':
+            if tensor.shape != parameter.shape:
+                raise CheckpointError(
+                    f'{folder / OPTIMIZER}: {name} of parameter {index} has shape '
+                    f'{list(tensor.shape)}, expected {list(parameter.shape)}: {AS_BEFORE}'
+                )
+            tensor = _as_in_memory(tensor, parameter)
+        state['state'].setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict(state)
-    return read_state(folder)
+    return found
 
 
 def load_balancing(folder: Path) -> dict[str, Tensor]:
@@ -146,6 +170,22 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f'{path} cannot be read: {error}') from error
 
 
+def _trained(network: nn.Module, optimizer: torch.optim.Optimizer) -> list[str]:
+    """Names of the optimizer's parameters, in its order."""
+    names = {id(parameter): name for name, parameter in network.named_parameters()}
+    return [names[id(p)] for group in optimizer.param_groups for p in group['params']]
+
+
+def _check_parameters(folder: Path, before: Sequence[str], now: Sequence[str]) -> None:
+    """Raise CheckpointError unless the moments belong to the same parameters."""
+    for index, (then, here) in enumerate(zip_longest(before, now)):
+        if then != here:
+            raise CheckpointError(
+                f'{folder} trained {len(before)} parameters, this run trains {len(now)}; the first '
+                f'that differs is number {index}, {then} there and {here} here: {AS_BEFORE}'
+            )
+
+
 def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     return _contiguous(
         {
@@ -158,8 +198,6 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def _as_in_memory(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A moment in its parameter's memory format: a fused step does not look at strides."""
-    if tensor.shape != parameter.shape:
-        return tensor
     return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 

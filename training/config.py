@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, starmap
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,12 @@ from training.tasks.segmentation import SegmentationConfig
 
 BATCH_NORMS = ('sync', 'local', 'frozen')
 PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
+AT_LEAST = {
+    'log_every': 1, 'checkpoint_every': 1, 'validate_every': 1, 'validate_images': 1,
+    'affinity_every': 0, 'workers': 0, 'seed': 0, 'optimizer.steps': 1,
+    'optimizer.warmup_steps': 0, 'augment.height': 1, 'augment.width': 1,
+}  # fmt: skip
+"""Keys that count something, and the least they can be."""
 
 
 class ConfigError(Exception):
@@ -128,7 +135,11 @@ class RunConfig:
         return tuple(ALL_TASKS[name] for name in self.tasks)
 
     def check(self) -> None:
-        """Raise ConfigError for values that do not go together."""
+        """Raise ConfigError for values out of range or that do not go together, and for names."""
+        for key, least in AT_LEAST.items():
+            if (found := attrgetter(key)(self)) < least:
+                raise ConfigError(f'{key}: expected at least {least}, found {found}')
+        self._check_names()
         batch, parts = self.optimizer.batch_size, self.optimizer.accumulate
         shares = self.devices * self.nodes * parts
         if min(self.devices, self.nodes, parts, batch) < 1 or batch % shares:
@@ -145,6 +156,28 @@ class RunConfig:
                 f'validate_split: {self.validate_split!r} would choose weights by test labels; '
                 'validate on `val` and score the test split once, with training.evaluate'
             )
+
+    def _check_names(self) -> None:
+        """Of tasks and data sources; raises ConfigError."""
+        self.task_table()
+        sources = [layout.name for layout in self.data]
+        for key, names in (
+            ('tasks', self.tasks), ('data', sources), ('network.own_neck', self.network.own_neck),
+        ):  # fmt: skip
+            if len(set(names)) < len(names):
+                raise ConfigError(f'{key}: each name once, found {names}')
+        for key, names in (('tasks', self.tasks), ('data', sources)):
+            if not names:
+                raise ConfigError(f'{key}: expected at least one, found none')
+        if slashed := [name for name in sources if '/' in name]:
+            raise ConfigError(f'data: figures are SOURCE/TASK/FIGURE: no / in the names {slashed}')
+        # Loss weights of other tasks stay in a file whose `tasks` are fewer than its base's.
+        for key, found, known in (
+            ('network.own_neck', self.network.own_neck, self.tasks),
+            ('loss_weights', self.loss_weights, ALL_TASKS),
+        ):
+            if unknown := [name for name in found if name not in known]:
+                raise ConfigError(f'{key}: unknown {unknown}, expected some of {list(known)}')
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -11,7 +11,6 @@ import copy
 import importlib.metadata
 import json
 import logging
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn.utils import parametrize
 
 from mtl_perception.bundle import (
+    MANIFEST,
     Bundle,
     BundleError,
     InputSpec,
@@ -196,8 +196,10 @@ def export(
 ) -> Bundle:
     """Write a bundle folder; an existing one is replaced only when the new one is whole.
 
-    Without `program` it has no model.pt2: smaller, and nothing for the engines of torch.
+    Without `program` it has no model.pt2: smaller, and nothing for the engines of torch. Raises
+    BundleError when `output` is something else than a bundle or an empty folder.
     """
+    check_target(output)
     network, config, state = load_run(run, weights)
     parent = read_parent(run)
     round_weights(network)
@@ -239,9 +241,20 @@ def export(
         write_manifest(folder, manifest)
         Bundle.open(folder)
         if output.exists():
-            shutil.rmtree(output)
+            output.rename(Path(scratch) / 'old')
         folder.rename(output)
     return Bundle.open(output)
+
+
+def check_target(output: Path) -> None:
+    """Raises BundleError when writing a bundle there would take away what is no bundle."""
+    if (output / MANIFEST).is_file() or not output.exists():
+        return
+    if not output.is_dir() or any(output.iterdir()):
+        raise BundleError(
+            f'{output} exists and is no bundle: expected a new folder, an empty one, or one with '
+            f'{MANIFEST}, which is replaced. Name the bundle as well: {output / "NAME"}'
+        )
 
 
 def read_parent(run: Path) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from statistics import fmean
 from training.config import ConfigError, RunConfig
 from training.data.layout import open_layouts
 from training.evaluation.results import ERRORS, HEADLINES
+from training.evaluation.scoring import scored_tasks
 
 
 def check_validation(config: RunConfig) -> None:
@@ -26,10 +27,10 @@ def check_validation(config: RunConfig) -> None:
         return
     sources = [layout.config.name for layout in open_layouts(config.data, config.validate_split)]
     possible = [
-        f'{source}/{task}/{figure}'
+        f'{source}/{task.name}/{figure}'
         for source in sources
-        for task, figures in HEADLINES.items()
-        for figure in figures
+        for task in scored_tasks(config.task_table())
+        for figure in HEADLINES.get(task.name, ())
         if figure not in ERRORS
     ]
     for pattern in config.best_by:

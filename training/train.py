@@ -13,7 +13,7 @@ import copy
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from datetime import timedelta
 from functools import partial
@@ -29,6 +29,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from mtl_perception.engines.base import EngineError
 from training.affinity import measure
 from training.balancing import BalancingError
 from training.board import Board
@@ -41,6 +42,7 @@ from training.checkpoint import (
     load_checkpoint,
     save_best,
     save_checkpoint,
+    save_state,
 )
 from training.config import (
     ConfigError,
@@ -73,7 +75,7 @@ Validated = Callable[[int, float], None]
 
 
 class NonFiniteLossError(Exception):
-    """A loss or gradient that is NaN or infinite; the last checkpoint stays as it was."""
+    """A loss, gradient or validated output that is NaN or infinite; checkpoints stay whole."""
 
 
 def learning_rate(step: int, config: OptimizerConfig) -> float:
@@ -202,7 +204,7 @@ def fit(
                 module.eval()
     state: dict[str, Any] = {
         'step': 0, 'seconds': 0.0, 'validation': {}, 'best': None, 'precision': {},
-        'balancing': PLAIN,
+        'balancing': PLAIN, 'validation_due': False,
     }  # fmt: skip
     method = balancer.name if balancer else PLAIN
     if found:
@@ -225,11 +227,33 @@ def fit(
         save_config(config, output / 'config.yaml')
 
     board = Board(config, output, state, fabric.device) if fabric.is_global_zero else None
+
+    def validate(done: int, losses: Mapping[str, float], checkpoint: Path | None) -> None:
+        """Choose the best; `checkpoint`: that of the same step, whose state is brought up to it."""
+        assert board is not None
+        try:
+            results = evaluate_network(ema, config, config.validate_split, config.validate_images)
+        except EngineError as error:
+            what = f'{f"losses {losses}, " if losses else ""}validated after it: {error}'
+            raise _non_finite(done - 1, what, saved, opt) from error
+        figures = headline(results)
+        board.validated(done, figures, value := score(figures, config.best_by))
+        state.update(step=done, seconds=board.seconds, validation=figures, validation_due=False)
+        if state['best'] is None or value > state['best']:
+            state['best'] = value
+            save_best(output / BEST, ema, state)
+        if checkpoint:
+            save_state(checkpoint, state)
+        if validated:
+            validated(done, value)
+
     with board or nullcontext():
-        source = batches(state['step'])
+        if board and found and state['validation_due'] and saved % config.validate_every == 0:
+            validate(saved, {}, found)
+        source = batches(saved)
         validates = balancer is not None and balancer.needs_validation
-        others = iter(held_out(state['step'])) if held_out and validates else None
-        for step, batch in enumerate(board.watch(source) if board else source, state['step']):
+        others = iter(held_out(saved)) if held_out and validates else None
+        for step, batch in enumerate(board.watch(source) if board else source, saved):
             for group in optimizer.param_groups:
                 group['lr'] = learning_rate(step, opt)
             if config.affinity_every and step % config.affinity_every == 0:
@@ -246,11 +270,8 @@ def fit(
             # With fp16 the scaler leaves out a step whose gradients overflow, and scales down.
             diverged = not has_scaler and not torch.isfinite(norm)
             if diverged or not all(map(math.isfinite, losses.values())):
-                raise NonFiniteLossError(
-                    f'step {step}: losses {losses}, gradient norm {float(norm):g}; the checkpoint '
-                    f'of step {saved} is intact. Lower optimizer.lr, or look at draws '
-                    f'{step * opt.batch_size} to {(step + 1) * opt.batch_size - 1}.'
-                )
+                what = f'losses {losses}, gradient norm {float(norm):g}'
+                raise _non_finite(step, what, saved, opt)
             optimizer.step()
             gradients.after_update(step, batch)
             update_ema(ema, network, opt.ema_decay, step)
@@ -259,24 +280,25 @@ def fit(
                 continue
             board.step(step, losses, learning_rate(step, opt), float(norm), gradients.weights)
             done = step + 1
-            if done % config.validate_every == 0:
-                figures = headline(
-                    evaluate_network(ema, config, config.validate_split, config.validate_images)
-                )
-                state |= {'step': done, 'seconds': board.seconds, 'validation': figures}
-                board.validated(done, figures, value := score(figures, config.best_by))
-                if state['best'] is None or value > state['best']:
-                    state['best'] = value
-                    save_best(output / BEST, ema, state)
-                if validated:
-                    validated(done, value)
+            due = done % config.validate_every == 0
+            # Before the validation: one that fails or is killed costs no step, and is made up for.
             if done % config.checkpoint_every == 0 or done == opt.steps:
-                state |= {'step': done, 'seconds': board.seconds}
+                state.update(step=done, seconds=board.seconds, validation_due=due)
                 state['precision'] = precision.state_dict()
                 method_state = balancer.state_dict() if balancer else None
                 save_checkpoint(output / LAST, network, ema, optimizer, state, method_state)
                 saved = done
+            if due:
+                validate(done, losses, output / LAST if saved == done else None)
     return output / LAST
+
+
+def _non_finite(step: int, what: str, saved: int, opt: OptimizerConfig) -> NonFiniteLossError:
+    kept = f'the checkpoint of step {saved} is intact. Lower optimizer.lr'
+    if saved > step:
+        kept = 'the checkpoint has this step in it. Lower optimizer.lr in another output folder'
+    draws = f'draws {step * opt.batch_size} to {(step + 1) * opt.batch_size - 1}'
+    return NonFiniteLossError(f'step {step}: {what}; {kept}, or look at {draws}.')
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -65,6 +65,11 @@ class Contestant:
 
 def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
     """Build what is missing, measure, keep the verdicts; 1 when an engine loses too much."""
+    if options.outputs or options.batch > 1:
+        raise EngineError(
+            '--check measures the whole graph, one frame a run, and its verdict holds for subsets '
+            'and batches too; leave out --outputs and --batch'
+        )
     found = images(args.check, 'val', args.frames)
     if not any(_measurable(bundle, found.labels.truth(path.name)) for path in found.paths):
         raise EngineError(
@@ -87,16 +92,22 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
     reference = contestants[0]
     if reference.failure:
         raise EngineError(f'the fp32 reference cannot be opened: {reference.failure}')
-    running = [each for each in contestants if not each.failure]
     paths = track(found.paths, 'checking', console=Console(stderr=True), transient=True)
     for index, path in enumerate(paths):
         pixels = read_bgr(path)
         frame, truth = Frame(pixels, 'bgr'), found.labels.truth(path.name)
+        running = [each for each in contestants if not each.failure]
         turn = index % len(running)
         for each in running[turn:] + running[:turn]:
-            result = pipelines[each.label](frame)
+            try:
+                result = pipelines[each.label](frame)
+            except EngineError as error:
+                each.failure = f'{path.name}: {error}'
+                continue
             each.engine_ms.append(result.timings_ms['engine'])
             each.scores.update(path.name, result, truth, pixels.shape[1::-1])
+        if reference.failure:
+            raise EngineError(f'the fp32 reference {reference.label} fails: {reference.failure}')
     points = _points(reference.scores.result())
     verdicts = {each.label: verdict(each, reference, found.description) for each in contestants}
     report = {
@@ -112,7 +123,9 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
         'reference_scores': points,
         'engines': verdicts,
     }
-    for each in running:
+    for each in contestants:
+        if each.label not in pipelines:
+            continue
         key = engine_class(each.name).plan(bundle, each.options).key
         cache.keep(key, cache.VERDICT_FILE, verdicts[each.label])
     for pipeline in pipelines.values():

@@ -205,10 +205,14 @@ def _candidates(bundle: Bundle, name: str, options: Options) -> list[_Candidate]
     found = []
     for each in plans:
         verdict = cache.verdict(each.key)
-        if each is not plan and not verdict.get('passed'):
-            if verdict:
-                lost = verdict.get('text')
-                log.info('engine %s %s loses accuracy (%s): left out', name, each.precision, lost)
-            continue
-        found.append(_Candidate(each, cache.is_built(each.key), verdict.get('speed', 0.0)))
+        lost = verdict.get('text') if verdict and not verdict.get('passed') else None
+        if lost is not None and options.precision == 'auto':
+            log.info('engine %s %s loses accuracy (%s): left out', name, each.precision, lost)
+        elif each is plan or verdict:
+            found.append(_Candidate(each, cache.is_built(each.key), verdict.get('speed', 0.0)))
+    if not found:
+        raise EngineError(
+            f'engine {name} lost accuracy at every precision when `mtl-perception compile --check` '
+            f'measured it here; name a precision to run it all the same'
+        )
     return found

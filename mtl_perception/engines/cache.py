@@ -16,6 +16,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -68,8 +69,14 @@ def cache_root() -> Path:
 
 
 def is_built(key: CacheKey) -> bool:
-    """Whether the cache has this engine; it may still turn out damaged."""
-    return (key.folder / BUILT_FILE).is_file() and (key.folder / KEY_FILE).is_file()
+    """Whether the cache has this engine; it may still turn out damaged.
+
+    Raises EngineError when that cannot be told, as of another user's engine.
+    """
+    try:
+        return (key.folder / BUILT_FILE).is_file() and (key.folder / KEY_FILE).is_file()
+    except OSError as error:
+        raise _unreadable(key.folder, error) from error
 
 
 def built_file(key: CacheKey, command: str) -> Path:
@@ -84,7 +91,10 @@ def built_file(key: CacheKey, command: str) -> Path:
             f'no {key.engine} {key.precision} engine for bundle {key.bundle!r} on this machine '
             f'(looked for {path}){_mismatch(key)}. Build it: {command}'
         )
-    found = sha256_of(path)
+    try:
+        found = sha256_of(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
     expected = _read(key.folder / KEY_FILE).get('sha256')
     if found != expected:
         raise EngineError(
@@ -124,10 +134,16 @@ def batch_time(key: CacheKey) -> dict[str, Any]:
 
 
 def keep(key: CacheKey, file: str, found: Mapping[str, Any]) -> None:
-    """Keep what was measured beside the built engine; gone when that is built again."""
+    """Keep what was measured beside the built engine; gone when that is built again.
+
+    Raises EngineError when it cannot be written.
+    """
     work = key.folder / f'.{file}'
-    work.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
-    work.rename(key.folder / file)
+    try:
+        work.write_text(json.dumps(found, indent=1) + '\n', 'utf-8')
+        work.rename(key.folder / file)
+    except OSError as error:
+        raise EngineError(f'cannot keep what was measured in {key.folder}: {error}') from error
 
 
 def build(
@@ -169,9 +185,9 @@ def entries() -> list[dict[str, Any]]:
     for folder in sorted(cache_root().glob('[!.]*')):
         path = folder / BUILT_FILE
         record: dict[str, Any] = {'path': str(path), 'bytes': 0, 'damaged': True}
-        if path.is_file():
-            record |= _read(folder / KEY_FILE) | {'verdict': _read(folder / VERDICT_FILE)}
+        with suppress(OSError):  # of another user
             record['bytes'] = path.stat().st_size
+            record |= _read(folder / KEY_FILE) | {'verdict': _read(folder / VERDICT_FILE)}
             record['damaged'] = sha256_of(path) != record.get('sha256')
         found.append(record)
     return found
@@ -203,6 +219,13 @@ def cpu_flags() -> frozenset[str]:
     except OSError:
         pass
     return frozenset()
+
+
+def _unreadable(path: Path, error: OSError) -> EngineError:
+    return EngineError(
+        f'the engine cache cannot be read: {error}. {path} is probably of another user: set '
+        f'XDG_CACHE_HOME to a folder of your own and build the engine there.'
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

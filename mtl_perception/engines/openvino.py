@@ -121,7 +121,9 @@ def _config(plan: Plan, threads: int) -> dict[str, Any]:
     if plan.precision == 'int8' and 'bf16' in OpenVinoEngine.precisions(plan.device):
         hint = 'bf16'
     config: dict[str, Any] = {'INFERENCE_PRECISION_HINT': hint, 'PERFORMANCE_HINT': 'LATENCY'}
-    return config | ({'INFERENCE_NUM_THREADS': threads} if threads else {})
+    # A GPU's plugin knows no number of threads, and says so by failing.
+    on_cpu = plan.device == 'CPU'
+    return config | ({'INFERENCE_NUM_THREADS': threads} if threads and on_cpu else {})
 
 
 def _quantised(model: Any, plan: Plan) -> Any:

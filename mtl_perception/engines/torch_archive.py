@@ -4,16 +4,18 @@
 opaque objects, sample inputs, and every file of the older format. It evaluates symbolic sizes
 (sympy) and, when the program is made a module, guards; and a graph may name any function below
 `torch` or `operator` as an operation. What `training.export` writes needs none of that: raw
-tensors, operations of ATen, sizes of one symbol. This file reads an archive and refuses anything
-else. It says nothing about what a harmless graph computes; the bundle's hash says who made it.
+tensors, operations of ATen, sizes of one symbol. This file reads an archive, refuses anything else,
+and hands torch an archive of what it read: two readers of one zip file may see different members.
+It says nothing about what a harmless graph computes; the bundle's hash says who made it.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,9 +47,9 @@ def load_program(path: Path) -> Any:
     with path.open('rb') as file:
         try:
             with zipfile.ZipFile(file) as archive:
-                _check(archive)
-            file.seek(0)
-            return torch.export.load(file)
+                members = _read(archive)
+            _check(members)
+            return torch.export.load(_written(members))
         except ArchiveError:
             raise
         except Exception as error:  # of zip, JSON and the deserialiser: many, of no common base
@@ -56,23 +58,40 @@ def load_program(path: Path) -> Any:
             ) from error
 
 
-def _check(archive: zipfile.ZipFile) -> None:
-    names = {}
+def _read(archive: zipfile.ZipFile) -> dict[str, bytes]:
+    """What the archive holds, by name without the folder that torch puts around it."""
+    members: dict[str, bytes] = {}
     for member in archive.infolist():
         name = member.filename.partition('/')[2]
         if not _MEMBER.fullmatch(name):
             raise _refused(f'the member {member.filename!r}')
-        names[name] = member
+        if name in members:
+            raise _refused(f'the member {name!r} twice')
+        members[name] = archive.read(member)
+    return members
+
+
+def _written(members: Mapping[str, bytes]) -> io.BytesIO:
+    """An archive of these and nothing else."""
+    copy = io.BytesIO()
+    with zipfile.ZipFile(copy, 'w') as archive:
+        for name, data in members.items():
+            archive.writestr(f'model/{name}', data)
+    copy.seek(0)
+    return copy
+
+
+def _check(members: Mapping[str, bytes]) -> None:
     for kind in ('weights', 'constants'):
-        config = json.loads(archive.read(names[f'data/{kind}/model_{kind}_config.json']))
+        config = json.loads(members[f'data/{kind}/model_{kind}_config.json'])
         for tensor, payload in config['config'].items():
             if payload['use_pickle'] or not re.fullmatch(
                 r'(weight|tensor)_\d+', payload['path_name']
             ):
                 raise _refused(f'{tensor!r}, which is not stored as a raw tensor')
-    if names['data/sample_inputs/model.pt'].file_size:
+    if members['data/sample_inputs/model.pt']:
         raise _refused('sample inputs, which are pickled')
-    for key, value in _texts(json.loads(archive.read(names['models/model.json']))):
+    for key, value in _texts(json.loads(members['models/model.json'])):
         if key == 'operation' and not _OPERATION.fullmatch(value):
             raise _refused(f'the operation {value!r}')
         if key == 'expr_str' and not _SIZE.fullmatch(value):

@@ -94,7 +94,7 @@ class PerceptionNode(ManagedNode):
         return FAILURE
 
     def _configure(self) -> None:
-        self._engine.reset()
+        self._engine = EngineHealth()  # an engine that still hangs keeps its own
         self._settings = p = parameters.read(self)
         building = '; building a missing engine can take minutes' if p.build else ''
         self.get_logger().info(f'configuring: model {p.model!r}, engine {p.engine!r}{building}')
@@ -162,8 +162,8 @@ class PerceptionNode(ManagedNode):
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Back to unconfigured, from where a good configuration can be tried again."""
         self._engine.fault = self._engine.fault or f'a transition from {state.label} failed'
+        self.get_logger().error(f'{self._engine.fault}; the node goes back to unconfigured')
         self._release()
-        self.get_logger().error(f'{self._engine.fault}; the node is unconfigured now')
         return SUCCESS
 
     def _stop(self, timeout_s: float) -> bool:

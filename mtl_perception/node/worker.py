@@ -71,6 +71,7 @@ class Worker:
         self._slots: NewestSlots[ImageMessage] = NewestSlots(cameras)
         self._throttle = health.Throttle()
         self._thread: threading.Thread | None = None
+        self._given_up = False
 
     def put(self, camera: Camera, message: ImageMessage) -> None:
         """Keep the newest; nothing here may take time, or DDS drops what comes next."""
@@ -93,11 +94,15 @@ class Worker:
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
-        """Drop what waits and end the thread; False when it is still busy after `timeout_s`."""
+        """Drop what waits and end the thread; False when it is still busy after `timeout_s`.
+
+        It is given up then: it is not waited for again, and publishes nothing should it come back.
+        """
         self._slots.close()
-        if self._thread is not None:
+        if self._thread is not None and not self._given_up:
             self._thread.join(timeout_s)
-        return not self.is_running
+        self._given_up = self.is_running
+        return not self._given_up
 
     def _work(self) -> None:
         """Frame after frame until the slots are closed or the engine is given up."""
@@ -135,6 +140,8 @@ class Worker:
 
     def _answer(self, job: Job, pipeline: Pipeline, ran: Ran | None) -> None:
         result = pipeline(job.frame, job.wanted.computed, ran)
+        if self._given_up:
+            return
         inferred_s = time.perf_counter()
         job.camera.topics.publish(job.header, job.frame, result, job.wanted)
         stages_ms = {
@@ -154,7 +161,8 @@ class Worker:
             camera.health.frame_rejected(str(error))
             self._warn(f'{camera.topic}: image rejected: {error}', key=f'image {camera.name}')
         except Exception as error:  # whatever an engine throws must not end the thread silently
-            if self._node.context.ok():  # else it is going down: publishing fails, rightly
+            # Going down, or left behind: publishing fails, rightly.
+            if self._node.context.ok() and not self._given_up:
                 self._failed(camera, error)
 
     def _failed(self, camera: Camera, error: Exception) -> None:

@@ -25,8 +25,8 @@ from mtl_perception.replay.ground_truth.labels import NOT_SCORED, RENAMED
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SEMANTIC, UNLABELLED
 from training.data import bdd100k
 from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles
-from training.data.layout import ATTRIBUTES, box_rows, mask_of, open_index
-from training.data.pictures import read_picture
+from training.data.layout import ATTRIBUTES, box_rows, image_attributes, mask_of, open_index
+from training.data.pictures import picture_size, read_picture
 from training.data.sample import DatasetError
 from training.tasks.segmentation import GROUPS
 
@@ -122,7 +122,11 @@ def shared_pictures(audits: Iterable[SplitAudit]) -> Iterator[Finding]:
 def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[Finding]:
     """Faults of one frame's labels; size of its image (width, height), None when it is broken."""
     found = []
-    attributes = frame.get('attributes') or {}
+    attributes: Mapping[str, object] = {}
+    try:
+        attributes = image_attributes(frame, where)
+    except DatasetError as error:
+        found.append(Finding('malformed label', where, str(error)))
     for task in ATTRIBUTES:
         value = attributes.get(task.name)
         if value not in (*task.classes, *UNDEFINED):
@@ -133,10 +137,13 @@ def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[
         return [*found, Finding('malformed label', where, str(error))]
     known = (*DETECTION.classes, *RENAMED, *NOT_SCORED)
     strange = {label['category'] for label in frame.get('labels') or [] if label.get('box2d')}
-    for category in sorted(strange - set(known)):
+    for category in sorted(map(str, strange - set(known))):
         found.append(Finding('unknown category, ignored region', where, category, broken=False))
     told = frame.get('size')
-    if size and told and (told['width'], told['height']) != size:
+    if told and not (isinstance(told, Mapping) and {'width', 'height'} <= told.keys()):
+        text = f'`size` is {told!r}, expected `width` and `height`'
+        found.append(Finding('malformed label', where, text))
+    elif size and told and (told['width'], told['height']) != size:
         found.append(Finding('image has another size than its labels say', where, f'{size}'))
     for box in boxes.xyxy:
         text = np.array2string(box, precision=1)
@@ -189,6 +196,10 @@ def _read(index: Index, name: str) -> _Read:
     masks = [(task, files) for task, files in index.masks.items() if name in files.paths]
     try:
         height, width = read_picture(path).shape[:2]
+        if (told := picture_size(path)) != (width, height):
+            raise DatasetError(
+                f'{path}: decodes as {(height, width)}, its header says {told[::-1]}'
+            )
         digest = hashlib.sha1(path.read_bytes(), usedforsecurity=False).hexdigest()
     except DatasetError as error:
         found = Finding('image does not decode', str(path), str(error))
@@ -218,8 +229,11 @@ def _count_mask(result: SplitAudit, task: str, pixels: np.ndarray) -> None:
 
 
 def _count_frame(result: SplitAudit, index: Index, name: str) -> None:
-    frame = index.frames[name]
-    attributes = frame.get('attributes') or {}
+    try:
+        attributes = image_attributes(index.frames[name], name)
+        boxes = box_rows(index.frames[name], name)
+    except DatasetError:
+        return  # reported by check_frame
     for task in ATTRIBUTES:
         value = attributes.get(task.name)
         if value in task.classes:
@@ -228,10 +242,6 @@ def _count_frame(result: SplitAudit, index: Index, name: str) -> None:
     if not index.boxed:
         return
     result.labelled[DETECTION.name] += 1
-    try:
-        boxes = box_rows(frame, name)
-    except DatasetError:
-        return  # reported by check_frame
     counts = result.classes[DETECTION.name]
     for label, ignored in zip(boxes.labels, boxes.ignored, strict=True):
         counts['ignored' if ignored else DETECTION.classes[label]] += 1

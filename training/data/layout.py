@@ -33,7 +33,7 @@ from training.data.sample import Boxes, DatasetError, Sample
 
 __all__ = [
     'ATTRIBUTES', 'LAYOUTS', 'CocoConfig', 'Layout', 'LayoutConfig', 'MaskConfig', 'box_rows',
-    'mask_of', 'open_index', 'open_layouts',
+    'image_attributes', 'mask_of', 'open_index', 'open_layouts',
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Layout:
             for name in names
         ]
         for row, name in enumerate(names):
-            self._attributes[row] = _attributes(index.frames.get(name, {}))
+            self._attributes[row] = _attributes(index, name)
         self._first = np.cumsum([0, *(len(boxes.labels) for boxes in rows)])
         self._boxes = _joined(rows)
         self._leave_out_inverted()
@@ -263,6 +263,16 @@ def _own_boxes(frame: Frame, task: Task) -> Boxes:
     )
 
 
+def image_attributes(frame: Frame, where: str) -> Mapping[str, Any]:
+    """What a frame says of its whole image; raises DatasetError, naming `where`, if malformed."""
+    given = frame.get('attributes') or {}
+    if not isinstance(given, Mapping):
+        raise DatasetError(
+            f'{where}: `attributes` is {given!r}, expected a mapping such as {{"weather": "clear"}}'
+        )
+    return given
+
+
 def mask_of(files: MaskFiles, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read a mask and translate its ids; raises DatasetError on a wrong size and unknown ids."""
     path, table = files.paths[name], files.table
@@ -287,7 +297,7 @@ def _tasks(index: Index, name: str) -> set[str]:
     found |= {task for task, ids in index.labels.items() if name in ids}
     if name in index.frames:
         found |= {index.detection.name} if index.boxed else set()
-        values = _attributes(index.frames[name])
+        values = _attributes(index, name)
         found |= {task.name for task, v in zip(ATTRIBUTES, values, strict=True) if v >= 0}
     return found
 
@@ -298,9 +308,9 @@ def _files_of(name: str, masks: Mapping[str, MaskFiles], maps: Mapping[str, MapF
     return {task for task, found in files.items() if name in found.paths}
 
 
-def _attributes(frame: Mapping[str, Any]) -> list[int]:
+def _attributes(index: Index, name: str) -> list[int]:
     """Class ids of the image attributes, -1 for `undefined` and what is missing."""
-    given = frame.get('attributes') or {}
+    given = image_attributes(index.frames.get(name, {}), f'{index.box_file}: {name}')
     return [
         task.classes.index(given[task.name]) if given.get(task.name) in task.classes else -1
         for task in ATTRIBUTES

@@ -23,6 +23,7 @@ from training.data.mosaic import SCALE, draw_tiles, join
 from training.data.sample import Batch, DatasetError, Sample, collate
 from training.data.sampling import repeat_factors
 from training.data.transforms import AugmentConfig, View, finish, outdoors
+from training.data.weather import LOOK_TASKS
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,8 @@ class Draws(Dataset[Sample]):
     ) -> None:  # fmt: skip
         """Sources are drawn by their configured weights, images of a source by their repeat factor.
 
-        tasks: labels of other tasks are not read; by default all are.
+        tasks: labels of other tasks are not read, but for the attributes that say which looks an
+        image has already; by default all are.
         """
         self.layouts = layouts
         self.config = config
@@ -94,7 +96,8 @@ class Draws(Dataset[Sample]):
         else:
             index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side='right'))
         view = View.draw(layout.size(index), self.config, rng, crop, factor)
-        return outdoors(view, layout.load(index, view.scale, self.tasks), self.config, rng)
+        wanted = None if self.tasks is None else LOOK_TASKS.union(self.tasks)
+        return outdoors(view, layout.load(index, view.scale, wanted), self.config, rng)
 
 
 def _cumulative(layout: Layout) -> NDArray[np.float64] | None:

@@ -31,9 +31,11 @@ def picture_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             width, height = file.size
-            swapped = file.getexif().get(ORIENTATION, 1) >= TRANSPOSED
+            orientation = file.getexif().get(ORIENTATION)
     except (OSError, UnidentifiedImageError, SyntaxError) as error:
         raise DatasetError(f'{path} is not readable as an image: {error}') from error
+    # Text or bytes are no orientation; where OpenCV turns the image yet, `Layout.load` says so.
+    swapped = isinstance(orientation, int) and orientation >= TRANSPOSED
     return (height, width) if swapped else (width, height)
 
 

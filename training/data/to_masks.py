@@ -4,14 +4,16 @@
 
 reads labels/{drivable,sem_seg,lane}/{rles,polygons}/{kind}_{split}.json, or the areas and lanes of
 the label files of 2018, and writes labels/{kind}/masks/{split}/NAME.png where that folder is not
-there yet. A `poly2d` holds vertices with a type each: L is a point, C C are the controls of a cubic
-Bezier curve that ends in the next vertex, for the last curve of an area in the first one. Later
-labels lie over earlier ones. All as the toolkit's `to_mask` has it.
+there yet; a run that stops halfway leaves no such folder. A `poly2d` holds vertices with a type
+each: L is a point, C C are the controls of a cubic Bezier curve that ends in the next vertex, for
+the last curve of an area in the first one. Later labels lie over earlier ones. All as the toolkit's
+`to_mask` has it.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -47,7 +49,9 @@ DIRECTIONS, STYLES = ('parallel', 'vertical'), ('solid', 'dashed')
 def convert(root: Path, tasks: Sequence[str], workers: int) -> Iterator[str]:
     """Write the masks of every split that has none; yields one line a split for a person.
 
-    Raises DatasetError on label files that cannot be read, and when there is nothing to convert.
+    A split's folder appears when all of its masks are written. Raises DatasetError on label files
+    that cannot be read or drawn, on a folder that cannot be written, and when there is nothing to
+    convert.
     """
     found = False
     for task in tasks:
@@ -60,12 +64,24 @@ def convert(root: Path, tasks: Sequence[str], workers: int) -> Iterator[str]:
             with as_dataset_error():
                 frames = scalabel_frames(source)
             images = {p.name: p for p in root.glob(f'images/*/{split}/*.jpg')}
-            folder.mkdir(parents=True)
-            write = partial(_write, task, folder, images)
-            with ThreadPoolExecutor(workers) as pool:
-                done = pool.map(write, frames)
-                count = sum(track(done, description=f'{task} {split}', total=len(frames)))
-            yield f'{folder}: {count} masks from {source}'
+            unfinished = folder.with_name(f'.{split}.new')
+            shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
+            try:
+                unfinished.mkdir(parents=True)
+                write = partial(_write, task, unfinished, images)
+                with ThreadPoolExecutor(workers) as pool:
+                    done = pool.map(write, frames)
+                    for _ in track(done, description=f'{task} {split}', total=len(frames)):
+                        pass
+                unfinished.rename(folder)
+            except OSError as error:
+                raise DatasetError(
+                    f'{folder} cannot be written: {error}; none of its masks are kept, make room '
+                    f'or give write access and run this again'
+                ) from error
+            finally:
+                shutil.rmtree(unfinished, ignore_errors=True)
+            yield f'{folder}: {len(frames)} masks from {source}'
     if not found:
         raise DatasetError(
             f'{root}/labels has no {[MASK_KINDS[task] for task in tasks]} in rles/ or polygons/ '
@@ -80,27 +96,31 @@ def draw_mask(frame: Frame, task: str, size: tuple[int, int]) -> NDArray[np.uint
     """
     width, height = size
     mask = np.full((height, width), BACKGROUND[task], np.uint8)
-    for label in frame.get('labels') or []:
-        value = mask_value(label, task)
-        if value is None:
-            continue
-        try:
+    label: Any = None
+    try:
+        for label in frame.get('labels') or []:
+            value = mask_value(label, task)
+            if value is None:
+                continue
             if label.get('rle'):
                 mask[decode_rle(label['rle'], size)] = value
                 continue
             for vertices, types in polygons(label.get('poly2d') or []):
                 closed = task != LANE.name
                 draw(mask, flatten(vertices, types, closed), closed, value)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise DatasetError(
-                f'{frame["name"]}: label {label.get("id")} cannot be drawn '
-                f'({type(error).__name__}: {error})'
-            ) from error
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError) as error:
+        which = label.get('id') if isinstance(label, Mapping) else repr(label)
+        raise DatasetError(
+            f'{frame["name"]}: label {which} cannot be drawn ({type(error).__name__}: {error})'
+        ) from error
     return mask
 
 
 def mask_value(label: Mapping[str, Any], task: str) -> int | None:
-    """What a label writes into the mask of a task; None where it is none of the task's."""
+    """What a label writes into the mask of a task; None where it is none of the task's.
+
+    Raises ValueError on a direction or style of a lane that there is not.
+    """
     category = str(label.get('category'))
     attributes = label.get('attributes') or {}
     if task == LANE.name:
@@ -111,6 +131,11 @@ def mask_value(label: Mapping[str, Any], task: str) -> int | None:
             return None
         direction = attributes.get('laneDirection', attributes.get('direction', 'parallel'))
         style = attributes.get('laneStyle', attributes.get('style', 'solid'))
+        if direction not in DIRECTIONS or style not in STYLES:
+            raise ValueError(
+                f'lane of direction {direction!r} and style {style!r}, expected one of '
+                f'{DIRECTIONS} and one of {STYLES}'
+            )
         return (
             LANE_CATEGORIES.index(kind)
             + (DIRECTIONS.index(direction) << 5)
@@ -205,14 +230,16 @@ def _sources(labels: Path, task: str) -> Iterator[tuple[Path, str]]:
             yield path, split
 
 
-def _write(task: str, folder: Path, images: Mapping[str, Path], frame: Frame) -> bool:
+def _write(task: str, folder: Path, images: Mapping[str, Path], frame: Frame) -> None:
     name = Path(frame['name']).name
     if name in images:
         size = picture_size(images[name])
     else:
         told = frame.get('size') or {}
         size = (int(told.get('width', SIZE[0])), int(told.get('height', SIZE[1])))
-    return bool(cv2.imwrite(str(folder / f'{Path(name).stem}.png'), draw_mask(frame, task, size)))
+    _, data = cv2.imencode('.png', draw_mask(frame, task, size))
+    # imwrite says nothing when a full disk takes only the beginning of a small file.
+    (folder / f'{Path(name).stem}.png').write_bytes(data.tobytes())
 
 
 def main(argv: list[str] | None = None) -> int:

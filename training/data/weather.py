@@ -136,6 +136,8 @@ def sensor(image: Image, rng: np.random.Generator) -> Image:
 FOG = Look(_fog, WEATHER, 'foggy')
 RAIN = Look(_rain, WEATHER, 'rainy')
 NIGHT = Look(_night, TIME_OF_DAY, 'night')
+LOOK_TASKS = frozenset(look.task.name for look in (FOG, RAIN, NIGHT))
+"""Tasks whose labels tell which looks an image has already."""
 
 
 def _noisy(

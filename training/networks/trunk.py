@@ -41,7 +41,7 @@ class Trunk(nn.Module):
     ) -> None:
         """Make the timm model; weights from the file `weights`, or timm's if `pretrained`."""
         super().__init__()
-        self._frozen: list[nn.Module] = []
+        self._frozen: list[str] = []
         if not timm.is_model(name):
             near = timm.list_models(f'*{name.split("_")[0]}*')[:5]
             raise NetworkError(f'trunk {name!r} is no timm model; near it: {near}')
@@ -83,12 +83,13 @@ class Trunk(nn.Module):
     def train(self, mode: bool = True) -> Trunk:
         """As ever, but frozen stages keep their statistics and drop nothing."""
         super().train(mode)
-        for module in self._frozen:
-            module.eval()
+        # By name: batch norms that are converted to synchronised ones are other modules then.
+        for name in self._frozen:
+            self.body.get_submodule(name).eval()
         return self
 
-    def _freeze(self, stages: int) -> list[nn.Module]:
-        """Freeze all that the features of the first stages depend on; returns those modules."""
+    def _freeze(self, stages: int) -> list[str]:
+        """Freeze all that the features of the first stages depend on; returns names in `body`."""
         if not 0 <= stages <= len(STRIDES):
             raise NetworkError(f'frozen_stages: expected 0 to {len(STRIDES)}, found {stages}')
         if not stages:
@@ -99,5 +100,9 @@ class Trunk(nn.Module):
         for parameter in self.parameters():
             parameter.requires_grad_(parameter.grad is None)
             parameter.grad = None
-        owners = [m for m in self.body.modules() if next(m.parameters(), None) is not None]
-        return [m for m in owners if not any(p.requires_grad for p in m.parameters())]
+        owned = {name: [*module.parameters()] for name, module in self.body.named_modules()}
+        return [
+            name
+            for name, parameters in owned.items()
+            if parameters and not any(parameter.requires_grad for parameter in parameters)
+        ]

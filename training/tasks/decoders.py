@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from training.networks.errors import NetworkError
 from training.networks.layers import ConvNorm, SeparableConv, upsample_to
@@ -25,6 +26,22 @@ FINEST, COARSEST = 4, 32
 """Strides of the first and last level."""
 ASPP_CHANNELS = 256
 ASPP_RATES = (12, 24, 36)
+
+
+class PooledNorm(nn.BatchNorm2d):
+    """For a pooled branch: one value a channel has no variance, and takes the running statistics.
+
+    So it is in a part of a step where one image is labelled for the task. It moves no statistics.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """[B, C, H, W] -> the same shape."""
+        if not self.training or input.numel() > input.shape[1]:
+            return super().forward(input)
+        assert self.running_mean is not None and self.running_var is not None
+        # Copies: a later part moves the statistics, and this one may not have gone backward yet.
+        mean, var = self.running_mean.clone(), self.running_var.clone()
+        return F.batch_norm(input, mean, var, self.weight, self.bias, eps=self.eps)
 
 
 class AllMLP(nn.Module):
@@ -55,12 +72,13 @@ class ASPP(nn.Module):
             [ConvNorm(inputs, width), *(ConvNorm(inputs, width, 3, dilation=r) for r in ASPP_RATES)]
         )
         self.pooled = ConvNorm(inputs, width)
+        self.pooled[1] = PooledNorm(width)
         self.project = ConvNorm(width * (len(ASPP_RATES) + 2), width)
         self.dropout = nn.Dropout(0.5)
         self.smooth = ConvNorm(width, width, 3)
 
     def forward(self, features: Sequence[Tensor]) -> Tensor:
-        """The pooled branch is normalised over the batch: a training batch has at least 2 rows."""
+        """The last level alone; its mean over the image is a branch of its own."""
         x = features[-1]
         parts = [branch(x) for branch in self.branches]
         parts.append(self.pooled(x.mean((2, 3), keepdim=True)).expand_as(parts[0]))
@@ -86,11 +104,12 @@ class FromSMP(nn.Module):
 def _upernet(trunk_channels: Sequence[int], channels: int) -> nn.Module:
     from segmentation_models_pytorch.decoders.upernet.decoder import UPerNetDecoder  # takes 2 s
 
-    return FromSMP(
-        UPerNetDecoder(
-            encoder_channels=[3, 0, *trunk_channels], encoder_depth=5, decoder_channels=channels
-        )
+    decoder = UPerNetDecoder(
+        encoder_channels=[3, 0, *trunk_channels], encoder_depth=5, decoder_channels=channels
     )
+    _, pooled = decoder.psp.blocks[0]  # the pooling to 1x1, and its ConvNorm
+    pooled[1] = PooledNorm(channels)
+    return FromSMP(decoder)
 
 
 def _semantic_fpn(trunk_channels: Sequence[int], channels: int) -> nn.Module:

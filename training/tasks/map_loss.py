@@ -11,12 +11,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
 from training.tasks.decoders import Decoding
-from training.tasks.mask_loss import at_loss_stride
+from training.tasks.mask_loss import at_labels, at_loss_stride
 
 
 class MapHead(Decoding, Head):
@@ -42,9 +41,7 @@ class MapHead(Decoding, Head):
     def loss(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
         """Sum over the labelled pixels, at the loss's resolution."""
         target = at_loss_stride(targets).to(outputs.device)
-        found = F.interpolate(
-            outputs.float(), size=target.shape[1:3], mode='bilinear', align_corners=False
-        )
+        found = at_labels(outputs, target.shape[1:3])
         known = self.known(target)
         return self.errors(found.movedim(1, -1)[known], target[known]).sum()
 

@@ -52,6 +52,21 @@ def at_loss_stride(targets: Sequence[Tensor]) -> Tensor:
     return torch.stack(list(targets))[:, ::LOSS_STRIDE, ::LOSS_STRIDE]
 
 
+def at_labels(outputs: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Outputs [B, C, ...] where `at_loss_stride` takes its labels: float32 [B, C, h, w] of `size`.
+
+    Those are the centres of every second pixel. Bilinear, clamped at the border, as masks are
+    decoded; to resize to half the size instead would look half a pixel beside each label.
+    """
+    rows, columns = (
+        (LOSS_STRIDE * torch.arange(n, device=outputs.device) + 0.5) * 2 / (LOSS_STRIDE * n) - 1
+        for n in size
+    )
+    y, x = torch.meshgrid(rows, columns, indexing='ij')
+    grid = torch.stack((x, y), dim=-1).expand(len(outputs), -1, -1, -1)
+    return F.grid_sample(outputs.float(), grid, padding_mode='border', align_corners=False)
+
+
 def amounts(target: Tensor, config: MaskLossConfig) -> Tensor:
     """What the pixels of each image count for together: float32 [B] of targets [B, h, w]."""
     labelled = target != UNLABELLED
@@ -66,10 +81,7 @@ def mask_loss(logits: Tensor, target: Tensor, members: Tensor, config: MaskLossC
 
     target: a class, 255 unlabelled, C + g the class set members[g], bool [G, C].
     """
-    logits = F.interpolate(
-        logits.float(), size=target.shape[-2:], mode='bilinear', align_corners=False
-    )
-    log_p = logits.log_softmax(dim=1)
+    log_p = at_labels(logits, target.shape[-2:]).log_softmax(dim=1)
     pixels = set_cross_entropy(log_p, target, members)
     amount = amounts(target, config)
     if config.ohem < 1:

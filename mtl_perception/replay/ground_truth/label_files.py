@@ -61,7 +61,9 @@ def read_json(path: Path) -> Any:
 def _is_of_one_image(data: Any) -> bool:
     if not isinstance(data, dict) or not isinstance(data.get('frames'), list):
         return False
-    return 'name' in data and all('objects' in frame for frame in data['frames'])
+    return 'name' in data and all(
+        isinstance(frame, dict) and 'objects' in frame for frame in data['frames']
+    )
 
 
 def _of_one_image(data: Any, path: Path) -> Frame:
