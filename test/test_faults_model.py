@@ -131,7 +131,7 @@ FAULTS: dict[Callable[[Path], None], str] = {
     fewer_classes: 'expected 18 first, as many as its classes',
     other_schema: 'manifest schema 99, this version reads 1',
     pickled_graph: 'model.onnx',
-    python_tag: 'not readable YAML',
+    python_tag: 'YAML tags are not allowed',
     name_that_climbs: "'../canary.txt' must be a plain name in the bundle",
     archive: 'expected a bundle folder',
     oversized_graph: f'expected at most {MAX_FILE_BYTES}',

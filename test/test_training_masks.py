@@ -87,8 +87,8 @@ def test_mixed_labels_add_up_pixel_by_pixel():
 
 
 def test_ohem_counts_the_hardest_share_of_each_image():
-    logits = torch.zeros(1, 3, 4, 4)
-    logits[0, 0, 0] = 5.0  # the first row is right and easy
+    logits = torch.zeros(1, 3, 8, 8)
+    logits[0, 0, :2] = 5.0  # the first row of labels is right and easy
     target = torch.zeros(1, 4, 4, dtype=torch.long)
     config = MaskLossConfig(ohem=0.75)
     assert amounts(target, config).tolist() == [12]
