@@ -234,7 +234,8 @@ def fit(
         try:
             results = evaluate_network(ema, config, config.validate_split, config.validate_images)
         except EngineError as error:
-            what = f'{f"losses {losses}, " if losses else ""}validated after it: {error}'
+            before = f'losses {losses}, ' if losses else ''
+            what = f'{before}validated after it: {str(error).rstrip(".")}'
             raise _non_finite(done - 1, what, saved, opt) from error
         figures = headline(results)
         board.validated(done, figures, value := score(figures, config.best_by))
