@@ -10,7 +10,6 @@ torch = pytest.importorskip('torch', reason='training extras are not installed')
 timm = pytest.importorskip('timm', reason='training extras are not installed')
 
 from safetensors.torch import load_file, save_file  # noqa: E402
-from timm.layers.norm_act import convert_sync_batchnorm  # noqa: E402
 from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE, SEMANTIC, WEATHER, Task  # noqa: E402
@@ -24,7 +23,7 @@ from training.networks.references import anchor_head, yolo_head  # noqa: E402
 from training.networks.references.twinlitenet_plus import _patches, _together  # noqa: E402
 from training.networks.trunk import Trunk  # noqa: E402
 from training.tasks.assigners import BoxTarget  # noqa: E402
-from training.train import TaskLosses  # noqa: E402
+from training.train import TaskLosses, synchronise  # noqa: E402
 
 CONFIG = Path(__file__).parents[1] / 'training' / 'configs' / 'demo.yaml'
 SMALL = 'mobilenetv3_small_050'
@@ -195,10 +194,22 @@ def test_frozen_norms_that_are_made_synchronised_stay_frozen():
     network = build_network(NetworkConfig(trunk='resnet10t', frozen_stages=2), (WEATHER,)).train()
     frozen = {name for name, norm in norms(network) if not norm.training}
 
-    convert_sync_batchnorm(network)
+    synchronise(network)
 
     assert 'trunk.body.bn1' in frozen
     assert {name for name, norm in norms(network.train()) if not norm.training} == frozen
+
+
+def test_norms_of_heads_wait_for_no_other_device():
+    """A device without labels of a task leaves its head out."""
+    network = build_network(NetworkConfig(trunk='resnet10t'), (WEATHER, SEMANTIC))
+
+    synchronise(network)
+
+    waiting = {name for name, norm in norms(network) if isinstance(norm, torch.nn.SyncBatchNorm)}
+    own = {name for name, _ in norms(network)} - waiting
+    assert {name.partition('.')[0] for name in waiting} == {'trunk', 'neck'}
+    assert own and all(name.startswith('heads.') for name in own)
 
 
 def norms(network):

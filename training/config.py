@@ -94,8 +94,9 @@ class RunConfig:
     """Everything `training.train` needs. `output` is the run folder, resumed when it exists.
 
     devices a node, nodes: one process a device. precision: 32-true, bf16-mixed or 16-mixed.
-    batch_norm: `sync` takes statistics over all devices, `local` over a device's own images,
-    `frozen` keeps those there are; statistics of an accumulated step are those of its parts.
+    batch_norm: `sync` takes statistics over all devices (heads: as `local`), `local` over a
+    device's own images, `frozen` keeps those there are; statistics of an accumulated step are those
+    of its parts.
     compile: torch.compile for trunk and neck. balancing: method of `training.balancing` and its
     options, over the losses times `loss_weights`. affinity_every: steps between two measurements of
     how the tasks' gradients agree, 0 for none. best_by: patterns of validation figures whose mean

@@ -161,6 +161,16 @@ def train(config: RunConfig, validated: Validated | None = None) -> Path:
     return checkpoint
 
 
+def synchronise(network: MultiTaskNetwork) -> None:
+    """Batch norm over all devices in what every device runs, which heads are not.
+
+    A device without a label for a task leaves its head out, and the others would wait for it.
+    """
+    for name, part in network.named_children():
+        if part is not network.heads:  # timm's: torch's own loses the activation of timm's norms
+            setattr(network, name, convert_sync_batchnorm(part))
+
+
 def fit(
     fabric: Fabric,
     config: RunConfig,
@@ -184,7 +194,7 @@ def fit(
     ema = copy.deepcopy(network).eval()
     fabric.to_device(ema)
     if config.batch_norm == 'sync' and fabric.world_size > 1:
-        convert_sync_batchnorm(network)  # timm's: torch's own loses the activation of timm's norms
+        synchronise(network)
     if config.compile:
         network.trunk.compile()
         network.neck.compile()
