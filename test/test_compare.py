@@ -306,6 +306,14 @@ def test_frames_without_labels_in_one_run_count_in_neither(runs, sides, tmp_path
     assert found['semantic/miou'].frames == 60
 
 
+def test_what_one_run_has_no_labels_for_is_undecided(runs, sides, tmp_path):
+    rewritten(runs / 'like', tmp_path / 'blind', lambda record: replace(record, pieces={}))
+    blind = side(tmp_path / 'blind')
+
+    for first, second in ((sides['was'], blind), (blind, sides['was'])):
+        assert compared(first, second, tmp_path).verdict.word == 'UNDECIDED'
+
+
 @pytest.mark.parametrize(
     ('arguments', 'told'),
     [

@@ -60,6 +60,8 @@ def run(args: argparse.Namespace) -> int:
     try:
         if args.samples < 100 or not 0 <= args.block_s < math.inf:
             raise CompareError('--samples must be at least 100 and --block-s at least 0')
+        if args.seed < 0:
+            raise CompareError(f'--seed must be 0 or more, found {args.seed}')
         gate = read_gate(args.gate) if args.gate is not None else None
         started = time.perf_counter()
         with console.status('reading both runs'):

@@ -176,8 +176,8 @@ def _evaluate(
     found = {}
     for (name, task), figures in wanted.items():
         first, second = pair.figures(task, weights, slices[name], figures)
-        for figure in first:
-            if figures is None or figure in figures:
+        for figure in first:  # what the second run has no labels for is not compared
+            if figure in second and (figures is None or figure in figures):
                 found[name, task, figure] = np.stack([first[figure], second[figure]])
     return found
 

@@ -62,7 +62,19 @@ class FolderLabels:
         for task in MASK_FOLDERS:
             for path in mask_files(self.root, task):
                 if path.stem in stems:
-                    self._masks[task][path.stem] = path
+                    self._add_mask(task, path, parts)
+
+    def _add_mask(self, task: str, path: Path, parts: Collection[str]) -> None:
+        """Of two masks of one name the one in a folder that the images have too, as `val`."""
+        masks = self._masks[task]
+        known = masks.setdefault(path.stem, path)
+        if path.parent.name in parts and known.parent.name not in parts:
+            masks[path.stem] = path
+        elif known != path and (path.parent.name in parts) == (known.parent.name in parts):
+            raise LabelError(
+                f'{path} and {known} are both masks of an image {path.stem!r}: expected one an '
+                f'image, or each in a folder named as that of its images'
+            )
 
     def truth(self, name: str) -> Truth:
         """What is known about the image of that file name; raises LabelError."""

@@ -87,21 +87,33 @@ class TruthFiles:
         count = 0
         for task in MASK_FOLDERS:
             for file in mask_files(root, task):
-                self._entry(file.stem).masks[task] = file
+                masks = self._entry(file.stem).masks
+                if task in masks:
+                    raise LabelError(
+                        f'{file} and {masks[task]} are both masks of a frame {file.stem!r}: '
+                        f'expected one a frame name; give the folders to bags of their own'
+                    )
+                masks[task] = file
                 count += 1
         return count
 
     def _add_frames(self, path: Path) -> None:
         frames = scalabel_frames(path)
-        _check_classes(path, frames)
-        for frame in frames:
-            entry = self._entry(stem_of(frame['name']))
-            if entry.frame is not None:
-                raise LabelError(f'{path}: frame {frame["name"]} has labels already')
-            entry.frame = frame
-            timestamp = frame.get('timestamp')
-            if isinstance(timestamp, int | float):
-                entry.stamp_ns = round(timestamp * 1_000_000)
+        try:
+            _check_classes(path, frames)
+            for frame in frames:
+                self._add_frame(path, frame)
+        except (AttributeError, TypeError, ValueError, OverflowError) as error:
+            raise LabelError(f'{path}: malformed labels: {error!r}') from error
+
+    def _add_frame(self, path: Path, frame: Mapping[str, Any]) -> None:
+        entry = self._entry(stem_of(frame['name']))
+        if entry.frame is not None:
+            raise LabelError(f'{path}: frame {frame["name"]} has labels already')
+        entry.frame = frame
+        timestamp = frame.get('timestamp')
+        if isinstance(timestamp, int | float):
+            entry.stamp_ns = round(timestamp * 1_000_000)
 
     def _entry(self, name: str) -> Entry:
         return self._entries.setdefault(name, Entry(name, stamp_in(name)))
