@@ -119,6 +119,25 @@ def test_stopping_a_fleet_stops_its_workers_between_two_frames(tmp_path, tiny_bu
     assert not any(process.is_alive() for process in workers._running)
 
 
+def test_a_worker_that_somebody_else_stops_leaves_a_partial_run(tmp_path, tiny_bundle, monkeypatch):
+    for name in 'ab':
+        write_block_drive(tmp_path / name, frames=600 if name == 'b' else 5)
+    finished = LocalWorkers.finished
+
+    def stop_b(self, timeout_s):
+        for worker, (job, _) in self._running.items():
+            if job.name == 'b' and bag_state(tmp_path / 'run', 'b').read:
+                worker.terminate()
+        return finished(self, timeout_s)
+
+    monkeypatch.setattr(LocalWorkers, 'finished', stop_b)
+    code, run = replay(tmp_path / '[ab]', tiny_bundle, tmp_path / 'run', '--jobs', '2')
+
+    assert code == 1 and not run['complete']
+    assert run['partial_reason'] == 'b: its worker was stopped; the same command goes on'
+    assert [bag['error'] for bag in run['bags']] == [None, run['partial_reason'][3:]]
+
+
 def test_without_ray_the_way_to_get_it_is_named(tmp_path, tiny_bundle, bags, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, 'ray', None)
 

@@ -168,6 +168,43 @@ def test_truth_may_come_from_files(tmp_path, tiny_bundle):
     assert run['bags'][0]['unmatched_truth']['first'] == ['0_0099']
 
 
+def test_labels_that_another_bag_uses_are_not_without_a_frame(tmp_path, tiny_bundle):
+    bags = [write_named_drive(tmp_path / name, (f'{name}1.jpg', f'{name}2.jpg')) for name in 'pq']
+    names = ('p1.jpg', 'p2.jpg', 'q1.jpg', 'q2.jpg', 'x.jpg')
+    (tmp_path / 'labels.json').write_text(json.dumps([{'name': n, 'labels': []} for n in names]))
+
+    code, run = replay(
+        bags, tiny_bundle, tmp_path / 'a', '--truth', str(tmp_path / 'labels.json')
+    )  # fmt: skip
+
+    assert code == 0
+    assert run['frames']['unmatched_truth'] == 1
+    assert [bag['unmatched_truth']['first'] for bag in run['bags']] == [['x'], ['x']]
+
+
+def test_labels_that_changed_are_another_run(tmp_path, tiny_bundle, capsys):
+    bag = write_named_drive(tmp_path / 'bag', ('a.jpg',))
+    labels = tmp_path / 'labels.json'
+    options = ('--truth', str(labels))
+    labels.write_text(json.dumps([{'name': 'a.jpg', 'attributes': {'weather': 'rainy'}}]))
+    assert replay(bag, tiny_bundle, tmp_path / 'a', *options)[0] == 0
+    assert replay(bag, tiny_bundle, tmp_path / 'a', *options)[0] == 0
+
+    labels.write_text(json.dumps([{'name': 'a.jpg', 'attributes': {'weather': 'clear'}}]))
+    code, run = replay(bag, tiny_bundle, tmp_path / 'a', *options)
+
+    assert code == 1 and 'weather=rainy' in run['slices']
+    assert 'holds another run: its truth_sha256 is ' in capsys.readouterr().err
+
+
+def write_named_drive(path: Path, names: tuple[str, ...]) -> Path:
+    with DriveWriter(path) as writer:
+        for index, name in enumerate(names):
+            image = EncodedImage(np.zeros((64, 96, 3), np.uint8))
+            writer.write_frame(START_NS + index, image, Truth(), name=name)
+    return path
+
+
 def stop_after(frames: int):
     """A `Notify` that stops there."""
 
@@ -294,6 +331,17 @@ def test_another_bag_under_the_same_path_is_an_error(tmp_path, tiny_bundle, caps
 
         with pytest.raises(part.RunError, match='is not the bag that'):
             replay_bag(job, tmp_path / 'b', pipeline)
+
+
+def test_a_finished_bag_that_was_replaced_is_an_error(tmp_path, tiny_bundle):
+    bag = write_block_drive(tmp_path / 'bag', frames=4)
+    replay(bag, tiny_bundle, tmp_path / 'a')
+    write_block_drive(bag, frames=6)
+
+    code, run = replay(bag, tiny_bundle, tmp_path / 'a')
+
+    assert code == 1
+    assert not run['complete'] and 'is not the bag that' in run['partial_reason']
 
 
 @pytest.mark.parametrize('station', ['run', '__call__'])

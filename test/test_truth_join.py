@@ -16,7 +16,7 @@ from mtl_perception.replay.bags.guarded import GuardedBag
 from mtl_perception.replay.ground_truth.label_files import LabelError
 from mtl_perception.replay.ground_truth.truth import Truth
 from mtl_perception.replay.ground_truth.truth_files import TruthFiles, stamp_in
-from mtl_perception.replay.ground_truth.truth_join import JoinedBag
+from mtl_perception.replay.ground_truth.truth_join import JoinedBag, truth_content
 
 MS = 1_000_000
 BOX = {'x1': 1, 'y1': 2, 'x2': 5, 'y2': 4}
@@ -216,6 +216,8 @@ def test_the_older_form_coco_and_masks_say_the_same(tmp_path):
         (json.dumps([frame('a.jpg', 'Auto'), frame('b.jpg', 'LKW')]), 'names classes Auto, LKW; '
          'detection has pedestrian, rider'),
         (json.dumps([frame('a.jpg'), frame('sub/a.png')]), 'has labels already'),
+        ('[{"name": "a", "timestamp": NaN, "labels": []}]', 'malformed labels'),
+        ('[{"name": "a", "labels": 5}]', 'malformed labels'),
     ],
 )  # fmt: skip
 def test_bad_label_files(tmp_path, content, message):
@@ -226,12 +228,33 @@ def test_bad_label_files(tmp_path, content, message):
     assert str(tmp_path / 'labels.json') in str(raised.value)
 
 
+def test_the_hash_of_labels_depends_on_all_that_they_say(tmp_path):
+    def content():
+        return truth_content(TruthFiles([tmp_path / 'labels.json', tmp_path / 'masks']))
+
+    scalabel(tmp_path / 'labels.json', [frame('a.jpg')])
+    mask(tmp_path / 'masks' / 'semantic' / 'b.png', 1)
+    first = content()
+    assert first.names == ('a', 'b') and content() == first
+
+    mask(tmp_path / 'masks' / 'semantic' / 'b.png', 2)
+    second = content()
+    scalabel(tmp_path / 'labels.json', [frame('a.jpg', 'bus')])
+
+    assert len({first.sha256, second.sha256, content().sha256}) == 3
+
+
 def test_bad_label_folders_and_labels(tmp_path):
     with pytest.raises(LabelError, match='nothing is there'):
         TruthFiles([tmp_path / 'none'])
     mask(tmp_path / 'somewhere.png', 1)
     with pytest.raises(LabelError, match='no labels found; expected a JSON file, or a folder'):
         TruthFiles([tmp_path])
+
+    for place in ('a', 'b'):
+        mask(tmp_path / 'twice' / 'drivable' / place / '0001.png', 1)
+    with pytest.raises(LabelError, match="are both masks of a frame '0001'"):
+        TruthFiles([tmp_path / 'twice'])
 
     box = {'x1': 'left', 'y1': 2, 'x2': 3, 'y2': 4}
     scalabel(

@@ -14,7 +14,7 @@ import signal
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -25,8 +25,15 @@ from mtl_perception import machine
 from mtl_perception.bundle import find_bundle
 from mtl_perception.engines.base import cores
 from mtl_perception.pipeline import Pipeline
+from mtl_perception.replay.bags.listing import Listing
 from mtl_perception.replay.bags.sources import CONFIG_KEY
-from mtl_perception.replay.ground_truth.truth_join import TOLERANCE_MS, Join
+from mtl_perception.replay.ground_truth.truth_files import TruthFiles
+from mtl_perception.replay.ground_truth.truth_join import (
+    TOLERANCE_MS,
+    Join,
+    TruthContent,
+    truth_content,
+)
 from mtl_perception.replay.live.live_replay import run_live_replay
 from mtl_perception.replay.pages.run_report import write_report
 from mtl_perception.replay.runs.bag_replay import (
@@ -132,12 +139,14 @@ def run(args: argparse.Namespace) -> int:
     threads = 1 if args.ray is not None else max(1, cores() // local)
     wanted = Wanted(args.video, args.answers, args.rerun)
     wanted.check()
+    truth = truth_content(TruthFiles(args.truth)) if args.truth else None
     settings = EngineSettings(
         str(model.resolve()), args.engine, args.device, args.precision, threads, args.build
     )
     with _stopping() as stopped, settings.open() as pipeline:
         bags = [{'name': job.name, 'path': str(job.path)} for job in jobs]
-        with RunWriter(output, pipeline.tasks, _identity(pipeline, args), bags, args.fresh) as run:
+        identity = _identity(pipeline, args, truth)
+        with RunWriter(output, pipeline.tasks, identity, bags, args.fresh) as run:
             # What `auto` chose here every worker runs, whatever it would choose on its machine.
             info = pipeline.info
             chosen = replace(settings, engine=info.name, precision=info.precision)
@@ -151,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
             if workers is not None:
                 pipeline.engine.close()
             failures, interrupted = replay_bags(jobs, work, pipeline, workers, local, stopped)
-            header = _header(pipeline, jobs, run.path, failures, interrupted)
+            header = _header(pipeline, jobs, run.path, truth, failures, interrupted)
             measured = run.measure(mount)
             cost = _cost(run.path, measured, jobs, local, threads)
             done = run.finish({**header, 'cost': cost}, measured)
@@ -235,7 +244,9 @@ def _report(run: Run, pipeline: Pipeline | None) -> None:
         raise ReplayError(f'cannot write the report of {run.path}: {error}') from error
 
 
-def _identity(pipeline: Pipeline, args: argparse.Namespace) -> dict[str, Any]:
+def _identity(
+    pipeline: Pipeline, args: argparse.Namespace, truth: TruthContent | None
+) -> dict[str, Any]:
     """What the answers depend on, besides the bags."""
     info = pipeline.info
     return {
@@ -247,6 +258,7 @@ def _identity(pipeline: Pipeline, args: argparse.Namespace) -> dict[str, Any]:
         'thresholds': vars(pipeline.thresholds),
         'topics': list(args.topic),
         'truth': [str(path.absolute()) for path in args.truth],
+        **({} if truth is None else {'truth_sha256': truth.sha256}),
         'truth_join': args.truth_join,
         'truth_tolerance_ms': args.truth_tolerance_ms,
     }
@@ -256,17 +268,26 @@ def _header(
     pipeline: Pipeline,
     jobs: Sequence[BagJob],
     run: Path,
+    truth: TruthContent | None,
     failures: dict[str, str],
     interrupted: bool,
 ) -> dict[str, Any]:
     """What `run.json` says beside the figures."""
     states = {job.name: bag_state(run, job.name) for job in jobs}
     errors = {name: failures.get(name) or state.error for name, state in states.items()}
+    for name, state in states.items():
+        if not (state.complete or errors[name] or interrupted):
+            errors[name] = 'its worker was stopped; the same command goes on'
     reasons = [f'{name}: {error}' for name, error in errors.items() if error]
     if interrupted:
         reasons.insert(0, 'it was stopped; the same command goes on')
     info = pipeline.info
     count = {name: sum(getattr(s, name)['count'] for s in states.values()) for name in LISTINGS}
+    if truth is not None:
+        unused = _unused(truth, [state for state in states.values() if state.complete])
+        count['unmatched_truth'] = unused['count']
+        for state in states.values():
+            state.unmatched_truth = unused
     read = sum(state.read for state in states.values())
     return {
         'created': datetime.now(timezone.utc).isoformat(timespec='seconds'),
@@ -303,6 +324,16 @@ def _header(
             for job in jobs
         ],
     }
+
+
+def _unused(truth: TruthContent, finished: Collection[BagState]) -> dict[str, Any]:
+    """Labels that none of the finished bags has a frame for; without such bags nobody knows."""
+    used = {name for state in finished for name in state.used_truth}
+    unused = Listing()
+    for name in truth.names if finished else ():
+        if name not in used:
+            unused.add(name)
+    return unused.to_json()
 
 
 LISTINGS = ('undecodable', 'repeated', 'unmatched_truth', 'unmatched_frames')

@@ -7,6 +7,8 @@ most: of two frames within the tolerance the nearer one gets it.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -24,6 +26,27 @@ from mtl_perception.replay.ground_truth.truth_files import Entry, TruthFiles, st
 
 Join = Literal['auto', 'name', 'stamp', 'index']
 TOLERANCE_MS = 1.0
+
+
+@dataclass(frozen=True)
+class TruthContent:
+    """What label files hold. names: of their frames, in order; sha256: other if they change."""
+
+    names: tuple[str, ...]
+    sha256: str
+
+
+def truth_content(files: TruthFiles) -> TruthContent:
+    """Names and hash of label files: all that JSON says, but name, size and time of masks."""
+    digest = hashlib.sha256()
+    for entry in files.entries:
+        masks = []
+        for task, path in sorted(entry.masks.items()):
+            about = path.stat()
+            masks.append([task, path.name, about.st_size, about.st_mtime_ns])
+        content = json.dumps([entry.name, entry.stamp_ns, entry.frame, masks], sort_keys=True)
+        digest.update(content.encode() + b'\n')
+    return TruthContent(tuple(entry.name for entry in files.entries), digest.hexdigest())
 
 
 @dataclass(frozen=True)
@@ -46,7 +69,8 @@ class JoinedBag(CameraBag):
     """As the bag it is made of, with the truth of files instead of its own.
 
     join: how frames find their labels. unmatched_frames: frames without labels; unmatched_truth:
-    labels without a frame, complete when `frames` has ended.
+    labels without a frame, and used_truth the names of the others, complete when `frames` has
+    ended.
     """
 
     def __init__(
@@ -71,6 +95,7 @@ class JoinedBag(CameraBag):
         self.join = self._choose(join)
         self.unmatched_frames = Listing()
         self.unmatched_truth = Listing()
+        self.used_truth: set[str] = set()
         if self.join == 'stamp':
             self._check_ranges()
 
@@ -85,7 +110,7 @@ class JoinedBag(CameraBag):
         Raises BagError as the bag does, and at the end when no frame had labels.
         """
         self.unmatched_frames, self.unmatched_truth = Listing(), Listing()
-        used: set[str] = set()
+        used = self.used_truth = set()
         first = last = ''
         for frame, entry in self._pairs():
             last = self._name_of(frame)

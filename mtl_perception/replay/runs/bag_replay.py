@@ -26,20 +26,21 @@ from mtl_perception.engines import EngineError
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Frame, Pipeline, Ran, Result
 from mtl_perception.replay.bags.bag import DriveFrame
+from mtl_perception.replay.bags.bag_file import BagInfo
 from mtl_perception.replay.bags.cameras import Camera
 from mtl_perception.replay.bags.cdr import BagError
 from mtl_perception.replay.bags.guarded import GuardedBag
-from mtl_perception.replay.ground_truth.label_files import LabelError
 from mtl_perception.replay.bags.listing import Listing
-from mtl_perception.replay.scoring.metrics import Metric
-from mtl_perception.replay.runs.part import FrameRecord, Part, RunError, frame_key
-from mtl_perception.replay.scoring.road import Intrinsics
-from mtl_perception.replay.runs.recording import Watch
-from mtl_perception.replay.runs.run import part_file
-from mtl_perception.replay.scoring.temporal import StabilityTracker
+from mtl_perception.replay.ground_truth.label_files import LabelError
 from mtl_perception.replay.ground_truth.truth import Scores, Truth
 from mtl_perception.replay.ground_truth.truth_files import TruthFiles
 from mtl_perception.replay.ground_truth.truth_join import TOLERANCE_MS, Join, JoinedBag
+from mtl_perception.replay.runs.part import FrameRecord, Part, RunError, frame_key
+from mtl_perception.replay.runs.recording import Watch
+from mtl_perception.replay.runs.run import part_file
+from mtl_perception.replay.scoring.metrics import Metric
+from mtl_perception.replay.scoring.road import Intrinsics
+from mtl_perception.replay.scoring.temporal import StabilityTracker
 
 AHEAD = 2
 """Frames at the engine and at the decoder while one is measured."""
@@ -94,8 +95,9 @@ class BagState:
 
     source: what the bag says of itself, to know it again. read: frames taken from the bag, of those
     `total` that its index promises. recent: of each camera the number in the bag and the digest of
-    its last two answered frames, with which the next one is compared. error: why it ended before
-    its end; '' while it runs or was stopped.
+    its last two answered frames, with which the next one is compared. used_truth: names of the
+    labels that frames had, where they are from files. error: why it ended before its end; '' while
+    it runs or was stopped.
     """
 
     source: dict[str, Any] = field(default_factory=dict)
@@ -108,6 +110,7 @@ class BagState:
     repeated: dict[str, Any] = field(default_factory=lambda: Listing().to_json())
     unmatched_truth: dict[str, Any] = field(default_factory=lambda: Listing().to_json())
     unmatched_frames: dict[str, Any] = field(default_factory=lambda: Listing().to_json())
+    used_truth: list[str] = field(default_factory=list)
     complete: bool = False
     error: str = ''
 
@@ -178,6 +181,26 @@ def bag_state(run: Path, name: str) -> BagState:
         part.close()
 
 
+def check_bag(job: BagJob, run: Path) -> None:
+    """Raise RunError where a bag is not the one that the run has; BagError if it is none."""
+    with GuardedBag(job.path, job.topics) as bag:
+        _source(job, bag.info, part_file(run, job.name), bag_state(run, job.name))
+
+
+def _source(job: BagJob, info: BagInfo, file: Path, state: BagState) -> dict[str, Any]:
+    """What the bag says of itself; raises RunError where its part was begun with another."""
+    source = asdict(info)
+    # As it comes back from the file.
+    source = {key: list(v) if isinstance(v, tuple) else v for key, v in source.items()}
+    source['topics'] = [list(topic) for topic in source['topics']]
+    if state.source and state.source != source:
+        raise RunError(
+            f'{job.path} is not the bag that {file} was begun with. Give another folder for the '
+            f'run, or delete that file'
+        )
+    return source
+
+
 class _Replay:
     def __init__(
         self,
@@ -196,16 +219,7 @@ class _Replay:
         self._watch = watch
         self._undecodable = Listing(state.undecodable['count'], state.undecodable['first'])
         self._trackers = {camera.topic: StabilityTracker(pipeline.tasks) for camera in bag.cameras}
-        source = asdict(bag.info)
-        # As it comes back from the file.
-        source = {key: list(v) if isinstance(v, tuple) else v for key, v in source.items()}
-        source['topics'] = [list(topic) for topic in source['topics']]
-        if state.source and state.source != source:
-            raise RunError(
-                f'{job.path} is not the bag that {part.path} was begun with. Give another folder '
-                f'for the run, or delete that file'
-            )
-        state.source = source
+        state.source = _source(job, bag.info, part.path, state)
         state.cameras = [camera.topic for camera in bag.cameras]
         state.total = bag.frames_total
 
@@ -232,6 +246,7 @@ class _Replay:
         state.unmatched_truth = self._bag.unmatched_truth.to_json()
         if isinstance(self._bag, JoinedBag):
             state.unmatched_frames = self._bag.unmatched_frames.to_json()
+            state.used_truth = sorted(self._bag.used_truth)
         state.complete = True
 
     def _ahead(self, engine: Executor, decoder: Executor) -> Iterator[_Asked]:
@@ -340,7 +355,7 @@ def answers_digest(stamp_ns: int, result: Result) -> str:
 
 
 def _bytes_of(stamp_ns: int, result: Result) -> Iterator[Any]:
-    yield stamp_ns.to_bytes(8, 'little')
+    yield stamp_ns.to_bytes(8, 'little', signed=True)
     for _, found in sorted(result.detections.items()):
         for array in (found.boxes, found.scores, found.labels):
             yield np.ascontiguousarray(array).data

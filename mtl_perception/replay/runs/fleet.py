@@ -11,6 +11,7 @@ from __future__ import annotations
 import multiprocessing
 import signal
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -22,13 +23,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mtl_perception import process
 from mtl_perception.bundle import Bundle, BundleError
 from mtl_perception.engines import EngineError, Options, open_engine
+from mtl_perception.engines.base import cores
 from mtl_perception.pipeline import Pipeline
-from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, Notify, bag_state, replay_bag
-from mtl_perception.replay.scoring.metrics import THRESHOLDS
+from mtl_perception.replay.bags.cdr import BagError
 from mtl_perception.replay.live.node_process import die_with_parent
+from mtl_perception.replay.runs.bag_replay import (
+    BagJob,
+    Interrupted,
+    Notify,
+    bag_state,
+    check_bag,
+    replay_bag,
+)
 from mtl_perception.replay.runs.part import RunError
 from mtl_perception.replay.runs.recording import RecordingError, Wanted, recorder
 from mtl_perception.replay.runs.run import part_file
+from mtl_perception.replay.scoring.metrics import THRESHOLDS
 
 POLL_S = 0.5
 NO_RECORDINGS = Wanted()
@@ -129,8 +139,10 @@ def replay_bags(
     """Replay what is left of the bags, here or by workers, with progress.
 
     Returns why bags failed that could not say it themselves, and whether `stopped` interrupted it.
+    Finished bags are not replayed again, but have to be the same still.
     """
     left = [job for job in jobs if not bag_state(work.run, job.name).complete]
+    failures = _replaced([job for job in jobs if job not in left], work.run)
     console = Console(stderr=True)
     columns = (
         TextColumn('replaying {task.fields[bags]}'), BarColumn(), MofNCompleteColumn(),
@@ -149,8 +161,7 @@ def replay_bags(
 
         try:
             if workers is not None:
-                return replay_fleet(left, slots, workers, show), False
-            failures = {}
+                return failures | replay_fleet(left, slots, workers, show), False
             for job in left:
 
                 def notify(done: int, total: int, job: BagJob = job) -> None:
@@ -163,7 +174,22 @@ def replay_bags(
                     failures[job.name] = str(error)
             return failures, False
         except Interrupted:
-            return {}, True
+            return failures, True
+
+
+def _replaced(jobs: Sequence[BagJob], run: Path) -> dict[str, str]:
+    """Why what the run has of bags is not of those that lie there now, by bag."""
+
+    def look(job: BagJob) -> str:
+        try:
+            check_bag(job, run)
+        except (BagError, RunError) as error:
+            return str(error)
+        return ''
+
+    with ThreadPoolExecutor(cores()) as pool:
+        found = zip(jobs, pool.map(look, jobs), strict=True)
+        return {job.name: failure for job, failure in found if failure}
 
 
 class LocalWorkers:
