@@ -282,6 +282,10 @@ def test_wrong_calls_are_refused():
         balancer.after_step({})
     with pytest.raises(BalancingError, match=r'after_step\(\) comes once'):
         toy.make('FAMO').after_step(toy.losses())
+    unlabelled = toy.make('FAMO')
+    unlabelled.backward(0, {})
+    assert unlabelled.combine() == {}
+    unlabelled.after_step({})  # as after any step
     auto = toy.make('Auto-Lambda')
     auto.backward(0, toy.losses())
     with pytest.raises(BalancingError, match='no validation batch'):

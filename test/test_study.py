@@ -22,7 +22,7 @@ from tiny_training import ROOT, tiny_scenes  # noqa: E402
 from training.config import ConfigError, load_config  # noqa: E402
 from training.study import runner  # noqa: E402
 from training.study.cell import run_cell  # noqa: E402
-from training.study.cells import CELL, EVALUATION, LOG, RUN, STATUS, plan  # noqa: E402
+from training.study.cells import CELL, EVALUATION, LOG, RUN, STATUS, Cell, plan  # noqa: E402
 from training.study.config import StudyError, load_study  # noqa: E402
 from training.study.cost import COST, measure_costs, outdated, peak_bytes  # noqa: E402
 from training.study.report import write_study_report  # noqa: E402
@@ -215,9 +215,15 @@ def test_a_cell_whose_study_file_was_changed_is_refused(study, tmp_path, monkeyp
     changed = yaml.safe_load((tmp_path / 'study.yaml').read_text())
     changed['run']['optimizer']['steps'] = 7
     (tmp_path / 'study.yaml').write_text(yaml.safe_dump(changed))
-    cells = plan(load_study(tmp_path / 'study.yaml'))
-    with pytest.raises(StudyError, match='says something else now'):
-        cells[0].prepare()
+    study = load_study(tmp_path / 'study.yaml')
+    cells = plan(study)
+    for refuse, given in (
+        (Cell.prepare, [cells[0]]),
+        (run_cells, [study, cells]),
+        (write_study_report, [study]),
+    ):
+        with pytest.raises(StudyError, match='says something else now'):
+            refuse(*given)
     cells[1].prepare()
     assert load_config(cells[1].folder / CELL).optimizer.steps == 7
 

@@ -89,6 +89,18 @@ def test_a_search_goes_on_where_it_was_killed(tmp_path, runs, monkeypatch):
     assert search(study, 8) == 0 and len(runs) == 8
 
 
+def test_a_resumed_search_draws_anew_and_knows_its_trials(tmp_path, runs):
+    search(study_of(tmp_path), 3)
+    study = study_of(tmp_path)
+    search(study, 6)
+
+    values = [tuple(trial['values'].items()) for trial in result(study)['trials']]
+    assert len(set(values)) == 6
+    changed = {'parameters': {'optimizer.lr': {'low': 0.1, 'high': 0.2}}}
+    with pytest.raises(StudyError, match='says something else now than when its 6 trials'):
+        search(study_of(tmp_path, **changed), 7)
+
+
 def test_a_trial_that_falls_behind_is_pruned(tmp_path, runs, monkeypatch):
     scores = iter([0.9] * 5 + [0.1] * 3)
     steps = []
@@ -124,6 +136,8 @@ def test_trials_that_all_diverge_are_an_error(tmp_path, monkeypatch, capsys):
         ({'prunner': 'median'}, r"unknown \['prunner'\]"),
         ({'pruner': 'best'}, "pruner 'best'"),
         ({'parameters': {'optimizer.lr': 3}}, r'parameters\.optimizer\.lr: expected'),
+        ({'trials': 'many'}, "trials: expected a whole number, found 'many'"),
+        ({'parameters': {'optimizer.lr': {'low': '1e-4', 'high': 1}}}, r'write 1\.0e-4'),
         ({'balancing': 'DWA'}, "balancing 'DWA', expected one of"),
         ({'sharing': 'mtan'}, 'the study leaves'),
     ],

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from training.balancing.base import Validation
 from training.balancing.loss_weighting import LossWeighting
 from training.balancing.options import BalancingError, number
 from training.balancing.task_adam import TaskAdam
@@ -44,6 +45,11 @@ class FAMO(LossWeighting):
         """z_i c / L_i."""
         share = torch.where(present, self._shares(present) / losses, 0.0)
         return share / share.sum()
+
+    def combine(self, validation: Validation | None = None) -> dict[str, float]:
+        """As it says; a step without labels moves no logits afterwards."""
+        self._before = self.vector(0), torch.zeros(len(self.tasks), dtype=torch.bool)
+        return super().combine(validation)
 
     def observe(self, losses: Tensor, present: Tensor) -> None:
         """Keep the losses for `after_step`."""

@@ -17,7 +17,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mtl_perception.engines import EngineError
+from training.checkpoint import CheckpointError
 from training.config import ConfigError
+from training.data.sample import DatasetError
 from training.study.cells import Cell, plan
 from training.study.config import StudyConfig, StudyError, load_study
 from training.study.runner import run_cells, summary
@@ -49,7 +52,9 @@ def main(argv: list[str] | None = None) -> int:
         from training.study.report import write_study_report
 
         print(f'report: {write_study_report(study)}')
-    except (ConfigError, StudyError, OSError) as error:
+    except (
+        CheckpointError, ConfigError, DatasetError, EngineError, StudyError, OSError,
+    ) as error:  # fmt: skip
         print(f'error: {error}', file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -117,18 +117,22 @@ class Cell:
 
     def prepare(self) -> None:
         """Make the folder and cell.yaml; raises StudyError when it holds another cell's results."""
-        text = OmegaConf.to_yaml(self.settings())
+        self.check()
+        path, text = self.folder / CELL, OmegaConf.to_yaml(self.settings())
+        if not path.is_file() or path.read_text('utf-8') != text:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            replace_text(path, text)
+
+    def check(self) -> None:
+        """Raise StudyError when the folder holds results of other settings."""
         path = self.folder / CELL
-        if path.is_file() and path.read_text('utf-8') != text:
-            if self.state() != 'new':
-                raise StudyError(
-                    f'{path}: the study file says something else now than when this cell was run; '
-                    f'give another output, or delete {self.folder}'
-                )
-        elif path.is_file():
+        if self.state() == 'new' or not path.is_file():
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
-        replace_text(path, text)
+        if path.read_text('utf-8') != OmegaConf.to_yaml(self.settings()):
+            raise StudyError(
+                f'{path}: the study file says something else now than when this cell was run; '
+                f'give another output, or delete {self.folder}'
+            )
 
     def state(self) -> State:
         """How far it is, by what lies in its folder."""

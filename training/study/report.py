@@ -59,6 +59,8 @@ def write_study_report(study: StudyConfig) -> Path:
 def make_report(study: StudyConfig) -> dict[str, Any]:
     """Everything that report.json holds."""
     cells = plan(study)
+    for cell in cells:
+        cell.check()
     combinations = read_records(cells)
     costs = read_json(study.output / COST)
     main_trunk = pvt_trunk(study) or next(iter(study.trunks))

@@ -20,7 +20,7 @@ from pathlib import Path
 from mtl_perception import machine
 from mtl_perception.engines.base import cores
 from training.study.cells import LOG, STATUS, Cell, replace_text
-from training.study.config import StudyConfig
+from training.study.config import StudyConfig, StudyError
 
 Say = Callable[[str], None]
 
@@ -45,11 +45,15 @@ def run_cells(
     jobs: cells at a time. They share the GPUs out among themselves, and the cores of a machine
     without any. retry: cells that failed too.
     """
+    if jobs < 1:
+        raise StudyError(f'--jobs: expected 1 or more, found {jobs}')
     everything = list(cells)
     states: dict[str, str] = {cell.id: cell.state() for cell in everything}
     wanted = {'new', 'begun'} | ({'failed'} if retry else set())
     waiting = [cell for cell in everything if states[cell.id] in wanted]
     say(f'{study.name}: {summary(states.values())}; {len(waiting)} to do')
+    for cell in everything:
+        cell.check()
     for cell in waiting:
         cell.prepare()
     gpus, total, durations = visible_gpus(), len(waiting), [0.0]
@@ -117,7 +121,8 @@ def visible_gpus() -> list[str]:
 
 
 def _start(cell: Cell, slot: int, jobs: int, gpus: list[str]) -> Running:
-    (cell.folder / STATUS).unlink(missing_ok=True)
+    if cell.state() == 'failed':  # it may have been finished by another runner meanwhile
+        (cell.folder / STATUS).unlink(missing_ok=True)
     with (cell.folder / LOG).open('ab') as log:
         process = subprocess.Popen(
             command_of(cell), stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,

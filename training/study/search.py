@@ -71,12 +71,15 @@ def search(study: StudyConfig, trials: int | None = None) -> int:
         study_name=study.name,
         direction='maximize',
         storage=JournalStorage(JournalFileBackend(str(folder / JOURNAL))),
-        sampler=optuna.samplers.TPESampler(seed=int(settings.get('sampler_seed', 0))),
         pruner=PRUNERS[settings.get('pruner', 'median')](),
         load_if_exists=True,
     )
+    # Of its own for each session, or a resumed search would draw again what it drew first.
+    seed = settings.get('sampler_seed', 0) + len(found.trials)
+    found.sampler = optuna.samplers.TPESampler(seed=seed)
+    _same_search(found, cell, settings['parameters'], folder)
     _end_interrupted(found, folder)
-    wanted = int(trials or settings['trials'])
+    wanted = trials or settings['trials']
     left = wanted - len(_ended(found))
     parameters = settings['parameters']
     if left > 0:
@@ -91,6 +94,21 @@ def search(study: StudyConfig, trials: int | None = None) -> int:
     return 0
 
 
+def _same_search(
+    found: optuna.Study, cell: Cell, parameters: Mapping[str, Any], folder: Path
+) -> None:
+    """Raise StudyError when the trials so far are of another cell or other parameters."""
+    asked = {'cell': OmegaConf.to_yaml(cell.settings()), 'parameters': dict(parameters)}
+    earlier = found.user_attrs.get('asked')
+    if earlier is None:
+        found.set_user_attr('asked', asked)
+    elif earlier != asked:
+        raise StudyError(
+            f'{folder / JOURNAL}: the study file says something else now than when its '
+            f'{len(found.trials)} trials were run; give another output, or delete {folder}'
+        )
+
+
 def checked(study: StudyConfig) -> dict[str, Any]:
     """The `search` part of a study file; raises StudyError."""
     settings = dict(study.search)
@@ -102,6 +120,9 @@ def checked(study: StudyConfig) -> dict[str, Any]:
             raise StudyError(f'search: {key} is missing; training/study/search.py has an example')
     if settings.get('pruner', 'median') not in PRUNERS:
         raise StudyError(f'search: pruner {settings["pruner"]!r}, expected one of {list(PRUNERS)}')
+    for key in ('trials', 'sampler_seed'):
+        if not isinstance(settings.get(key, 0), int):
+            raise StudyError(f'search: {key}: expected a whole number, found {settings[key]!r}')
     for name, space in settings['parameters'].items():
         if not isinstance(space, Mapping) or not (
             {'low', 'high'} <= {*space} or 'choices' in space
@@ -110,7 +131,19 @@ def checked(study: StudyConfig) -> dict[str, Any]:
                 f'search: parameters.{name}: expected {{low, high}} (and log) or {{choices}}, '
                 f'found {space!r}'
             )
+        if 'choices' not in space:
+            _check_range(name, space)
     return settings
+
+
+def _check_range(name: str, space: Mapping[str, Any]) -> None:
+    low, high = space['low'], space['high']
+    numbers = all(isinstance(value, int | float) for value in (low, high))
+    if not numbers or not low < high or (space.get('log') and low <= 0):
+        raise StudyError(
+            f'search: parameters.{name}: expected numbers low < high, above 0 with log, found '
+            f'{low!r} and {high!r} (YAML reads 1e-4 as text: write 1.0e-4)'
+        )
 
 
 def searched_cell(study: StudyConfig, settings: Mapping[str, Any]) -> Cell:
@@ -173,6 +206,11 @@ def objective(
     finally:
         for name in ('checkpoint', 'best'):
             shutil.rmtree(output / name, ignore_errors=True)
+    if not scores:
+        raise StudyError(
+            f'search: trial {trial.number} was never validated; set validate_every to at most the '
+            f'optimizer.steps of the study'
+        )
     return max(scores)
 
 
