@@ -7,7 +7,7 @@ import pytest
 
 from mtl_perception.overlay import draw
 from mtl_perception.pipeline import Detections, Result
-from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TASKS
+from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TASKS, Task
 
 ALL = tuple(TASKS.values())
 SIZES = [(360, 640), (720, 1280)]
@@ -86,6 +86,13 @@ def test_unlabelled_pixels_are_not_tinted():
     mask = np.full((360, 640), 255, np.uint8)
 
     np.testing.assert_array_equal(draw(grey(), Result(masks={'semantic': mask}), ALL), grey())
+
+
+def test_a_mask_without_colours_is_left_out():
+    task = Task('plain', 'segmentation', ('a', 'b'))
+    result = Result(masks={'plain': np.ones((360, 640), np.uint8)})
+
+    assert (draw(grey(), result, [task]) == 100).all()
 
 
 def test_the_mask_to_paint_can_be_chosen():
