@@ -128,6 +128,7 @@ def with_task(
             network,
             pretrained=False,
             trunk_weights='',
+            init_from='',
             own_neck=[*network.own_neck, *([task] if own_neck else [])],
         ),
         augment=replace(

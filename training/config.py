@@ -47,7 +47,8 @@ class NetworkConfig:
     neck and heads of its own and takes the mask losses only. trunk: any timm pyramid model.
     pretrained: timm's ImageNet weights, downloaded. trunk_weights: the trunk's weights from a file:
     timm's tensors (.safetensors, .pth, or `pypi:PACKAGE` for the file of an installed package), or
-    the trunk that a run of ours trained (`runs/NAME/best/ema.safetensors`).
+    the trunk that a run of ours trained (`runs/NAME/best/ema.safetensors`). init_from: a bundle
+    (folder or name) or run folder whose whole network training begins with, in place of these two.
     frozen_stages: stages of the trunk, from stride 4 up, that keep the weights they begin with.
     own_neck: tasks that have a neck of their own beside the shared one. sharing: a structure of
     `training.networks.sharing` and its options. neck: fpn, bifpn or none. detection, segmentation,
@@ -58,6 +59,7 @@ class NetworkConfig:
     trunk: str = 'pvt_v2_b0'
     pretrained: bool = False
     trunk_weights: str = ''
+    init_from: str = ''
     neck_channels: int = 64
     drop_path_rate: float = 0.05
     frozen_stages: int = 0
@@ -152,6 +154,11 @@ class RunConfig:
         for key, known in (('batch_norm', BATCH_NORMS), ('precision', PRECISIONS)):
             if getattr(self, key) not in known:
                 raise ConfigError(f'{key}: {getattr(self, key)!r}, expected one of {known}')
+        if self.network.init_from and (self.network.pretrained or self.network.trunk_weights):
+            raise ConfigError(
+                f'network.init_from {self.network.init_from!r} gives the trunk weights too: set '
+                "network.pretrained=false and network.trunk_weights='' beside it"
+            )
         if self.validate_split.startswith('test'):
             raise ConfigError(
                 f'validate_split: {self.validate_split!r} would choose weights by test labels; '

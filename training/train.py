@@ -56,6 +56,7 @@ from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
 from training.evaluate import evaluate_network, headline
+from training.initial_weights import start_from
 from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
 from training.selection import check_validation, score
@@ -144,6 +145,9 @@ def train(config: RunConfig, validated: Validated | None = None) -> Path:
     fabric = open_fabric(config)
     begun = find_checkpoint(Path(config.output) / LAST) is not None
     network = build_network(config.network, config.task_table(), initialise=not begun)
+    if config.network.init_from and not begun:
+        for line in start_from(network, config.network):
+            fabric.print(f'{config.network.init_from}: {line}')
     layouts = open_layouts(config.data, 'train')
     opt = config.optimizer
 
