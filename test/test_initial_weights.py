@@ -9,7 +9,7 @@ from dataclasses import replace  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from tiny_training import CONFIG, tiny_overrides, tiny_scenes  # noqa: E402
 
-from mtl_perception.tasks import DRIVABLE, WEATHER  # noqa: E402
+from mtl_perception.tasks import DETECTION, DRIVABLE, WEATHER  # noqa: E402
 from training.config import ConfigError, load_config  # noqa: E402
 from training.export import export, load_run  # noqa: E402
 from training.initial_weights import start_from  # noqa: E402
@@ -33,7 +33,7 @@ def tiny(data, output, *more):
 def run(data, tmp_path_factory):
     """Three tasks, one step, nothing validated."""
     output = tmp_path_factory.mktemp('run')
-    train(tiny(data, output, 'tasks=[drivable,semantic,weather]', 'validate_every=9'))
+    train(tiny(data, output, 'tasks=[drivable,detection,weather]', 'validate_every=9'))
     return output
 
 
@@ -61,7 +61,7 @@ def test_a_run_gives_every_tensor_of_its_tasks(data, run, tmp_path):
 
 def test_a_bundle_gives_its_tensors_and_other_heads_start_fresh(data, bundle, tmp_path):
     config = replace(tiny(data, tmp_path).network, init_from=str(bundle))
-    fewer = replace(WEATHER, classes=WEATHER.classes[:4])
+    fewer = replace(DETECTION, classes=DETECTION.classes[:4], colours=())
     other = replace(DRIVABLE, name='own_road')
     network, before, lines = begun(config, (DRIVABLE, fewer, other))
 
@@ -72,7 +72,7 @@ def test_a_bundle_gives_its_tensors_and_other_heads_start_fresh(data, bundle, tm
     assert all(torch.equal(found[name], before[name]) for name in found.keys() - taken)
     assert {name for name in found if not name.startswith('heads.')} <= taken
     assert lines[0] == 'head drivable: taken over'
-    assert lines[1].startswith('head weather: ') and 'tensors are taken over; fresh: ' in lines[1]
+    assert lines[1].startswith('head detection: ') and 'tensors are taken over; fresh: ' in lines[1]
     assert lines[2] == 'head own_road: starts fresh'
 
 
