@@ -239,7 +239,7 @@ def _count_frame(result: SplitAudit, index: Index, name: str) -> None:
         if value in task.classes:
             result.labelled[task.name] += 1
             result.classes[task.name][str(value)] += 1
-    if not index.boxed:
+    if not index.covers(name):
         return
     result.labelled[DETECTION.name] += 1
     counts = result.classes[DETECTION.name]

@@ -9,14 +9,17 @@
     labels/{depth,normals}/maps/{split}/NAME.png    16-bit, as in `map_files.py`; generated scenes
 
 A frame listed in the label file is labelled for detection even when it has no box; an attribute
-`undefined`, a missing mask and an unlisted frame are unlabelled. Crowds, boxes marked suspectMerged
-and the categories that the toolkit maps but does not score are ignored regions. Masks that exist
-only as polygons or RLE are drawn by `python -m training.data.to_masks`.
+`undefined`, a missing mask and an unlisted frame are unlabelled. A derived set may have a
+`labels.json` whose frames say in `tasks` what is labelled: attributes that it does not name are not
+read. Crowds, boxes marked suspectMerged and the categories that the toolkit maps but does not score
+are ignored regions. Masks that exist only as polygons or RLE are drawn by
+`python -m training.data.to_masks`.
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
 
@@ -45,6 +48,9 @@ MASK_KINDS = {DRIVABLE.name: 'drivable', SEMANTIC.name: 'sem_seg', LANE.name: 'l
 MAP_READERS = {DEPTH.name: read_depth_cm, NORMALS.name: read_normals}
 """By task, which is also the folder below `labels/`."""
 
+DET_20 = 'det_20'
+"""Folder of the boxes of 2020, below `labels/`."""
+
 LANE_BACKGROUND = 1 << 3
 LANE_USED_BITS = 0b0011_1111
 
@@ -63,12 +69,13 @@ def index(config: LayoutConfig, split: str) -> Index:
                 'data set %r has %s labels as polygons or RLE only, which are not read: run '
                 '`python -m training.data.to_masks %s` once', config.name, kind, config.root,
             )  # fmt: skip
-    box_file = find_box_file(labels, split)
+    box_file = find_box_file(labels, split, config.boxes)
     frames: dict[str, Frame] = {}
     if box_file is not None:
         with as_dataset_error():
             found = scalabel_frames(box_file)
         frames = {f['name']: f for f in found if fnmatch(f['name'], config.pattern)}
+        frames = _labelled_attributes(frames, config.folder / 'labels.json')
     maps = {}
     for task, read in MAP_READERS.items():
         paths = _by_image(labels / task / 'maps' / split, config.pattern)
@@ -85,6 +92,21 @@ def mask_files(config: LayoutConfig, split: str, task: str) -> MaskFiles:
     return MaskFiles(_by_image(folder, config.pattern), _table(task, config))
 
 
+def _labelled_attributes(frames: dict[str, Frame], listing: Path) -> dict[str, Frame]:
+    """Without the attributes that the listing of a derived set, if there is one, does not name."""
+    if not listing.is_file():
+        return frames
+    with as_dataset_error():
+        listed = {f['name']: f['tasks'] for f in scalabel_frames(listing) if 'tasks' in f}
+    shown = dict(frames)
+    for name in frames.keys() & listed.keys():
+        attributes = frames[name].get('attributes')
+        if isinstance(attributes, Mapping):
+            kept = {key: value for key, value in attributes.items() if key in listed[name]}
+            shown[name] = {**frames[name], 'attributes': kept}
+    return shown
+
+
 def _by_image(folder: Path, pattern: str) -> dict[str, Path]:
     """PNG files of a folder by the name of their image."""
     paths = {f'{path.stem}{IMAGE_SUFFIX}': path for path in sorted(folder.glob('*.png'))}
@@ -96,12 +118,17 @@ def splits(folder: Path) -> list[str]:
     return sorted({path.name for path in folder.glob('images/*/*') if path.is_dir()})
 
 
-def find_box_file(labels: Path, split: str) -> Path | None:
-    """The newest edition of the boxes of a split that is there."""
+def find_box_file(labels: Path, split: str, folder: str = DET_20) -> Path | None:
+    """The boxes of a split in a folder; of BDD100K's own the newest edition that is there."""
+    named = labels / folder / f'det_{split}.json'
     editions = (
-        labels / 'det_20' / f'det_{split}.json',
-        labels / f'bdd100k_labels_images_{split}.json',
-        labels / '100k' / split,
+        (named,)
+        if folder != DET_20
+        else (
+            named,
+            labels / f'bdd100k_labels_images_{split}.json',
+            labels / '100k' / split,
+        )
     )
     return next((path for path in editions if path.exists()), None)
 

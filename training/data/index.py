@@ -6,7 +6,7 @@ reads samples from it, `check.py` looks for faults in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -70,9 +70,15 @@ class LayoutConfig:
     repeat-factor sampling over the classes of repeat_tasks (`sampling.py`), 0 draws uniformly. An
     optional data set that is not there is left out, with a log line.
 
-    For `bdd100k`: semantic_masks is the folder of the semantic labels, for `coarse7` its ids are
-    class sets; drivable_split False says that the masks know road and background only, so that road
-    means direct or alternative. For `coco`: see `CocoConfig`.
+    box_classes: the classes that people drew boxes of; by default all. train_only: the source has
+    no validation split and takes no part in validation. teachers: task -> the folder, below
+    `labels/` or absolute, with labels of a model for what people did not label in the training
+    images; teacher_classes: the classes that its boxes cover (`teacher_labels.py`).
+
+    For `bdd100k`: boxes is the folder of the box labels below `labels/`; semantic_masks that of the
+    semantic labels, for `coarse7` its ids are class sets; drivable_split False says that the masks
+    know road and background only, so that road means direct or alternative. For `coco`: see
+    `CocoConfig`.
     """
 
     name: str
@@ -83,8 +89,13 @@ class LayoutConfig:
     weight: float = 1.0
     repeat_threshold: float = 0.0
     repeat_tasks: list[str] = field(default_factory=lambda: ['detection'])
+    boxes: str = 'det_20'
     semantic_masks: str = 'sem_seg'
     drivable_split: bool = True
+    box_classes: list[str] = field(default_factory=list)
+    teachers: dict[str, str] = field(default_factory=dict)
+    teacher_classes: list[str] = field(default_factory=list)
+    train_only: bool = False
     optional: bool = False
     coco: CocoConfig = field(default_factory=CocoConfig)
 
@@ -106,12 +117,14 @@ class LayoutConfig:
 class MaskFiles:
     """Masks of one task: image name -> file, and a table uint8 [256] from file ids to ours.
 
-    Ours are class ids, 255, class sets as in `training.tasks.segmentation`, or UNKNOWN.
+    Ours are class ids, 255, class sets as in `training.tasks.segmentation`, or UNKNOWN. tables: the
+    images whose files are coded otherwise.
     """
 
     paths: Mapping[str, Path]
     table: NDArray[np.uint8]
     read: Callable[[Path], NDArray[np.uint8]] = read_mask
+    tables: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -141,7 +154,9 @@ class Index:
     maps: depth and normals by task. labels: by task class ids that no frame tells. detection: the
     task of the boxes. box_file is where the frames stand, for messages. folders are
     where images were looked for. boxed: the frames tell boxes, so that one without any is empty,
-    not unlabelled.
+    not unlabelled. covered: image -> classes that its boxes cover, none where it is not labelled
+    for detection; all of them where it is not listed. taught: task -> the images that have labels
+    of a model, not only of people.
     """
 
     images: Mapping[str, Path]
@@ -154,12 +169,20 @@ class Index:
     pictures: Pictures = field(default_factory=Pictures)
     labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     detection: Task = DETECTION
+    covered: Mapping[str, Collection[str]] = field(default_factory=dict)
+    taught: Mapping[str, Collection[str]] = field(default_factory=dict)
+
+    def covers(self, name: str) -> Collection[str]:
+        """Classes that the boxes of an image cover; none where it is unlabelled for detection."""
+        if not self.boxed or name not in self.frames:
+            return ()
+        return self.covered.get(name, self.detection.classes)
 
 
-def id_table(classes: int) -> NDArray[np.uint8]:
-    """Table of masks whose ids are ours already: 0 to classes - 1, and 255."""
+def id_table(codes: int) -> NDArray[np.uint8]:
+    """Table of masks whose ids are ours already: 0 to codes - 1, and 255."""
     table = np.full(256, UNKNOWN, np.uint8)
-    table[:classes] = np.arange(classes)
+    table[:codes] = np.arange(codes)
     table[UNLABELLED] = UNLABELLED
     return table
 

@@ -18,6 +18,7 @@ from mtl_perception.replay.ground_truth.label_files import Frame
 from mtl_perception.replay.ground_truth.labels import truth_boxes
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SCENE, TIME_OF_DAY, WEATHER, Task
 from training.data import bdd100k, cityscapes, coco, coco2017, nyuv2, office31, voc
+from training.data.box_classes import restricted
 from training.data.index import (
     UNKNOWN,
     CocoConfig,
@@ -30,6 +31,7 @@ from training.data.index import (
 )  # fmt: skip
 from training.data.pictures import largest_shrink
 from training.data.sample import Boxes, DatasetError, Sample
+from training.data.teacher_labels import TRAIN, completed
 
 __all__ = [
     'ATTRIBUTES', 'LAYOUTS', 'CocoConfig', 'Layout', 'LayoutConfig', 'MaskConfig', 'box_rows',
@@ -79,7 +81,7 @@ class Layout:
             )
         self.names = names
         self.paths = [index.images[name] for name in names]
-        self._boxed = np.array([index.boxed and name in index.frames for name in names])
+        self._boxed = np.array([bool(index.covers(name)) for name in names])
         self._attributes = np.full((len(names), len(ATTRIBUTES)), -1, np.int8)
         rows = [
             box_rows(index.frames.get(name, {}), f'{index.box_file}: {name}', index.detection)
@@ -218,7 +220,7 @@ def open_index(config: LayoutConfig, split: str) -> Index:
         raise DatasetError(
             f'data set {config.name!r}: kind {config.kind!r}, expected one of {list(LAYOUTS)}'
         )
-    return LAYOUTS[config.kind](config, split)
+    return completed(restricted(LAYOUTS[config.kind](config, split), config), config, split)
 
 
 def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Layout]:
@@ -228,10 +230,12 @@ def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Layout]:
         if config.optional and not config.folder.is_dir():
             log.warning('data set %r left out: no folder %s', config.name, config.root)
             continue
+        if config.train_only and split != TRAIN:
+            continue
         layouts.append(Layout(config, split))
     if not layouts:
         raise DatasetError(
-            f'none of the data sets {[c.name for c in configs]} is there; '
+            f'none of the data sets {[c.name for c in configs]} is there or has a split {split!r}; '
             f'`python -m training.data.scenes` draws one'
         )
     return layouts
@@ -275,7 +279,7 @@ def image_attributes(frame: Frame, where: str) -> Mapping[str, Any]:
 
 def mask_of(files: MaskFiles, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
     """Read a mask and translate its ids; raises DatasetError on a wrong size and unknown ids."""
-    path, table = files.paths[name], files.table
+    path, table = files.paths[name], files.tables.get(name, files.table)
     with as_dataset_error():
         mask = files.read(path)
     width, height = size
@@ -296,7 +300,7 @@ def _tasks(index: Index, name: str) -> set[str]:
     found = _files_of(name, index.masks, index.maps)
     found |= {task for task, ids in index.labels.items() if name in ids}
     if name in index.frames:
-        found |= {index.detection.name} if index.boxed else set()
+        found |= {index.detection.name} if index.covers(name) else set()
         values = _attributes(index, name)
         found |= {task.name for task, v in zip(ATTRIBUTES, values, strict=True) if v >= 0}
     return found

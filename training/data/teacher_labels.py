@@ -1,0 +1,151 @@
+"""Labels that a model wrote, for training images that no person labelled for a task.
+
+A source names them by task (`teachers: {detection: det_teacher, drivable: road}`); each folder,
+below `labels/` or absolute, is laid out as `python -m training.teach` writes it:
+
+    FOLDER/det_{split}.json             Scalabel frames: boxes with score and crowd; attributes
+    FOLDER/masks/{split}/NAME.png       our class ids and class sets, 255 = the teacher is not sure
+
+What a person labelled stays as it is; a teacher adds boxes of the classes that people left out, and
+labels of tasks that an image has none of. Validation reads no such labels: agreement with a teacher
+is no accuracy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.replay.ground_truth.label_files import Frame, scalabel_frames
+from mtl_perception.tasks import ALL_TASKS, DRIVABLE, Task
+from training.data.box_classes import checked, of_classes
+from training.data.index import Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
+from training.data.sample import DatasetError
+from training.tasks.segmentation import GROUPS
+
+TRAIN = 'train'
+"""The split that teachers complete."""
+
+
+KINDS = ('detection', 'segmentation', 'classification')
+"""Kinds of tasks that a teacher can label."""
+
+
+def completed(index: Index, config: LayoutConfig, split: str) -> Index:
+    """The index with the teachers' labels where it has none.
+
+    Raises DatasetError for a task that no teacher can label, a folder without files, and labels
+    that fit no unlabelled image.
+    """
+    if split != TRAIN:
+        return index
+    for name, folder in config.teachers.items():
+        where = f'data set {config.name!r}: teachers.{name}'
+        task = ALL_TASKS.get(name)
+        path = config.folder / 'labels' / Path(folder).expanduser()
+        if task is None or task.kind not in KINDS:
+            known = [name for name, task in ALL_TASKS.items() if task.kind in KINDS]
+            raise DatasetError(f'{where}: no task that a teacher labels, expected one of {known}')
+        if task.kind == 'segmentation':
+            index = _with_masks(index, config, task, path / 'masks' / split, where)
+        elif task.kind == 'classification':
+            index = _with_attribute(index, task, path / f'det_{split}.json', where)
+        else:
+            if task != index.detection:
+                raise DatasetError(f'{where}: the boxes of this source are {index.detection.name}')
+            index = _with_boxes(index, config, path / f'det_{split}.json', where)
+        if not index.taught[name] and index.images:
+            raise DatasetError(
+                f'{where}: {path} adds nothing to the images that people labelled; expected labels '
+                f'of what they left out, named as the images, such as {min(index.images)}'
+            )
+    return index
+
+
+def _with_boxes(index: Index, config: LayoutConfig, path: Path, where: str) -> Index:
+    """Teachers' boxes of the classes that people did not label in an image."""
+    task = index.detection
+    names = config.teacher_classes or task.classes
+    taught_classes = checked(names, task, f'data set {config.name!r}: teacher_classes')
+    frames, taught = dict(index.frames), set()
+    covered = {image: frozenset(index.covers(image)) for image in index.frames}
+    for name, frame in _frames(path, where).items():
+        human = covered.get(name, frozenset())
+        if name in index.images and (added := taught_classes - human):
+            own = frames.get(name, {'name': name})
+            labels = [_sure(label) for label in of_classes(frame, added, task)]
+            frames[name] = {**own, 'labels': [*(own.get('labels') or ()), *labels]}
+            covered[name] = human | added
+            taught.add(name)
+    box_file = index.box_file or path
+    index = replace(index, frames=frames, boxed=True, box_file=box_file, covered=covered)
+    return _taught(index, task, taught)
+
+
+def _sure(label: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A box whose class is a guess is an ignored region."""
+    attributes = label.get('attributes') or {}
+    if not attributes.get('classUnsure'):
+        return label
+    return {**label, 'attributes': {**attributes, 'crowd': True}}
+
+
+def _with_attribute(index: Index, task: Task, path: Path, where: str) -> Index:
+    frames, taught = dict(index.frames), set()
+    covered = dict(index.covered)
+    for name, frame in _frames(path, where).items():
+        value = (frame.get('attributes') or {}).get(task.name)
+        own = frames.get(name, {'name': name})
+        attributes = own.get('attributes') or {}
+        unlabelled = attributes.get(task.name) not in task.classes
+        if name in index.images and value in task.classes and unlabelled:
+            covered[name] = index.covers(name)
+            frames[name] = {**own, 'attributes': {**attributes, task.name: value}}
+            taught.add(name)
+    return _taught(replace(index, frames=frames, covered=covered), task, taught)
+
+
+def _with_masks(
+    index: Index, config: LayoutConfig, task: Task, folder: Path, where: str
+) -> Index:  # fmt: skip
+    if not folder.is_dir():
+        raise DatasetError(f'{where}: no folder {folder}; python -m training.teach writes it')
+    human = index.masks.get(task.name, MaskFiles({}, teacher_table(task, config)))
+    names = {_stem(Path(name)): name for name in index.images}
+    found = {_stem(path.relative_to(folder)): path for path in sorted(folder.rglob('*.png'))}
+    taught = {names[stem]: path for stem, path in found.items() if stem in names}
+    taught = {name: path for name, path in taught.items() if name not in human.paths}
+    tables = {**human.tables, **dict.fromkeys(taught, teacher_table(task, config))}
+    files = replace(human, paths={**human.paths, **taught}, tables=tables)
+    return _taught(replace(index, masks={**index.masks, task.name: files}), task, taught)
+
+
+def teacher_table(task: Task, config: LayoutConfig) -> NDArray[np.uint8]:
+    """Table of a teacher's masks, uint8 [256]: class ids and class sets are ours, 255 is unsure.
+
+    Where the source tells no direct from alternative road, the teacher's road is either of them.
+    """
+    table = id_table(len(task.classes) + len(GROUPS.get(task.name, ())))
+    if task == DRIVABLE and not config.drivable_split:
+        table[:2] = len(DRIVABLE.classes)
+    return table
+
+
+def _stem(path: Path) -> str:
+    return path.with_suffix('').as_posix()
+
+
+def _taught(index: Index, task: Task, names: Collection[str]) -> Index:
+    return replace(index, taught={**index.taught, task.name: frozenset(names)})
+
+
+def _frames(path: Path, where: str) -> dict[str, Frame]:
+    if not path.is_file():
+        raise DatasetError(f'{where}: no file {path}; python -m training.teach writes it')
+    with as_dataset_error():
+        return {frame['name']: frame for frame in scalabel_frames(path)}
