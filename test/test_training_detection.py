@@ -1,5 +1,7 @@
 """Detection: assigners in closed form, the head's losses, and boxes that need no suppression."""
 
+from dataclasses import replace
+
 import pytest
 
 torch = pytest.importorskip('torch', reason='training extras are not installed')
@@ -185,16 +187,58 @@ def test_a_fresh_head_predicts_boxes_of_the_size_its_level_is_for():
     assert torch.allclose(sides, torch.tensor(2 * FIRST_DISTANCE), rtol=0.05)  # BINS cut the tail
 
 
-def test_deployed_boxes_are_the_best_points_in_order():
+def test_deployed_boxes_are_the_best_pairs_of_point_and_class_in_order():
+    torch.manual_seed(0)
     head = make_head(DETECTION, [8] * 4, 8).eval()
     outputs = head(maps(2))
     deployed = head.deploy(outputs)
     count = 64 + 16 + 4
     assert deployed['boxes'].shape == (2, count, 4)
-    best = outputs.deployed.logits.sigmoid().amax(2).sort(1, descending=True).values
-    assert torch.allclose(deployed['scores'], best)
     every = head.boxes(outputs.deployed)
-    assert torch.allclose(deployed['boxes'].sort(1).values, every.sort(1).values, atol=1e-4)
+    for image in range(2):
+        scores, pairs = outputs.deployed.logits[image].sigmoid().flatten().topk(count)
+        assert torch.allclose(deployed['scores'][image], scores)
+        assert torch.equal(deployed['labels'][image], pairs % 10)
+        assert torch.allclose(deployed['boxes'][image], every[image, pairs // 10], atol=1e-4)
+
+
+def test_classes_that_a_source_does_not_cover_add_no_loss():
+    head = DetectionHead(DETECTION, [8] * 4, 8).eval()
+    outputs = head(maps())
+    nothing = torch.zeros(10, dtype=torch.bool)
+    assert head.loss(outputs, [EMPTY._replace(covered=nothing)]) == 0
+    cars = nothing.clone()
+    cars[2] = True
+    whole, part = head.loss(outputs, [EMPTY]), head.loss(outputs, [EMPTY._replace(covered=cars)])
+    assert 0 < part < whole
+
+
+def test_a_class_set_asks_for_its_likeliest_class_and_leaves_the_others_alone():
+    head = DetectionHead(DETECTION, [8] * 4, 8).eval()
+    outputs = head(maps())
+    predictions = outputs.deployed
+    logits = predictions.logits.detach().clone().fill_(-2.0)
+    logits[..., 3] = 1.0  # trucks everywhere
+    logits.requires_grad_()
+    outputs = replace(outputs, one_to_many=replace(predictions, logits=logits))
+    vehicle = len(DETECTION.classes)  # the first of GROUPS
+    head.loss(outputs, [truth([[16, 16, 48, 48]], [vehicle])]).backward()
+    gradient = logits.grad[0]
+    answering = (gradient[:, 2] == 0).nonzero().flatten()
+    assert len(answering) and (gradient[answering][:, [2, 4, 5]] == 0).all()
+    assert (gradient[answering, 3] != 0).all() and (gradient[answering, 0] > 0).all()
+
+
+def test_where_a_teacher_is_silent_the_sure_student_is_believed():
+    head = DetectionHead(DETECTION, [8] * 4, 8).eval()
+    outputs = head(maps())
+    predictions = outputs.deployed
+    logits = predictions.logits.detach().clone().fill_(-9.0)
+    logits[0, 5, 2] = 2.0  # one sure car
+    outputs = replace(outputs, one_to_many=replace(predictions, logits=logits))
+    whole = head.loss(outputs, [EMPTY])
+    partial = head.loss(outputs, [EMPTY._replace(complete=False)])
+    assert whole > 100 * partial
 
 
 def test_distribution_loss_vanishes_for_sharp_and_right_distances():

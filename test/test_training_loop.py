@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,11 +24,13 @@ from training.checkpoint import (  # noqa: E402
 from training.config import (  # noqa: E402
     ConfigError,
     OptimizerConfig,
+    StageConfig,
     differences,
     load_config,
     save_config,
 )
 from training.networks.build import build_network  # noqa: E402
+from training.networks.sharing.cross_stitch import Stitch  # noqa: E402
 from training.selection import score  # noqa: E402
 from training.train import learning_rate, parameter_groups, update_ema  # noqa: E402
 
@@ -143,9 +146,55 @@ def test_average_of_frozen_weights_is_those_weights():
 def test_frozen_parameters_are_not_optimised():
     network = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
     network[0].requires_grad_(False)
-    groups = parameter_groups(network, 0.1)
+    groups = parameter_groups(network, OptimizerConfig(weight_decay=0.1))
     assert groups[0]['params'] == [network[1].weight] and groups[0]['weight_decay'] == 0.1
     assert groups[1]['params'] == [network[1].bias] and groups[1]['weight_decay'] == 0
+
+
+class TinyPyramid(nn.Module):
+    """Four levels that depend on each other, as a trunk's."""
+
+    def __init__(self):
+        super().__init__()
+        self.stages = nn.ModuleList(nn.Conv2d(3, 3, 3, 2, 1) for _ in range(4))
+
+    def forward(self, image):
+        levels = []
+        for stage in self.stages:
+            image = stage(image)
+            levels.append(image)
+        return levels
+
+
+def test_the_trunk_learns_slower_and_its_first_stages_slowest():
+    network = nn.Module()
+    network.trunk, network.head = TinyPyramid(), nn.Linear(2, 2)
+    groups = parameter_groups(network, OptimizerConfig(trunk_lr=0.5, layer_decay=0.8))
+    scales = {id(p): group['lr_scale'] for group in groups for p in group['params']}
+    assert len(scales) == len(list(network.parameters()))
+    assert scales[id(network.head.weight)] == 1
+    stages = [scales[id(stage.weight)] for stage in network.trunk.stages]
+    assert stages == pytest.approx([0.5 * 0.8**3, 0.5 * 0.8**2, 0.5 * 0.8, 0.5])
+
+
+def test_mixing_weights_do_not_decay():
+    stitch = Stitch(1, 2, 0.9)
+    groups = parameter_groups(stitch, OptimizerConfig(weight_decay=0.1))
+    assert [group['weight_decay'] for group in groups] == [0]
+
+
+def test_stages_change_the_augmentation_by_step(config_file):
+    config = replace(
+        load_config(config_file),
+        stages=[StageConfig(0.25, {'height': 64, 'width': 96}), StageConfig(0.75, {'mosaic': 0.5})],
+    )
+    ends = [(end, augment.height, augment.mosaic) for end, augment in config.augment_stages()]
+    steps, height = config.optimizer.steps, config.augment.height
+    assert ends == [(steps // 4, 64, 0), (steps * 3 // 4, height, 0.5), (steps, height, 0)]
+    with pytest.raises(ConfigError, match=r'stages\[1\]\.until'):
+        replace(config, stages=[StageConfig(0.5), StageConfig(0.4)]).check()
+    with pytest.raises(ConfigError, match='heigth'):
+        replace(config, stages=[StageConfig(0.5, {'heigth': 3})]).check()
 
 
 FIGURES = {

@@ -7,7 +7,7 @@ goes before it, and overrides go before both.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import combinations, starmap
 from operator import attrgetter
 from pathlib import Path
@@ -76,8 +76,10 @@ class NetworkConfig:
 class OptimizerConfig:
     """AdamW with linear warm-up and cosine decay to `final_lr_ratio`.
 
-    batch_size: images a step, over all devices. accumulate: parts in which a device takes its share
-    of them one after another, for less memory.
+    batch_size: images per step, over all devices. accumulate: parts in which a device takes its
+    share of them one after another, for less memory. trunk_lr: factor on the trunk's learning rate;
+    a pretrained trunk wants less than fresh heads. layer_decay: further factor for each trunk stage
+    below the last.
     """
 
     steps: int = 8000
@@ -87,8 +89,22 @@ class OptimizerConfig:
     weight_decay: float = 0.05
     warmup_steps: int = 300
     final_lr_ratio: float = 0.01
+    trunk_lr: float = 1.0
+    layer_decay: float = 1.0
     clip_norm: float = 5.0
     ema_decay: float = 0.999
+
+
+@dataclass
+class StageConfig:
+    """Part of a run with an augmentation of its own, such as smaller images or no mosaic.
+
+    until: share of the run's steps at which it ends, in (0, 1]. augment: keys of `AugmentConfig`
+    that differ from the run's.
+    """
+
+    until: float
+    augment: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -114,6 +130,7 @@ class RunConfig:
     network: NetworkConfig = field(default_factory=NetworkConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    stages: list[StageConfig] = field(default_factory=list)
     accelerator: str = 'auto'
     devices: int = 1
     nodes: int = 1
@@ -137,12 +154,30 @@ class RunConfig:
             raise ConfigError(f'tasks: unknown {unknown}, expected some of {list(ALL_TASKS)}')
         return tuple(ALL_TASKS[name] for name in self.tasks)
 
+    def augment_stages(self) -> list[tuple[int, AugmentConfig]]:
+        """(Step at which it ends, augmentation) in order; raises ConfigError."""
+        stages, before = [], 0.0
+        for number, stage in enumerate(self.stages):
+            if not before < stage.until <= 1:
+                raise ConfigError(
+                    f'stages[{number}].until: {stage.until}, expected a share of the steps above '
+                    f'{before} and at most 1'
+                )
+            before = stage.until
+            try:
+                augment = replace(self.augment, **stage.augment)
+            except (TypeError, ValueError) as error:
+                raise ConfigError(f'stages[{number}].augment: {error}') from error
+            stages.append((round(stage.until * self.optimizer.steps), augment))
+        return [*stages, (self.optimizer.steps, self.augment)]
+
     def check(self) -> None:
         """Raise ConfigError for values out of range or that do not go together, and for names."""
         for key, least in AT_LEAST.items():
             if (found := attrgetter(key)(self)) < least:
                 raise ConfigError(f'{key}: expected at least {least}, found {found}')
         self._check_names()
+        self.augment_stages()
         batch, parts = self.optimizer.batch_size, self.optimizer.accumulate
         shares = self.devices * self.nodes * parts
         if min(self.devices, self.nodes, parts, batch) < 1 or batch % shares:

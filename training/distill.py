@@ -155,7 +155,7 @@ def distill(config: DistillConfig) -> Path:
         module.to(memory_format=torch.channels_last)
     wrapped, optimizer = fabric.setup(
         losses_of,
-        torch.optim.AdamW(parameter_groups(losses_of, opt.weight_decay), lr=opt.lr, fused=True),
+        torch.optim.AdamW(parameter_groups(losses_of, opt), lr=opt.lr, fused=True),
     )
     first = _resume(output / STATE, losses_of, optimizer)
     output.mkdir(parents=True, exist_ok=True)

@@ -100,13 +100,53 @@ def update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> N
             kept.copy_(fresh)
 
 
-def parameter_groups(network: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Weight decay on matrices and kernels, not on biases and norms; frozen parameters stay out."""
-    trained = [p for p in network.parameters() if p.requires_grad]
-    return [
-        {'params': [p for p in trained if p.ndim > 1], 'weight_decay': weight_decay},
-        {'params': [p for p in trained if p.ndim <= 1], 'weight_decay': 0.0},
-    ]
+def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
+    """Groups of AdamW; frozen parameters stay out. `lr_scale`: factor on the learning rate.
+
+    Weight decay on matrices and kernels; not on biases and norms, nor on what a module lists in
+    `no_weight_decay` (gates, queries, mixing weights), whose zero means something. The trunk learns
+    with `trunk_lr`, its earlier stages with less (`layer_decay`; BEiT: Bao et al., ICLR 2022).
+    """
+    kept = {
+        id(getattr(module, name))
+        for module in network.modules()
+        for name in getattr(module, 'no_weight_decay', ())
+    }
+    scales = trunk_scales(getattr(network, 'trunk', None), config)
+    groups: dict[tuple[float, bool], dict[str, Any]] = {}
+    for parameter in network.parameters():
+        if parameter.requires_grad:
+            decays = parameter.ndim > 1 and id(parameter) not in kept
+            scale = scales.get(id(parameter), 1.0)
+            group = groups.setdefault(
+                (scale, decays),
+                {'params': [], 'weight_decay': config.weight_decay * decays, 'lr_scale': scale},
+            )
+            group['params'].append(parameter)
+    return [groups[key] for key in sorted(groups, reverse=True)]
+
+
+def trunk_scales(trunk: nn.Module | None, config: OptimizerConfig) -> dict[int, float]:
+    """Learning-rate factors of the trunk's parameters, by `id`; nothing for a trunk like the rest.
+
+    A parameter belongs to the finest level that depends on it.
+    """
+    if trunk is None or config.trunk_lr == config.layer_decay == 1:
+        return {}
+    if config.layer_decay == 1:
+        return {id(parameter): config.trunk_lr for parameter in trunk.parameters()}
+    device = next(trunk.parameters()).device
+    training, scales = trunk.training, {}
+    levels = trunk.eval()(torch.zeros(1, 3, 64, 64, device=device))
+    parameters = [p for p in trunk.parameters() if p.requires_grad]
+    for depth, level in enumerate(levels):
+        found = torch.autograd.grad(level.sum(), parameters, retain_graph=True, allow_unused=True)
+        factor = config.trunk_lr * config.layer_decay ** (len(levels) - 1 - depth)
+        for parameter, gradient in zip(parameters, found, strict=True):
+            if gradient is not None:
+                scales.setdefault(id(parameter), factor)
+    trunk.train(training)
+    return scales
 
 
 def open_fabric(config: RunConfig) -> Fabric:
@@ -152,7 +192,8 @@ def train(config: RunConfig, validated: Validated | None = None) -> Path:
     opt = config.optimizer
 
     def drawn(seed: int, images: int, first_step: int) -> Iterator[Batch]:
-        draws = Draws(layouts, config.augment, seed, config.tasks)
+        stages = [(step * images, augment) for step, augment in config.augment_stages()]
+        draws = Draws(layouts, config.augment, seed, config.tasks, stages)
         sampler = StepSampler(first_step, opt.steps, images, fabric.global_rank, fabric.world_size)
         for batch in train_loader(draws, sampler, config.tasks, config.workers):
             yield batch.image, batch.targets
@@ -205,9 +246,7 @@ def fit(
     precision = fabric.strategy.precision
     has_scaler = bool(precision.state_dict())
     # The fused step unscales fp16 gradients by itself, and so cannot be clipped before.
-    adamw = torch.optim.AdamW(
-        parameter_groups(network, opt.weight_decay), lr=opt.lr, fused=not has_scaler
-    )
+    adamw = torch.optim.AdamW(parameter_groups(network, opt), lr=opt.lr, fused=not has_scaler)
     wrapped, optimizer = fabric.setup(losses_of, adamw)
     gradients = Step(fabric, wrapped, network, config)
     balancer = gradients.balancer
@@ -270,7 +309,7 @@ def fit(
         others = iter(held_out(saved)) if held_out and validates else None
         for step, batch in enumerate(board.watch(source) if board else source, saved):
             for group in optimizer.param_groups:
-                group['lr'] = learning_rate(step, opt)
+                group['lr'] = learning_rate(step, opt) * group['lr_scale']
             if config.affinity_every and step % config.affinity_every == 0:
                 affinity = measure(gradients, step, batch)
                 if board and affinity:

@@ -20,7 +20,7 @@ import torch
 from rich.progress import track
 
 from mtl_perception import machine
-from training.config import RunConfig, load_config
+from training.config import OptimizerConfig, RunConfig, load_config
 from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.networks.build import build_network
@@ -48,7 +48,9 @@ class Step:
         if config.compile:
             self.network.trunk.compile()
             self.network.neck.compile()
-        optimizer = torch.optim.AdamW(parameter_groups(self.network, 0.05), lr=1e-5, fused=True)
+        optimizer = torch.optim.AdamW(
+            parameter_groups(self.network, OptimizerConfig()), lr=1e-5, fused=True
+        )
         self.losses, self.optimizer = self.fabric.setup(TaskLosses(self.network), optimizer)
         self.gradients = Gradients(self.fabric, self.losses, self.network, config)
 

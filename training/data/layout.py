@@ -89,6 +89,7 @@ class Layout:
         ]
         for row, name in enumerate(names):
             self._attributes[row] = _attributes(index, name)
+        self._covered = covered_classes(config, index.detection)
         self._first = np.cumsum([0, *(len(boxes.labels) for boxes in rows)])
         self._boxes = _joined(rows)
         self._leave_out_inverted()
@@ -151,7 +152,8 @@ class Layout:
         """Truth boxes of the index-th image, in its pixels; empty where it is not labelled."""
         rows = slice(self._first[index], self._first[index + 1])
         found = self._boxes
-        return Boxes(found.xyxy[rows], found.labels[rows].astype(np.int64), found.ignored[rows])
+        labels = found.labels[rows].astype(np.int64)
+        return Boxes(found.xyxy[rows], labels, found.ignored[rows], self._covered)
 
     def load(
         self, index: int, scale: float = 1.0, tasks: Collection[str] | None = None
@@ -239,6 +241,18 @@ def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Layout]:
             f'`python -m training.data.scenes` draws one'
         )
     return layouts
+
+
+def covered_classes(config: LayoutConfig, task: Task) -> NDArray[np.bool_] | None:
+    """Bool [C]: the classes that a data set's boxes cover; None for all; raises DatasetError."""
+    if not config.box_classes:
+        return None
+    if unknown := [name for name in config.box_classes if name not in task.classes]:
+        raise DatasetError(
+            f'data set {config.name!r}: box_classes names {unknown}, expected some of '
+            f'{list(task.classes)}'
+        )
+    return np.array([name in config.box_classes for name in task.classes])
 
 
 def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:

@@ -43,14 +43,17 @@ class Draws(Dataset[Sample]):
     def __init__(
         self, layouts: Sequence[Layout], config: AugmentConfig, seed: int,
         tasks: Collection[str] | None = None,
+        stages: Sequence[tuple[int, AugmentConfig]] = (),
     ) -> None:  # fmt: skip
         """Sources are drawn by their configured weights, images of a source by their repeat factor.
 
         tasks: labels of other tasks are not read, but for the attributes that say which looks an
-        image has already; by default all are.
+        image has already; by default all are. stages: (draw at which it ends, augmentation) in
+        order; `config` from the last end on.
         """
         self.layouts = layouts
         self.config = config
+        self.stages = stages
         self.seed = seed
         self.tasks = tasks
         for task in sorted(set(tasks or ()).difference(*(layout.labelled() for layout in layouts))):
@@ -65,28 +68,30 @@ class Draws(Dataset[Sample]):
 
     def __getitem__(self, draw: int) -> Sample:
         """The sample of one draw; raises DatasetError when it and its replacements are broken."""
+        config = next((augment for end, augment in self.stages if draw < end), self.config)
         broken: list[str] = []
         while len(broken) < ATTEMPTS:
             # Trailing zeros do not change a seed: this is default_rng([seed, draw]) at first.
             rng = np.random.default_rng([self.seed, draw, len(broken)])
             try:
-                return replace(self._draw(rng), broken=tuple(broken))
+                return replace(self._draw(rng, config), broken=tuple(broken))
             except DatasetError as error:
                 broken.append(str(error))
         raise DatasetError(f'draw {draw} and {ATTEMPTS - 1} in its place are broken: {broken}')
 
-    def _draw(self, rng: np.random.Generator) -> Sample:
-        config = self.config
+    def _draw(self, rng: np.random.Generator, config: AugmentConfig) -> Sample:
         if config.mosaic and rng.random() < config.mosaic:
             tiles = draw_tiles(config.height, config.width, rng)
             parts = [
-                self._part(rng, (tile.height, tile.width), rng.uniform(*SCALE)) for tile in tiles
+                self._part(rng, config, (tile.height, tile.width), rng.uniform(*SCALE))
+                for tile in tiles
             ]
             return finish(join(parts, tiles), config, rng)
-        return finish(self._part(rng, (config.height, config.width)), config, rng)
+        return finish(self._part(rng, config, (config.height, config.width)), config, rng)
 
     def _part(
-        self, rng: np.random.Generator, crop: tuple[int, int], factor: float = 1.0
+        self, rng: np.random.Generator, config: AugmentConfig, crop: tuple[int, int],
+        factor: float = 1.0,
     ) -> Sample:  # fmt: skip
         """An image of any source as a crop of (height, width)."""
         source = rng.choice(len(self.layouts), p=self.shares)
@@ -95,9 +100,9 @@ class Draws(Dataset[Sample]):
             index = int(rng.integers(len(layout)))
         else:
             index = int(np.searchsorted(cumulative, rng.random() * cumulative[-1], side='right'))
-        view = View.draw(layout.size(index), self.config, rng, crop, factor)
+        view = View.draw(layout.size(index), config, rng, crop, factor)
         wanted = None if self.tasks is None else LOOK_TASKS.union(self.tasks)
-        return outdoors(view, layout.load(index, view.scale, wanted), self.config, rng)
+        return outdoors(view, layout.load(index, view.scale, wanted), config, rng)
 
 
 def _cumulative(layout: Layout) -> NDArray[np.float64] | None:

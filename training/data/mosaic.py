@@ -65,7 +65,10 @@ def join(parts: Sequence[Sample], tiles: Sequence[Tile]) -> Sample:
 
 
 def _joined(task: str, parts: Sequence[Sample], tiles: Sequence[Tile]) -> Boxes:
+    """The boxes of all parts; as complete as the least complete of them."""
     rows = []
+    labelled = [part.boxes[task] for part in parts if task in part.boxes]
+    covered = [boxes.covered for boxes in labelled if boxes.covered is not None]
     for part, (top, left, tall, wide) in zip(parts, tiles, strict=True):
         boxes = part.boxes.get(task)
         if boxes is None:
@@ -73,4 +76,8 @@ def _joined(task: str, parts: Sequence[Sample], tiles: Sequence[Tile]) -> Boxes:
             boxes = Boxes(everything, np.zeros(1, np.int64), np.ones(1, bool))
         moved = boxes.xyxy + np.array([left, top, left, top], np.float32)
         rows.append((moved, boxes.labels, boxes.ignored))
-    return Boxes(*(np.concatenate(column) for column in zip(*rows, strict=True)))
+    return Boxes(
+        *(np.concatenate(column) for column in zip(*rows, strict=True)),
+        covered=np.logical_and.reduce(covered) if covered else None,
+        complete=all(boxes.complete for boxes in labelled),
+    )

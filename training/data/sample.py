@@ -23,11 +23,16 @@ class DatasetError(Exception):
 
 @dataclass(frozen=True)
 class Boxes:
-    """Truth boxes of one image: xyxy float32 [N, 4], class ids int64 [N], ignored bool [N]."""
+    """Truth boxes of one image: xyxy float32 [N, 4], labels int64 [N], ignored bool [N].
+
+    labels, covered (bool [C]) and complete as in `training.tasks.assigners.BoxTarget`.
+    """
 
     xyxy: NDArray[np.float32]
     labels: NDArray[np.int64]
     ignored: NDArray[np.bool_]
+    covered: NDArray[np.bool_] | None = None
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -86,5 +91,7 @@ def _target(sample: Sample, task: str) -> Any:
             torch.from_numpy(boxes.xyxy[kept]),
             torch.from_numpy(boxes.labels[kept]),
             torch.from_numpy(boxes.xyxy[boxes.ignored]),
+            None if boxes.covered is None else torch.from_numpy(boxes.covered),
+            boxes.complete,
         )
     return None

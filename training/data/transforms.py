@@ -166,7 +166,9 @@ class View:
         hidden = wide * high < MIN_VISIBLE * np.maximum(area, 1e-6)
         moved = np.stack((xs[:, 0], ys[:, 0], xs[:, 1], ys[:, 1]), 1).astype(np.float32)
         ignored = boxes.ignored | small | hidden
-        return Boxes(moved[present], boxes.labels[present], ignored[present])
+        return replace(
+            boxes, xyxy=moved[present], labels=boxes.labels[present], ignored=ignored[present]
+        )
 
 
 def augment(sample: Sample, config: AugmentConfig, rng: np.random.Generator) -> Sample:

@@ -27,15 +27,22 @@ ATSS_ANCHOR = 8.0
 
 
 class BoxTarget(NamedTuple):
-    """Boxes of one labelled image: float32 [N, 4], class ids int64 [N], ignored regions [M, 4].
+    """Boxes of one labelled image: float32 [N, 4], labels int64 [N], ignored regions [M, 4].
 
-    xyxy input pixels. Points inside an ignored region (crowds, merged or too small objects) that
-    match no box add no classification loss.
+    xyxy input pixels. A label below the class count C is a class; C + g is one of the classes of
+    `detection.GROUPS[task][g]`, the label does not say which. Points inside an ignored region
+    (crowds, merged, uncertain or too small objects) that match no box add no classification loss.
+
+    covered: bool [C], the classes whose objects are labelled in this image; the others add no loss.
+    None: all of them. complete: False where a teacher drew the boxes, which misses some objects: a
+    point that matches no box adds no loss for a class that the student is sure of.
     """
 
     boxes: Tensor
     labels: Tensor
     ignored: Tensor
+    covered: Tensor | None = None
+    complete: bool = True
 
 
 class Assignment(NamedTuple):
@@ -46,7 +53,9 @@ class Assignment(NamedTuple):
 
 
 class Assigner(NamedTuple):
-    """assign: (probabilities [P, C], boxes [P, 4], points [P, 2], strides [P], target).
+    """assign: (probabilities [P, L], boxes [P, 4], points [P, 2], strides [P], target).
+
+    L counts the classes, then the class sets, whose probability is that of their likeliest class.
 
     quality_per_box: what the qualities of a truth box sum to with a trained head, the scale of the
     loss.
@@ -160,7 +169,7 @@ def adaptive(
 
 
 ASSIGNERS: dict[str, Assigner] = {
-    'tal': Assigner(task_aligned, 2.0),
+    'tal': Assigner(task_aligned, 0.6),
     'atss': Assigner(adaptive, 3.0),
 }
 """One-to-many assigners by the name in the configuration."""

@@ -9,6 +9,9 @@ through the quality focal loss (the same paper, eq. 2) or the varifocal loss (Zh
 With `one_to_one` a second pair of towers learns one point a box beside the others and is the one
 that is deployed: its boxes need no suppression.
 
+Labels may be incomplete: a data set covers some of the classes, or does not tell some of them apart
+(`GROUPS`); a teacher misses objects. What is not known adds no loss.
+
 Target: `BoxTarget`. Boxes are xyxy input pixels throughout.
 """
 
@@ -23,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import DETECTION, Task
 from training.networks.layers import SeparableConv
 from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, BoxTarget, inside
 from training.tasks.base import Features, Head
@@ -37,6 +40,13 @@ FIRST_DISTANCE = 2.0
 TOP_K = 300
 
 CLASS_WEIGHT, BOX_WEIGHT, DFL_WEIGHT = 1.0, 2.0, 0.5
+SURE = 0.5
+"""Probability from which the student is believed where a teacher's labels are silent."""
+
+GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
+    DETECTION.name: ((2, 3, 4, 5), (6, 7), (0, 1)),
+}
+"""Class sets that a label may name: vehicles, two-wheelers and people."""
 
 
 @dataclass
@@ -98,6 +108,7 @@ class DetectionHead(Head):
     """Neck levels -> `DetectionOutputs`."""
 
     bins: Tensor
+    members: Tensor
 
     def __init__(
         self,
@@ -115,6 +126,11 @@ class DetectionHead(Head):
         rare = torch.full((len(task.classes),), -math.log(99))  # 1 %: RetinaNet section 4.1
         # The logits of a geometric distribution with this mean.
         near = (-math.log1p(1 / FIRST_DISTANCE) * self.bins).repeat(4)
+        groups = GROUPS.get(task.name, ())
+        members = torch.eye(len(task.classes) + len(groups), len(task.classes), dtype=torch.bool)
+        for row, group in enumerate(groups, len(task.classes)):
+            members[row, list(group)] = True
+        self.register_buffer('members', members, persistent=False)
         self.classify = self._towers(neck_channels, rare)
         self.regress = self._towers(neck_channels, near)
         if self.config.one_to_one:
@@ -201,22 +217,39 @@ class DetectionHead(Head):
         total = logits.new_zeros(())
         for i, target in enumerate(targets):
             matched, quality = assigner.assign(
-                probabilities[i], boxes[i].detach(), points, strides, target
+                self._of_labels(probabilities[i]), boxes[i].detach(), points, strides, target
             )
             positive = matched >= 0
             rows = positive.nonzero().squeeze(1)
             label = torch.zeros_like(logits[i])
-            label[rows, target.labels[matched[rows]]] = quality[rows]
+            members = self.members[target.labels[matched[rows]]]
+            likeliest = (probabilities[i][rows] + members.float()).argmax(1)
+            label[rows, likeliest] = quality[rows]
+            known = (positive | ~inside(points, target.ignored).any(1))[:, None].repeat(
+                1, label.shape[1]
+            )
+            if target.covered is not None:
+                known &= target.covered
+            if not target.complete:
+                known &= positive[:, None] | (probabilities[i] < SURE)
+            # Of a class set, the classes that are less likely are neither right nor wrong.
+            known[rows] &= ~members
+            known[rows, likeliest] = True
             weight = self._class_weight(probabilities[i], label)
-            ignored = inside(points, target.ignored).any(1) & ~positive
             class_loss = F.binary_cross_entropy_with_logits(logits[i], label, reduction='none')
-            total = total + CLASS_WEIGHT * (class_loss * weight * ~ignored[:, None]).sum()
+            total = total + CLASS_WEIGHT * (class_loss * weight * known).sum()
             if len(rows):
                 wanted = target.boxes[matched[rows]]
                 box_loss = BOX_WEIGHT * generalized_box_iou_loss(boxes[i][rows], wanted)
                 box_loss = box_loss + DFL_WEIGHT * self._dfl(predictions, i, rows, wanted)
                 total = total + (box_loss * quality[rows]).sum()
         return total / assigner.quality_per_box
+
+    def _of_labels(self, probabilities: Tensor) -> Tensor:
+        """[P, C] -> [P, C + G]: with the likeliest class of every class set."""
+        sets = self.members[probabilities.shape[1] :]
+        largest = [probabilities[:, members].amax(1) for members in sets]
+        return torch.cat((probabilities, *(column[:, None] for column in largest)), dim=1)
 
     def _class_weight(self, probability: Tensor, label: Tensor) -> Tensor:
         """What the cross-entropy [P, C] is weighted with."""
@@ -237,11 +270,20 @@ class DetectionHead(Head):
         return -(at_lower * (1 - upper_weight) + at_upper * upper_weight).mean(1)
 
     def deploy(self, outputs: DetectionOutputs) -> dict[str, Tensor]:
-        """Top-K points by best class: boxes [B, K, 4], scores [B, K], labels int64 [B, K]."""
+        """The best K pairs of point and class: boxes [B, K, 4], scores [B, K], labels int64 [B, K].
+
+        A point may stand for several classes (COCO-style AP ranks each). Only the K points with the
+        best class can hold one of the K best pairs, so the rest is left out first: the same pairs
+        for a tenth of the work.
+        """
         predictions = outputs.deployed
-        best, label = predictions.logits.float().max(dim=2)
-        k = min(TOP_K, best.shape[1])
-        scores, index = best.topk(k, dim=1)
+        logits = predictions.logits.float()
+        classes = logits.shape[2]
+        k = min(TOP_K, logits.shape[1])
+        _, likely = logits.amax(dim=2).topk(k, dim=1)
+        pairs = logits.gather(1, likely[:, :, None].expand(-1, -1, classes)).flatten(1)
+        scores, pair = pairs.topk(k, dim=1)
+        index = likely.gather(1, pair // classes)
         distances = self._expected(
             predictions.distances.gather(1, index[:, :, None, None].expand(-1, -1, 4, BINS))
         )
@@ -250,7 +292,7 @@ class DetectionHead(Head):
         return {
             'boxes': torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1),
             'scores': scores.sigmoid(),
-            'labels': label.gather(1, index),
+            'labels': pair % classes,
         }
 
     def deployed_names(self) -> dict[str, tuple[str, int]]:

@@ -43,6 +43,7 @@ class Policy(Visitor):
     """Select or skip, of one task."""
 
     early: Tensor
+    no_weight_decay = ('logits',)
 
     def __init__(self, skippable: Sequence[bool], options: AdaShareOptions) -> None:
         """skippable: for every block."""

@@ -37,6 +37,8 @@ def start_weights(tasks: int, own: float) -> Tensor:
 class Stitch(Mix):
     """alpha [C or 1, T, T]."""
 
+    no_weight_decay = ('alpha',)
+
     def __init__(self, channels: int, tasks: int, own: float) -> None:
         """channels: 1 for one matrix."""
         super().__init__()

@@ -42,6 +42,7 @@ class Gate(nn.Module):
         """Not equal at the start: experts that begin alike would stay alike."""
         super().__init__()
         self.linear = nn.Linear(channels, experts)
+        self.linear.no_weight_decay = ('weight',)
 
     def forward(self, level: Tensor) -> Tensor:
         """Of a map's mean."""

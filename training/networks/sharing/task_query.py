@@ -35,6 +35,8 @@ class TaskQueryOptions:
 class QueryDecoder(nn.Module):
     """Queries and a level -> scale and shift for every task."""
 
+    no_weight_decay = ('query',)
+
     def __init__(self, tasks: int, channels: int, options: TaskQueryOptions) -> None:
         """Scales begin at 1 and shifts at 0."""
         super().__init__()
