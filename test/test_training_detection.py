@@ -221,7 +221,7 @@ def test_a_class_set_asks_for_its_likeliest_class_and_leaves_the_others_alone():
     logits[..., 3] = 1.0  # trucks everywhere
     logits.requires_grad_()
     outputs = replace(outputs, one_to_many=replace(predictions, logits=logits))
-    vehicle = len(DETECTION.classes)  # the first of GROUPS
+    vehicle = len(DETECTION.classes)  # the first of CLASS_SETS
     head.loss(outputs, [truth([[16, 16, 48, 48]], [vehicle])]).backward()
     gradient = logits.grad[0]
     answering = (gradient[:, 2] == 0).nonzero().flatten()

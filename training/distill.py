@@ -1,14 +1,14 @@
-"""Pretrain one timm trunk on the features of another: `python -m training.distill CONFIG [key=value ...]`.
+"""Pretrain one timm trunk on another's features: `python -m training.distill CONFIG [key=value]`.
 
-For trunks whose ImageNet weights cannot be had (offline, or not published): a pretrained trunk shows
-the student its features of unlabelled images at strides 4-32. After FitNets (Romero et al., ICLR
-2015, eq. 3): a 1x1 regressor maps each student level to the teacher's channels, and is thrown away
-afterwards. The target is whitened per channel and the distance is smooth L1 (Wei et al., "Contrastive
-learning rivals masked image modeling in fine-tuning via feature distillation", 2022, section 3);
-changed: whitening by batch statistics, since convolutional features have no token norm.
+For trunks whose ImageNet weights cannot be had (offline, or not published): a pretrained trunk
+shows the student its features of unlabelled images at strides 4-32. After FitNets (Romero et al.,
+ICLR 2015, eq. 3): a 1x1 regressor maps each student level to the teacher's channels and is thrown
+away afterwards. The target is whitened per channel and the distance is smooth L1 (Wei et al.,
+"Contrastive learning rivals masked image modeling in fine-tuning via feature distillation", 2022,
+section 3); changed: whitening by batch statistics, since convolutional features have no token norm.
 
-Writes OUTPUT/trunk.safetensors, which `network.trunk_weights` takes, and resumes an interrupted run:
-images and schedule are functions of the step.
+Writes OUTPUT/trunk.safetensors, which `network.trunk_weights` takes, and resumes an interrupted
+run: images and schedule are functions of the step.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _resume(path: Path, losses_of: FeatureLoss, optimizer: Any) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit code 1 with one sentence on a usage, data or numeric error."""
     parser = argparse.ArgumentParser(prog='python -m training.distill', description=__doc__)
-    parser.add_argument('config', help='YAML file, see training/configs/distill_b0.yaml')
+    parser.add_argument('config', help='YAML file, see training/configs/distill/pvt_v2_b0.yaml')
     parser.add_argument('overrides', nargs='*', metavar='key=value')
     args = parser.parse_args(argv)
     try:

@@ -68,9 +68,7 @@ class LayoutConfig:
     kind: a name of `layout.LAYOUTS`. pattern picks image names; labelled keeps images that have a
     label of one of these tasks. weight is the share of training draws. repeat_threshold: t of
     repeat-factor sampling over the classes of repeat_tasks (`sampling.py`), 0 draws uniformly. An
-    optional data set that is not there is left out, with a log line. box_classes: the classes that
-    its boxes cover, by name; objects of the others may be there without a box, add no loss and are
-    not scored. By default all classes are covered.
+    optional data set that is not there is left out, with a log line.
 
     box_classes: the classes that people drew boxes of; by default all. train_only: the source has
     no validation split and takes no part in validation. teachers: task -> the folder, below
@@ -92,7 +90,6 @@ class LayoutConfig:
     repeat_threshold: float = 0.0
     repeat_tasks: list[str] = field(default_factory=lambda: ['detection'])
     boxes: str = 'det_20'
-    box_classes: list[str] = field(default_factory=list)
     semantic_masks: str = 'sem_seg'
     drivable_split: bool = True
     box_classes: list[str] = field(default_factory=list)

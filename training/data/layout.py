@@ -81,7 +81,10 @@ class Layout:
             )
         self.names = names
         self.paths = [index.images[name] for name in names]
-        self._boxed = np.array([bool(index.covers(name)) for name in names])
+        self._covered = np.array(
+            [[c in index.covers(name) for c in index.detection.classes] for name in names]
+        )
+        self._boxed = self._covered.any(axis=1)
         self._attributes = np.full((len(names), len(ATTRIBUTES)), -1, np.int8)
         rows = [
             box_rows(index.frames.get(name, {}), f'{index.box_file}: {name}', index.detection)
@@ -89,7 +92,8 @@ class Layout:
         ]
         for row, name in enumerate(names):
             self._attributes[row] = _attributes(index, name)
-        self._covered = covered_classes(config, index.detection)
+        taught = index.taught.get(index.detection.name, ())
+        self._complete = np.array([name not in taught for name in names])
         self._first = np.cumsum([0, *(len(boxes.labels) for boxes in rows)])
         self._boxes = _joined(rows)
         self._leave_out_inverted()
@@ -153,7 +157,8 @@ class Layout:
         rows = slice(self._first[index], self._first[index + 1])
         found = self._boxes
         labels = found.labels[rows].astype(np.int64)
-        return Boxes(found.xyxy[rows], labels, found.ignored[rows], self._covered)
+        covered, complete = self._covered[index], bool(self._complete[index])
+        return Boxes(found.xyxy[rows], labels, found.ignored[rows], covered, complete)
 
     def load(
         self, index: int, scale: float = 1.0, tasks: Collection[str] | None = None
@@ -241,18 +246,6 @@ def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Layout]:
             f'`python -m training.data.scenes` draws one'
         )
     return layouts
-
-
-def covered_classes(config: LayoutConfig, task: Task) -> NDArray[np.bool_] | None:
-    """Bool [C]: the classes that a data set's boxes cover; None for all; raises DatasetError."""
-    if not config.box_classes:
-        return None
-    if unknown := [name for name in config.box_classes if name not in task.classes]:
-        raise DatasetError(
-            f'data set {config.name!r}: box_classes names {unknown}, expected some of '
-            f'{list(task.classes)}'
-        )
-    return np.array([name in config.box_classes for name in task.classes])
 
 
 def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:

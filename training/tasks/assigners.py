@@ -30,7 +30,7 @@ class BoxTarget(NamedTuple):
     """Boxes of one labelled image: float32 [N, 4], labels int64 [N], ignored regions [M, 4].
 
     xyxy input pixels. A label below the class count C is a class; C + g is one of the classes of
-    `detection.GROUPS[task][g]`, the label does not say which. Points inside an ignored region
+    `detection.CLASS_SETS[g]`, the label does not say which. Points inside an ignored region
     (crowds, merged, uncertain or too small objects) that match no box add no classification loss.
 
     covered: bool [C], the classes whose objects are labelled in this image; the others add no loss.

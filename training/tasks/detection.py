@@ -10,7 +10,7 @@ With `one_to_one` a second pair of towers learns one point a box beside the othe
 that is deployed: its boxes need no suppression.
 
 Labels may be incomplete: a data set covers some of the classes, or does not tell some of them apart
-(`GROUPS`); a teacher misses objects. What is not known adds no loss.
+(`CLASS_SETS`); a teacher misses objects. What is not known adds no loss.
 
 Target: `BoxTarget`. Boxes are xyxy input pixels throughout.
 """
@@ -43,10 +43,8 @@ CLASS_WEIGHT, BOX_WEIGHT, DFL_WEIGHT = 1.0, 2.0, 0.5
 SURE = 0.5
 """Probability from which the student is believed where a teacher's labels are silent."""
 
-GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
-    DETECTION.name: ((2, 3, 4, 5), (6, 7), (0, 1)),
-}
-"""Class sets that a label may name: vehicles, two-wheelers and people."""
+CLASS_SETS = ((2, 3, 4, 5), (6, 7), (0, 1))
+"""Sets of BDD100K's classes that a label may name: vehicles, two-wheelers and people."""
 
 
 @dataclass
@@ -126,10 +124,10 @@ class DetectionHead(Head):
         rare = torch.full((len(task.classes),), -math.log(99))  # 1 %: RetinaNet section 4.1
         # The logits of a geometric distribution with this mean.
         near = (-math.log1p(1 / FIRST_DISTANCE) * self.bins).repeat(4)
-        groups = GROUPS.get(task.name, ())
-        members = torch.eye(len(task.classes) + len(groups), len(task.classes), dtype=torch.bool)
-        for row, group in enumerate(groups, len(task.classes)):
-            members[row, list(group)] = True
+        sets = CLASS_SETS if task.classes == DETECTION.classes else ()
+        members = torch.eye(len(task.classes) + len(sets), len(task.classes), dtype=torch.bool)
+        for row, classes in enumerate(sets, len(task.classes)):
+            members[row, list(classes)] = True
         self.register_buffer('members', members, persistent=False)
         self.classify = self._towers(neck_channels, rare)
         self.regress = self._towers(neck_channels, near)
