@@ -1,4 +1,4 @@
-"""Package for colcon (ament_python) and pip: `mtl_perception` only, no training, no test.
+"""Package for colcon (ament_python) and pip: vehicle, evaluation and scenes; no training, no test.
 
 Name, version, maintainer and licence are package.xml's, version bounds requirements/runtime.txt's.
 """
@@ -13,6 +13,7 @@ from setuptools import find_packages, setup
 ROOT = Path(__file__).resolve().parent
 PACKAGE = ElementTree.parse(ROOT / 'package.xml')
 NAME = PACKAGE.findtext('name')
+PACKAGES = (NAME, 'mtl_evaluation', 'mtl_scenes')
 
 
 def requirements():
@@ -50,7 +51,7 @@ setup(
     maintainer=PACKAGE.findtext('maintainer'),
     maintainer_email=PACKAGE.find('maintainer').get('email'),
     python_requires='>=3.10',
-    packages=find_packages(include=[NAME, f'{NAME}.*']),
+    packages=find_packages(include=[*PACKAGES, *(f'{name}.*' for name in PACKAGES)]),
     package_data={f'{NAME}.interfaces': ['vision_msgs/msg/*.msg']},
     data_files=data_files(),
     install_requires=extras.pop(''),
@@ -59,7 +60,7 @@ setup(
         'console_scripts': [
             f'mtl-perception = {NAME}.cli:main',
             f'perception_node = {NAME}.node.__main__:main',
-            f'test_pattern = {NAME}.node.test_pattern:main',
+            'test_pattern = mtl_evaluation.live.test_pattern:main',
         ]
     },
     zip_safe=False,

@@ -16,12 +16,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 COMMANDS: dict[str, tuple[str, str]] = {
     'compile': ('mtl_perception.compile', 'build the engine of a model for this machine'),
-    'bench': ('mtl_perception.bench.timing', 'time the engines of this machine against each other'),
-    'replay': ('mtl_perception.replay.offline', 'run a model over a bag and measure accuracy'),
-    'compare': ('mtl_perception.replay.compare', 'say whether one run may replace another'),
-    'bag': ('mtl_perception.replay.bag_tools', 'make bags, and say what a bag holds'),
+    'bench': ('mtl_evaluation.bench.timing', 'time the engines of this machine against each other'),
+    'replay': ('mtl_evaluation.commands.replay', 'run a model over a bag and measure accuracy'),
+    'compare': ('mtl_evaluation.commands.compare', 'say whether one run may replace another'),
+    'bag': ('mtl_evaluation.commands.bag', 'make bags, and say what a bag holds'),
     'doctor': ('mtl_perception.doctor', 'say what this machine has and what is missing'),
-    'demo': ('mtl_perception.replay.demo', 'play a drive through the live node and report'),
+    'demo': ('mtl_evaluation.commands.demo', 'play a drive through the live node and report'),
 }
 """Command: (module, one line of help)."""
 

@@ -1,7 +1,8 @@
 """`mtl-perception compile`: build the engines of a model, and check what they lose.
 
 Without `--check` one engine is built and run once. With it every engine and precision of this
-machine (or those named) is built and measured against the fp32 reference; see `bench/accuracy.py`.
+machine (or those named) is built and measured against the fp32 reference; see
+`mtl_evaluation/bench/accuracy.py`.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
+from mtl_evaluation.bench.frames import calibration
 from mtl_perception.batching import open_batch
-from mtl_perception.bench.frames import calibration
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.engines import (
     ENGINES,
@@ -68,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(find_bundle(args.model))
     options = Options(args.outputs, args.device, args.precision, args.batch)
     if args.check is not None:
-        from mtl_perception.bench import accuracy
+        from mtl_evaluation.bench import accuracy
 
         return accuracy.run(bundle, options, args)
     name, options = choose(bundle, args.engine, options)

@@ -18,7 +18,7 @@ ROS = {
     'std_msgs', 'std_srvs', 'vision_msgs', 'diagnostic_msgs', 'lifecycle_msgs', 'geometry_msgs',
     'nav_msgs', 'rosgraph_msgs', 'tf2_ros', 'cv_bridge', 'rosbag2_py',
 }  # fmt: skip
-ROS_FILES = ('node/', 'replay/live/session.py', 'replay/demo.py')
+ROS_FILES = ('node/', 'mtl_evaluation/live/session.py', 'mtl_evaluation/commands/demo.py')
 """The only places of the runtime that may import ROS: the node and what replays live."""
 
 LAUNCH = {'launch', 'launch_ros', 'launch_testing'}

@@ -3,7 +3,8 @@
     python -m training.evaluate models/hydranet_lite0_demo --output runs/evaluation
 
 Every number goes through the deployed path (letterbox, graph, decode) and
-`replay/scoring/metrics.py`. Each source is scored by itself: their labels mean different things.
+`mtl_evaluation/metrics/metrics.py`. Each source is scored by itself: their labels mean different
+things.
 What is written is described in docs/evaluation.md: a run (`mtl-perception compare` reads it),
 evaluation.json and report.html.
 """
@@ -22,14 +23,14 @@ from typing import Any
 
 from rich.progress import track
 
+from mtl_evaluation.metrics.metrics import THRESHOLDS
+from mtl_evaluation.report.run_report import write_report
+from mtl_evaluation.runs.run import Run, RunError
+from mtl_evaluation.runs.writer import RunWriter
 from mtl_perception import machine
 from mtl_perception.bundle import BundleError
 from mtl_perception.engines.base import EngineError
 from mtl_perception.pipeline import DEFAULT_THRESHOLDS, Frame, Pipeline
-from mtl_perception.replay.pages.run_report import write_report
-from mtl_perception.replay.runs.run import Run, RunError
-from mtl_perception.replay.runs.writer import RunWriter
-from mtl_perception.replay.scoring.metrics import THRESHOLDS
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, open_layouts

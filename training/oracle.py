@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mtl_evaluation.truth.label_files import LabelError, read_json, scalabel_frames
 from mtl_perception import machine
-from mtl_perception.replay.ground_truth.label_files import LabelError, read_json, scalabel_frames
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC
 from training.data.bdd100k import find_box_file
 from training.evaluation.official import BOXES, MASKS

@@ -3,7 +3,7 @@
 Networks are strongly typed: half precision and int8 are in the graph (`onnx_graph.py`), and
 TensorRT follows it. That is the one way that TensorRT 10, 11 and TensorRT for RTX have in common.
 A run is one CUDA graph between pinned memory at both ends. Building is tried without a GPU, through
-TensorRT for RTX, in `test/test_tensorrt.py`; running has not been, see docs/engines.md.
+TensorRT for RTX, in `test/vehicle/test_tensorrt.py`; running has not been, see docs/engines.md.
 """
 
 from __future__ import annotations

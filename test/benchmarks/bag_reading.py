@@ -19,12 +19,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from mtl_evaluation.bags.bag import DriveBag
+from mtl_evaluation.bags.bag_writer import DriveWriter
+from mtl_evaluation.bags.generated import GeneratedDrive
+from mtl_evaluation.bags.guarded import GuardedBag
+from mtl_evaluation.bags.sources import SourceFrame, as_jpeg
 from mtl_perception import machine
-from mtl_perception.replay.bags.bag import DriveBag
-from mtl_perception.replay.bags.bag_writer import DriveWriter
-from mtl_perception.replay.bags.generated import GeneratedDrive
-from mtl_perception.replay.bags.guarded import GuardedBag
-from mtl_perception.replay.bags.sources import SourceFrame, as_jpeg
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'bag_reading.json'
 BAGS = {

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
+sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'support')]
 
 ANSWER_S = 2.0
 """How long a frame is waited for, before the next one is sent."""
@@ -73,7 +73,7 @@ def measure(folder: Path, bundle: Any, args: argparse.Namespace) -> dict[str, An
     from sensor_msgs.msg import Image
 
     from mtl_perception.node.topics import TYPES, output_topic
-    from mtl_perception.scenes import Drive, DriveConfig
+    from mtl_scenes import Drive, DriveConfig
 
     drive = Drive(DriveConfig(0, 1280, 720, frames=10, rate_hz=2.0))
     pictures = [

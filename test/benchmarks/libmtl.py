@@ -1,7 +1,7 @@
 """LibMTL's own code beside ours on the same toy: gradients and weights of UW, DWA, PCGrad, CAGrad.
 
     git clone https://github.com/median-research-group/LibMTL /tmp/libmtl
-    PYTHONPATH=.:test python test/benchmarks/libmtl.py /tmp/libmtl [--packages FOLDER]
+    PYTHONPATH=.:test/support python test/benchmarks/libmtl.py /tmp/libmtl [--packages FOLDER]
 
 Their weighting classes are loaded from the checkout, without the rest of the library (which wants
 torch_geometric, among others); --packages is a folder with what they import themselves (scipy).

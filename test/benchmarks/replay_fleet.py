@@ -12,10 +12,10 @@ import tempfile
 import time
 from pathlib import Path
 
+from mtl_evaluation.bags.bag_writer import DriveWriter
+from mtl_evaluation.bags.sources import START_NS, ImageFolder
 from mtl_perception import machine
 from mtl_perception.cli import main as command
-from mtl_perception.replay.bags.bag_writer import DriveWriter
-from mtl_perception.replay.bags.sources import START_NS, ImageFolder
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'replay_fleet.json'
 FIGURES = ('frames', 'accuracy', 'slices', 'road', 'temporal', 'answers_sha256')

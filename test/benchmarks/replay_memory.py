@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from mtl_evaluation.bags.bag_writer import DriveWriter
+from mtl_evaluation.bags.sources import START_NS, ImageFolder
 from mtl_perception import machine
-from mtl_perception.replay.bags.bag_writer import DriveWriter
-from mtl_perception.replay.bags.sources import START_NS, ImageFolder
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'replay_memory.json'
 PERIOD_NS = 100_000_000

@@ -22,15 +22,15 @@ from typing import Any
 
 import numpy as np
 
+from mtl_evaluation.runs import bag_replay
+from mtl_evaluation.runs.bag_replay import BagJob, Interrupted, replay_bag
+from mtl_evaluation.runs.cost import PIPELINE
+from mtl_evaluation.runs.fleet import EngineSettings
+from mtl_evaluation.runs.part import FrameRecord, Part
+from mtl_evaluation.runs.run import part_file
 from mtl_perception import machine, pipeline
 from mtl_perception.engines.base import Engine
 from mtl_perception.pipeline import Pipeline
-from mtl_perception.replay.runs import bag_replay
-from mtl_perception.replay.runs.bag_replay import BagJob, Interrupted, replay_bag
-from mtl_perception.replay.runs.cost import PIPELINE
-from mtl_perception.replay.runs.fleet import EngineSettings
-from mtl_perception.replay.runs.part import FrameRecord, Part
-from mtl_perception.replay.runs.run import part_file
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'replay_overhead.json'
 ACCELERATOR_S = 0.02

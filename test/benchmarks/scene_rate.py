@@ -15,8 +15,8 @@ from pathlib import Path
 import cv2
 
 from mtl_perception import machine
-from mtl_perception.scenes import Drive, DriveConfig, random_scene
 from mtl_perception.tasks import SCENE
+from mtl_scenes import Drive, DriveConfig, random_scene
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'scene_rate.json'
 SIZES = ((640, 360), (1280, 720))

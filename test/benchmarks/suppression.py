@@ -19,9 +19,9 @@ from unittest import mock
 import numpy as np
 from rich.progress import track
 
+from mtl_evaluation.metrics.metrics import DetectionMetric
 from mtl_perception import decode, machine
 from mtl_perception.pipeline import Frame, Pipeline
-from mtl_perception.replay.scoring.metrics import DetectionMetric
 from mtl_perception.tasks import DETECTION
 from training.config import load_config
 from training.data.layout import open_layouts

@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / 'test')]
+sys.path[:0] = [str(ROOT), str(ROOT / 'test' / 'support')]
 
 PLAIN_PROFILE = '<?xml version="1.0"?><dds><profiles/></dds>'
 

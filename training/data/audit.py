@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 from rich.progress import track
 
-from mtl_perception.replay.ground_truth.label_files import Frame
-from mtl_perception.replay.ground_truth.labels import NOT_SCORED, RENAMED
+from mtl_evaluation.truth.label_files import Frame
+from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SEMANTIC, UNLABELLED
 from training.data import bdd100k
 from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles

@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.ground_truth.label_files import IMAGE_SUFFIX, Frame, scalabel_frames
+from mtl_evaluation.truth.label_files import IMAGE_SUFFIX, Frame, scalabel_frames
 from mtl_perception.tasks import DEPTH, DRIVABLE, LANE, NORMALS, SEMANTIC, UNLABELLED
 from training.data.index import (
     UNKNOWN,

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.ground_truth.label_files import Frame, scalabel_frames
-from mtl_perception.replay.ground_truth.labels import NOT_SCORED, RENAMED
+from mtl_evaluation.truth.label_files import Frame, scalabel_frames
+from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
 from mtl_perception.tasks import ALL_TASKS, DETECTION
 from training.data.index import (
     UNKNOWN,

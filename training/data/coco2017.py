@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from mtl_perception.replay.ground_truth.label_files import Frame, read_json, scalabel_frames
+from mtl_evaluation.truth.label_files import Frame, read_json, scalabel_frames
 from mtl_perception.tasks import COCO_DETECTION, COCO_SEGMENTATION, UNLABELLED
 from training.data.index import Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
 from training.data.sample import DatasetError

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.ground_truth.label_files import Frame, LabelError
-from mtl_perception.replay.ground_truth.labels import read_mask
+from mtl_evaluation.truth.label_files import Frame, LabelError
+from mtl_evaluation.truth.labels import read_mask
 from mtl_perception.tasks import DETECTION, UNLABELLED, Task
 from training.data.pictures import picture_size, read_picture
 from training.data.sample import DatasetError

@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.ground_truth.label_files import Frame
-from mtl_perception.replay.ground_truth.labels import truth_boxes
+from mtl_evaluation.truth.label_files import Frame
+from mtl_evaluation.truth.labels import truth_boxes
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SCENE, TIME_OF_DAY, WEATHER, Task
 from training.data import bdd100k, cityscapes, coco, coco2017, nyuv2, office31, voc
 from training.data.box_classes import restricted

@@ -1,6 +1,6 @@
 """Write generated scenes as a data set: `python -m training.data.scenes --output .cache/scenes`.
 
-The renderer is `mtl_perception.scenes`; here its frames become a folder in BDD100K layout, so that
+The renderer is `mtl_scenes`; here its frames become a folder in BDD100K layout, so that
 one loader serves real and generated data. Every frame is a world of its own; train and val use
 disjoint seeds. `scenes.json` says which version of the labels a folder holds: those before 2 had
 neither depth nor normals, and are drawn again under another name or over the old ones.
@@ -22,8 +22,8 @@ from typing import Any
 import cv2
 from rich.progress import track
 
-from mtl_perception.scenes import SceneFrame, random_scene
 from mtl_perception.tasks import DEPTH, DETECTION, DRIVABLE, NORMALS, SEMANTIC
+from mtl_scenes import SceneFrame, random_scene
 from training.data.bdd100k import MASK_KINDS
 from training.data.map_files import write_depth_cm, write_normals
 

@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from mtl_perception.replay.ground_truth.label_files import Frame, scalabel_frames
+from mtl_evaluation.truth.label_files import Frame, scalabel_frames
 from mtl_perception.tasks import DRIVABLE, LANE, SEMANTIC, UNLABELLED
 from training.data.bdd100k import MASK_KINDS, find_box_file
 from training.data.index import as_dataset_error

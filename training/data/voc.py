@@ -17,7 +17,7 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-from mtl_perception.replay.ground_truth.label_files import Frame
+from mtl_evaluation.truth.label_files import Frame
 from mtl_perception.tasks import VOC_DETECTION, VOC_SEGMENTATION
 from training.data.index import Index, LayoutConfig, MaskFiles, id_table
 from training.data.sample import DatasetError

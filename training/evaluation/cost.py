@@ -10,7 +10,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from mtl_perception.bench.timing import take_turns, timing_figures
+from mtl_evaluation.bench.timing import take_turns, timing_figures
 from mtl_perception.pipeline import Frame, Pipeline
 from training.networks.base import DeployedNetwork, MultiTaskNetwork
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from mtl_perception.replay.runs.run import FrameRecord, new_metrics
+from mtl_evaluation.runs.run import FrameRecord, new_metrics
 from mtl_perception.tasks import DRIVABLE, RESEARCH, Task
 from training.evaluation.scoring import COARSE, scored_tasks
 from training.evaluation.yolop import YolopStyle

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation.metrics.classification import ClassificationMetric
+from mtl_evaluation.metrics.depth import DepthMetric
+from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, SegmentationMetric
+from mtl_evaluation.metrics.normals import NormalsMetric
+from mtl_evaluation.runs.bag_replay import answers_digest
+from mtl_evaluation.runs.run import FrameRecord, frame_key
 from mtl_perception.pipeline import Frame, Pipeline, Result
-from mtl_perception.replay.runs.bag_replay import answers_digest
-from mtl_perception.replay.runs.run import FrameRecord, frame_key
-from mtl_perception.replay.scoring.classification import ClassificationMetric
-from mtl_perception.replay.scoring.depth import DepthMetric
-from mtl_perception.replay.scoring.metrics import DetectionMetric, Metric, SegmentationMetric
-from mtl_perception.replay.scoring.normals import NormalsMetric
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtl_perception.replay.pages.page import Section, card, dim, or_dash, table
-from mtl_perception.replay.scoring.accuracy import shown
+from mtl_evaluation.metrics.accuracy import shown
+from mtl_evaluation.report.page import Section, card, dim, or_dash, table
 from mtl_perception.tasks import RESEARCH
 
 KEYS = {

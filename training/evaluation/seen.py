@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mtl_evaluation.report.pictures import Seen
+from mtl_evaluation.report.run_report import Pictures
+from mtl_evaluation.runs.run import FrameRecord
+from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.pipeline import Frame, Pipeline
-from mtl_perception.replay.ground_truth.truth import Truth, TruthBoxes
-from mtl_perception.replay.pages.pictures import Seen
-from mtl_perception.replay.pages.run_report import Pictures
-from mtl_perception.replay.runs.run import FrameRecord
 from mtl_perception.tasks import ALL_TASKS, DETECTION
 from training.data.layout import Layout
 from training.evaluation.scoring import COARSE, told_apart

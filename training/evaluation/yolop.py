@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation.metrics.average_precision import ScoredImage
+from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, SegmentationMetric
 from mtl_perception.decode import Thresholds, suppress
-from mtl_perception.replay.scoring.average_precision import ScoredImage
-from mtl_perception.replay.scoring.metrics import DetectionMetric, Metric, SegmentationMetric
 from mtl_perception.tasks import DETECTION
 from training.evaluation.scoring import COARSE
 

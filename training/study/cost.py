@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from mtl_evaluation.bench.timing import take_turns
 from mtl_perception import machine
-from mtl_perception.bench.timing import take_turns
 from mtl_perception.engines.base import EngineError
 from mtl_perception.pipeline import Frame
 from training.checkpoint import CheckpointError

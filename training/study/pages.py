@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mtl_perception.replay.pages.matrix import MATRIX_STYLE
-from mtl_perception.replay.pages.page import (
+from mtl_evaluation.report.matrix import MATRIX_STYLE
+from mtl_evaluation.report.page import (
     Cell,
     Markup,
     Section,

@@ -10,8 +10,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 
-from mtl_perception.replay.pages import plots
-from mtl_perception.replay.pages.plots import as_svg, new_figure
+from mtl_evaluation.report import plots
+from mtl_evaluation.report.plots import as_svg, new_figure
 
 Rows = Sequence[Mapping[str, Any]]
 WIDTH = 11.4

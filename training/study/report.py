@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mtl_perception.replay.pages.page import machine_facts, write_page
+from mtl_evaluation.report.page import machine_facts, write_page
 from training.study import plots
 from training.study.analysis import (
     affinity_rows,

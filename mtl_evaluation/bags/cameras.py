@@ -1,0 +1,146 @@
+"""Which topics of a bag are cameras, and which ground truth is theirs: the rules of `bag.py`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rosbags.interfaces import Connection
+
+from mtl_evaluation.bags.cdr import (
+    CLASSIFICATION,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    IMAGE,
+    TRUTH,
+    BagError,
+    CameraModel,
+)
+from mtl_perception.tasks import TASKS
+
+COMPRESSED = '/compressed'
+OURS = '/perception/'
+"""What the node publishes is no camera."""
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One image topic of a bag and what goes with it.
+
+    frames: image messages that the bag's index promises. truth: ground-truth topic -> what it holds
+    (`detections`, `drivable`, `scene/weather`). encoding, as `bgr8` or `jpeg`, and size, width and
+    height: of the first image; (0, 0) where it cannot be decoded. model: None where there is no
+    usable CameraInfo.
+    """
+
+    topic: str
+    msgtype: str
+    frames: int
+    truth: Mapping[str, str]
+    encoding: str = ''
+    size: tuple[int, int] = (0, 0)
+    model: CameraModel | None = None
+
+    @property
+    def namespace(self) -> str:
+        """`/camera` of `/camera/image_raw`."""
+        return namespace_of(self.topic)
+
+    @property
+    def name_topic(self) -> str:
+        """Where the names of the images stand, if they were recorded."""
+        return f'{self.namespace}/image_name'
+
+
+class CameraBag:
+    """What bags have in common, however they are read. cameras: those read, in topic order."""
+
+    path: Path
+    cameras: tuple[Camera, ...]
+
+    @property
+    def frames_total(self) -> int:
+        """Frames of all cameras that the bag's index promises."""
+        return sum(camera.frames for camera in self.cameras)
+
+    @property
+    def image(self) -> Camera:
+        """The only camera that is read; raises BagError where there are several."""
+        if len(self.cameras) > 1:
+            raise BagError(
+                f'{self.path} has several image topics: '
+                f'{", ".join(item.topic for item in self.cameras)}. Choose one with --topic.'
+            )
+        return self.cameras[0]
+
+
+def namespace_of(topic: str) -> str:
+    """`/camera` of `/camera/image_raw` and of `/camera/image_raw/compressed`."""
+    return topic.removesuffix(COMPRESSED).rpartition('/')[0]
+
+
+def choose_cameras(path: Path, connections: list[Connection], wanted: list[str]) -> list[Camera]:
+    """Cameras in topic order: those wanted, or all that hold images."""
+    there = ', '.join(f'{item.topic} ({item.msgtype})' for item in connections) or 'nothing'
+    counts: Counter[tuple[str, str]] = Counter()
+    for item in connections:
+        if item.msgtype in (IMAGE, COMPRESSED_IMAGE):
+            counts[item.topic, item.msgtype] += item.msgcount
+    found = [Camera(topic, msgtype, count, {}) for (topic, msgtype), count in counts.items()]
+    if wanted:
+        by_topic = {camera.topic: camera for camera in found}
+        for topic in wanted:
+            if topic not in by_topic:
+                raise BagError(f'{path} has no image topic {topic}; it holds {there}')
+        return [by_topic[topic] for topic in sorted(set(wanted))]
+    cameras: dict[str, Camera] = {}
+    for camera in sorted(found, key=lambda item: item.topic):
+        if f'{TRUTH}/' in camera.topic or camera.topic.startswith(OURS) or not camera.frames:
+            continue
+        # Sorted, so that the raw topic comes first: its compressed copy is the same camera.
+        cameras.setdefault(camera.topic.removesuffix(COMPRESSED), camera)
+    if not cameras:
+        raise BagError(f'{path} has no camera images; it holds {there}. Record an image topic too.')
+    return sorted(cameras.values(), key=lambda item: item.topic)
+
+
+def with_truth(
+    path: Path, cameras: list[Camera], connections: list[Connection]
+) -> Iterator[Camera]:
+    """Each camera with its ground-truth topics, by the rule that the module's docstring states."""
+    roots = [f'{camera.namespace}{TRUTH}/' for camera in cameras]
+    own = [_truth_below(path, root, connections) for root in roots]
+    shared = _truth_below(path, f'{TRUTH}/', connections)
+    if len(cameras) == 1 and not own[0]:
+        own = [shared]
+    elif shared and not any(own):
+        raise BagError(
+            f'{path} has ground truth under {TRUTH}/ and {len(cameras)} cameras '
+            f'({", ".join(item.topic for item in cameras)}): it does not say whose it is. Choose '
+            f'a camera with --topic, or record it as {roots[0]}...'
+        )
+    for camera, truth in zip(cameras, own, strict=True):
+        yield replace(camera, truth=truth)
+
+
+def _truth_below(path: Path, root: str, connections: list[Connection]) -> dict[str, str]:
+    """Ground-truth topics under a prefix and what they hold; others there are left alone."""
+    found = {}
+    for item in connections:
+        name = item.topic.removeprefix(root)
+        if name == item.topic or not item.msgcount:
+            continue
+        task = TASKS.get(name)
+        known = name == 'detections' or name.startswith('scene/') or task is not None
+        expected = (
+            DETECTIONS if name == 'detections'
+            else CLASSIFICATION if name.startswith('scene/')
+            else IMAGE
+        )  # fmt: skip
+        if item.msgtype == expected:
+            found[item.topic] = name
+        elif known:
+            raise BagError(f'{path}: {item.topic} is {item.msgtype}, expected {expected}')
+    return found

@@ -1,0 +1,237 @@
+"""ROS messages as serialised bytes, without ROS: types, stamps, and what a drive's messages hold.
+
+CDR as rosbags reads and writes it. vision_msgs is registered from the texts that come with this
+package. Topics and conventions of a drive are described in `bag.py`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_perception.interfaces import vision_msgs_texts
+
+IMAGE = 'sensor_msgs/msg/Image'
+COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
+CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
+DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+CLASSIFICATION = 'vision_msgs/msg/Classification'
+LABEL_INFO = 'vision_msgs/msg/LabelInfo'
+HEADER = 'std_msgs/msg/Header'
+
+TRUTH = '/ground_truth'
+IGNORED = 'ignored'
+CAMERA = 'camera'
+"""Name of the camera where there is only one: its namespace and the `frame_id` of its images."""
+
+
+class BagError(Exception):
+    """A bag that cannot be read or written: what, where, found, next step."""
+
+
+@dataclass(frozen=True)
+class CameraModel:
+    """Pinhole camera: size of its images, focal lengths and principal point in their pixels."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+
+@cache
+def typestore() -> Typestore:
+    """Jazzy's message types and vision_msgs, whose texts come with this package."""
+    store = get_typestore(Stores.ROS2_JAZZY)
+    types: dict[str, Any] = {}
+    for name, text in vision_msgs_texts().items():
+        types.update(get_types_from_msg(text, name))
+    store.register({name: value for name, value in types.items() if name not in store.fielddefs})
+    return store
+
+
+def printable(text: str) -> str:
+    """The text on one line, with escapes for what a terminal would obey."""
+    line = ' '.join(text.split())
+    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
+
+
+def deserialise(cdr: bytes, msgtype: str) -> Any:
+    """Message object of serialised bytes; raises BagError when they are not one."""
+    try:
+        return typestore().deserialize_cdr(cdr, msgtype)
+    # The decoder is generated code and raises whatever its bytes lead to.
+    except Exception as error:
+        reason = printable(str(error)).rstrip('.') or type(error).__name__
+        raise BagError(
+            f'a {msgtype} message of {len(cdr)} bytes cannot be decoded: {reason}. The recording '
+            f'is damaged at this message; cut it out or record again.'
+        ) from error
+
+
+def serialise(message: Any) -> bytes:
+    """CDR bytes of a message made with `typestore().types`."""
+    return bytes(typestore().serialize_cdr(message, message.__msgtype__))
+
+
+def stamp_of(cdr: bytes) -> int:
+    """Header stamp in nanoseconds of a serialised message that starts with a std_msgs/Header."""
+    if len(cdr) < 12:
+        raise BagError(f'a message of {len(cdr)} bytes has no header; the recording is damaged')
+    seconds, nanoseconds = struct.unpack_from(f'{_order(cdr)}iI', cdr, 4)
+    return int(seconds) * 1_000_000_000 + int(nanoseconds)
+
+
+def with_stamp(cdr: bytes, stamp_ns: int) -> bytes:
+    """The same serialised message with another header stamp."""
+    stamp = struct.pack(f'{_order(cdr)}iI', *divmod(stamp_ns, 1_000_000_000))
+    return b''.join((cdr[:4], stamp, memoryview(cdr)[12:]))
+
+
+def _order(cdr: bytes) -> str:
+    return '<' if cdr[1] & 1 else '>'
+
+
+def check_definition(where: str, msgtype: str, digest: str) -> None:
+    """Compare a recorded type hash with ours; raises BagError when the fields are others.
+
+    Bags from before type hashes (Humble), and mcap files without their folder, have none.
+    """
+    ours = typestore().hash_rihs01(msgtype)
+    if digest and digest != ours:
+        raise BagError(
+            f'{where} was recorded with another definition of {msgtype}: type hash {digest}, '
+            f'expected {ours}. Convert the bag with `ros2 bag convert` under ROS 2 Jazzy.'
+        )
+
+
+def camera_model_of(message: Any) -> CameraModel | None:
+    """Pinhole of a CameraInfo message; None of an uncalibrated one, whose matrix is zero."""
+    fx, _, cx, _, fy, cy, *_ = (float(value) for value in message.k)
+    if not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()):
+        return None
+    return CameraModel(int(message.width), int(message.height), fx, fy, cx, cy)
+
+
+def mask_of(message: Any) -> NDArray[np.uint8]:
+    """Uint8 [H, W] of a mono8 image message; raises BagError when it is not one."""
+    if (
+        message.encoding != 'mono8'
+        or len(message.data) != message.step * message.height
+        or (message.step < message.width)
+    ):
+        raise BagError(
+            f'expected a mono8 class mask, found {message.encoding} '
+            f'{message.width}x{message.height}, step {message.step}, {len(message.data)} bytes'
+        )
+    data = np.frombuffer(memoryview(message.data), np.uint8)
+    return data.reshape(message.height, message.step)[:, : message.width]
+
+
+def truth_boxes_of(message: Any) -> TruthBoxes:
+    """Labelled objects of a Detection2DArray on a ground-truth topic."""
+    boxes, classes = boxes_of(message)
+    ignore = np.array([item.id.startswith(IGNORED) for item in message.detections], bool)
+    return TruthBoxes(boxes, classes, ignore)
+
+
+def boxes_of(message: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Float32 [N, 4] xyxy and N class names (of each first hypothesis) of a Detection2DArray."""
+    table = np.array(
+        [
+            (box.center.position.x, box.center.position.y, box.size_x, box.size_y)
+            for box in (item.bbox for item in message.detections)
+        ],
+        np.float64,
+    ).reshape(-1, 4)
+    half = table[:, 2:] / 2
+    boxes = np.concatenate([table[:, :2] - half, table[:, :2] + half], 1).astype(np.float32)
+    names = tuple(
+        item.results[0].hypothesis.class_id if item.results else '' for item in message.detections
+    )
+    return boxes, names
+
+
+def header_of(stamp_ns: int, frame_id: str = CAMERA) -> Any:
+    """A std_msgs/Header."""
+    types = typestore().types
+    stamp = types['builtin_interfaces/msg/Time'](*divmod(stamp_ns, 1_000_000_000))
+    return types[HEADER](stamp, frame_id)
+
+
+def image_message(header: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
+    """A sensor_msgs/Image of uint8 [H, W] or [H, W, 3]."""
+    height, width = pixels.shape[:2]
+    step = width * (pixels.shape[2] if pixels.ndim == 3 else 1)
+    data = np.ascontiguousarray(pixels).reshape(-1)
+    return typestore().types[IMAGE](header, height, width, encoding, 0, step, data)
+
+
+def camera_info_message(header: Any, width: int, height: int, matrix: NDArray[np.float64]) -> Any:
+    """A sensor_msgs/CameraInfo of an undistorted camera, matrix [3, 3] in pixels."""
+    types = typestore().types
+    projection = np.concatenate([matrix, np.zeros((3, 1))], 1).reshape(-1)
+    roi = types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
+    return types[CAMERA_INFO](
+        header, height, width, 'plumb_bob', np.zeros(5), matrix.reshape(-1), np.eye(3).reshape(-1),
+        projection, 0, 0, roi,
+    )  # fmt: skip
+
+
+def label_info_message(header: Any, classes: Sequence[str]) -> Any:
+    """A vision_msgs/LabelInfo that names the values of a mask."""
+    types = typestore().types
+    names = [types['vision_msgs/msg/VisionClass'](i, name) for i, name in enumerate(classes)]
+    return types[LABEL_INFO](header, names, 0.0)
+
+
+def truth_messages(header: Any, truth: Truth, root: str = TRUTH) -> Iterator[tuple[str, Any]]:
+    """Topic, below `root`, and message of everything that is known about a frame."""
+    types = typestore().types
+    if truth.boxes is not None:
+        items = [
+            detection_message(header, box, name, 1.0, IGNORED if ignored else '')
+            for box, name, ignored in zip(
+                truth.boxes.boxes.tolist(), truth.boxes.classes, truth.boxes.ignore, strict=True
+            )
+        ]
+        yield f'{root}/detections', types[DETECTIONS](header, items)
+    for name, mask in truth.masks.items():
+        yield f'{root}/{name}', image_message(header, mask, 'mono8')
+    for name, label in truth.labels.items():
+        hypothesis = types['vision_msgs/msg/ObjectHypothesis'](label, 1.0)
+        yield f'{root}/scene/{name}', types[CLASSIFICATION](header, [hypothesis])
+
+
+def detection_message(
+    header: Any, box: list[float], name: str, score: float, identity: str = ''
+) -> Any:
+    """A vision_msgs/Detection2D of a box xyxy in pixels."""
+    types = typestore().types
+    x1, y1, x2, y2 = box
+    centre = types['vision_msgs/msg/Pose2D'](
+        types['vision_msgs/msg/Point2D']((x1 + x2) / 2, (y1 + y2) / 2), 0.0
+    )
+    pose = types['geometry_msgs/msg/PoseWithCovariance'](
+        types['geometry_msgs/msg/Pose'](
+            types['geometry_msgs/msg/Point'](0.0, 0.0, 0.0),
+            types['geometry_msgs/msg/Quaternion'](0.0, 0.0, 0.0, 1.0),
+        ),
+        np.zeros(36),
+    )
+    result = types['vision_msgs/msg/ObjectHypothesisWithPose'](
+        types['vision_msgs/msg/ObjectHypothesis'](name, score), pose
+    )
+    bbox = types['vision_msgs/msg/BoundingBox2D'](centre, x2 - x1, y2 - y1)
+    return types['vision_msgs/msg/Detection2D'](header, [result], bbox, identity)

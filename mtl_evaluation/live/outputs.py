@@ -1,0 +1,96 @@
+"""What a node published, read back from the bag it was recorded into, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mtl_evaluation.bags.bag import DriveBag, DriveFrame
+from mtl_evaluation.bags.bag_file import by_stamp, open_bag, read_messages
+from mtl_evaluation.bags.cdr import (
+    CLASSIFICATION,
+    DETECTIONS,
+    IMAGE,
+    BagError,
+    boxes_of,
+    deserialise,
+    mask_of,
+)
+from mtl_evaluation.bags.guarded import GuardedBag
+from mtl_evaluation.truth.truth import class_ids
+from mtl_perception.decode import Detections
+from mtl_perception.pipeline import Result
+from mtl_perception.tasks import Task
+
+TYPES = {'detection': DETECTIONS, 'segmentation': IMAGE, 'classification': CLASSIFICATION}
+PREFIX = '/perception'
+
+
+def recorded_results(
+    path: Path, tasks: Sequence[Task], prefix: str = PREFIX
+) -> Iterator[tuple[int, Result]]:
+    """Stamp and Result of every frame that a node answered, in stamp order.
+
+    Only what was received is in a Result: a lost mask is a missing key. Raises BagError on a
+    damaged bag or on classes that the tasks do not have.
+    """
+    topics = {answer_topic(task, prefix): task for task in tasks if task.kind in TYPES}
+    reader = open_bag(path)
+    try:
+        wanted = [item for item in reader.connections if item.topic in topics]
+        for stamp, messages, _ in by_stamp(read_messages(path, reader, wanted)):
+            result = Result()
+            for topic, cdr in messages.items():
+                task = topics[topic]
+                try:
+                    _add(result, task, deserialise(cdr, TYPES[task.kind]))
+                except (ValueError, BagError) as error:
+                    raise BagError(f'{path}: {topic}: {error}') from error
+            yield stamp, result
+    finally:
+        reader.close()
+
+
+def joined(
+    bag: DriveBag | GuardedBag, played: Mapping[int, int], results: Iterator[tuple[int, Result]]
+) -> Iterator[tuple[DriveFrame, Result | None]]:
+    """Every played frame of the drive with the node's answer, None where there is none.
+
+    `played` gives the stamp under which a frame (by its stamp in the drive) was published. Both
+    bags are read in step, so that neither is held in memory.
+    """
+    answer = next(results, None)
+    for frame in bag.frames():
+        stamp = played.get(frame.stamp_ns)
+        if stamp is None:
+            continue
+        while answer is not None and answer[0] < stamp:
+            answer = next(results, None)
+        matches = answer is not None and answer[0] == stamp
+        yield frame, answer[1] if matches and answer is not None else None
+
+
+def answer_topic(task: Task, prefix: str) -> str:
+    """As `topics.output_topic` names it, which cannot be imported without ROS; a test compares."""
+    if task.kind == 'classification':
+        return f'{prefix}/scene/{task.name}'
+    return f'{prefix}/{"detections" if task.name == "detection" else task.name}'
+
+
+def _add(result: Result, task: Task, message: Any) -> None:
+    if task.kind == 'detection':
+        boxes, names = boxes_of(message)
+        scores = [item.results[0].hypothesis.score for item in message.detections if item.results]
+        result.detections[task.name] = Detections(
+            boxes, np.array(scores, np.float32), np.array(class_ids(task, names), np.int64)
+        )
+    elif task.kind == 'segmentation':
+        result.masks[task.name] = mask_of(message)
+    else:
+        probabilities = np.zeros(len(task.classes), np.float32)
+        ids = class_ids(task, [item.class_id for item in message.results])
+        probabilities[ids] = [item.score for item in message.results]
+        result.probabilities[task.name] = probabilities

@@ -1,0 +1,117 @@
+"""What the node would have published about a frame, as messages and in a bag, without ROS.
+
+Topics and types are the node's (`topics.py`), below `/perception`, or `/perception/<camera>` where
+a drive has several cameras. The bag also holds the picture (JPEG), the ground truth and the
+overlay: Foxglove and RViz show it with the layouts in `config/`, and `replay` reads it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_perception.pipeline import Result
+from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_evaluation.bags.cdr import (
+    CAMERA,
+    CLASSIFICATION,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    detection_message,
+    header_of,
+    image_message,
+    label_info_message,
+    serialise,
+    typestore,
+)
+from mtl_evaluation.live.outputs import PREFIX, answer_topic
+from mtl_evaluation.truth.truth import Truth
+from mtl_perception.tasks import Task
+
+QUALITY = 90
+
+Image = NDArray[np.uint8]
+
+
+class AnswerBag:
+    """A bag of frames with their answers being written; use as a context manager."""
+
+    def __init__(self, path: Path, tasks: Sequence[Task], cameras: Sequence[str] = (CAMERA,)):
+        """Start the bag; raises BagError."""
+        self._writer = DriveWriter(path, cameras=cameras)
+        self._tasks = tuple(tasks)
+        self._several = len(cameras) > 1
+        self._told: set[str] = set()
+
+    def __enter__(self) -> AnswerBag:
+        """The bag."""
+        self._writer.__enter__()
+        return self
+
+    def __exit__(self, kind: object, *more: object) -> None:
+        """Finish it, or remove it after an exception."""
+        self._writer.__exit__(kind, *more)
+
+    def add(
+        self, stamp_ns: int, image: Image, result: Result, truth: Truth, painted: Image, name: str,
+        camera: str = CAMERA,
+    ) -> None:  # fmt: skip
+        """Append a frame: its picture and overlay (RGB), answers and truth; raises BagError."""
+        size = (image.shape[1], image.shape[0])
+        jpeg = EncodedImage(data=as_jpeg(image), format='rgb8; jpeg compressed bgr8', size=size)
+        self._writer.write_frame(stamp_ns, jpeg, truth, name=name, camera=camera)
+        prefix = f'{PREFIX}/{camera}' if self._several else PREFIX
+        header = header_of(stamp_ns, camera)
+        for topic, message in answer_messages(header, result, self._tasks, prefix):
+            self._put(topic, stamp_ns, message)
+        overlay = typestore().types[COMPRESSED_IMAGE](
+            header, 'bgr8; jpeg compressed bgr8', np.frombuffer(as_jpeg(painted), np.uint8)
+        )
+        self._put(f'{prefix}/overlay/compressed', stamp_ns, overlay)
+        for task in self._tasks:
+            topic = f'{answer_topic(task, prefix)}/label_info'
+            if task.kind == 'segmentation' and topic not in self._told:
+                self._told.add(topic)
+                self._put(topic, stamp_ns, label_info_message(header, task.classes), latched=True)
+
+    def _put(self, topic: str, stamp_ns: int, message: Any, latched: bool = False) -> None:
+        self._writer.write(topic, message.__msgtype__, stamp_ns, serialise(message), latched)
+
+
+def answer_messages(
+    header: Any, result: Result, tasks: Sequence[Task], prefix: str
+) -> Iterator[tuple[str, Any]]:
+    """Topic and message of everything that was answered about a frame."""
+    types = typestore().types
+    for task in tasks:
+        topic = answer_topic(task, prefix)
+        if task.name in result.detections:
+            found = result.detections[task.name]
+            items = [
+                detection_message(header, box, task.classes[label], score)
+                for box, score, label in zip(
+                    found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+                )
+            ]
+            yield topic, types[DETECTIONS](header, items)
+        elif task.name in result.masks:
+            yield topic, image_message(header, result.masks[task.name], 'mono8')
+        elif task.name in result.probabilities:
+            values = result.probabilities[task.name]
+            hypotheses = [
+                types['vision_msgs/msg/ObjectHypothesis'](task.classes[index], float(values[index]))
+                for index in np.argsort(-values, kind='stable')
+            ]
+            yield topic, types[CLASSIFICATION](header, hypotheses)
+
+
+def as_jpeg(image: Image) -> bytes:
+    """RGB pixels as JPEG."""
+    bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    _, jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    return bytes(jpeg.tobytes())

@@ -1,0 +1,173 @@
+"""Labels in the BDD100K layout -> Truth, by image name.
+
+    images/.../NAME.jpg
+    labels/det_20/det_*.json            Scalabel frames: boxes, and attributes of the whole image
+    labels/*_track_20/**/*.json         Scalabel frames of clips
+    labels/bdd100k_labels_images_*.json, labels/100k/*/NAME.json    the same, of 2018
+    labels/{drivable,sem_seg}/masks/**/NAME.png     index = class id, 255 = unlabelled
+
+A frame that a box file lists is labelled for detection even when it has no box; an attribute
+`undefined`, a missing mask and a frame that no file lists are unlabelled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
+from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
+
+PARENTS = 5
+"""How many folders above the images are searched for `labels/`."""
+
+MASK_FOLDERS = {DRIVABLE.name: 'drivable', SEMANTIC.name: 'sem_seg'}
+
+RENAMED = {
+    'bike': 'bicycle',
+    'caravan': 'car',
+    'motor': 'motorcycle',
+    'person': 'pedestrian',
+    'van': 'car',
+}
+"""`name_mapping` of the BDD100K toolkit's `configs/det.toml`."""
+
+NOT_SCORED = {'other person': 'pedestrian', 'other vehicle': 'car', 'trailer': 'truck'}
+"""`ignore_mapping` of the same file: the class whose detections on such a box are forgiven."""
+
+
+class FolderLabels:
+    """The labels beside some images; `truth(name)` of an image without any is empty."""
+
+    def __init__(self, images: Sequence[Path]) -> None:
+        """Look for `labels/` beside and above the first; raises LabelError on unreadable files."""
+        self.root = find_labels(images[0].parent)
+        self._frames: dict[str, Mapping[str, Any]] = {}
+        self._masks: dict[str, dict[str, Path]] = {name: {} for name in MASK_FOLDERS}
+        if self.root is None:
+            return
+        names = {path.name for path in images}
+        parts = {part for path in images for part in path.parent.parts}
+        for path in box_files(self.root, parts):
+            for frame in scalabel_frames(path):
+                if frame['name'] in names:
+                    self._frames[frame['name']] = frame
+        stems = {Path(name).stem for name in names}
+        for task in MASK_FOLDERS:
+            for path in mask_files(self.root, task):
+                if path.stem in stems:
+                    self._add_mask(task, path, parts)
+
+    def _add_mask(self, task: str, path: Path, parts: Collection[str]) -> None:
+        """Of two masks of one name the one in a folder that the images have too, as `val`."""
+        masks = self._masks[task]
+        known = masks.setdefault(path.stem, path)
+        if path.parent.name in parts and known.parent.name not in parts:
+            masks[path.stem] = path
+        elif known != path and (path.parent.name in parts) == (known.parent.name in parts):
+            raise LabelError(
+                f'{path} and {known} are both masks of an image {path.stem!r}: expected one an '
+                f'image, or each in a folder named as that of its images'
+            )
+
+    def truth(self, name: str) -> Truth:
+        """What is known about the image of that file name; raises LabelError."""
+        stem = Path(name).stem
+        masks = {task: paths[stem] for task, paths in self._masks.items() if stem in paths}
+        return truth_of(self._frames.get(name), masks)
+
+
+def truth_of(frame: Mapping[str, Any] | None, masks: Mapping[str, Path]) -> Truth:
+    """A Scalabel frame, None where no file lists it, and mask files by task -> Truth.
+
+    Raises LabelError on a malformed label or a broken mask.
+    """
+    found = {task: read_mask(path) for task, path in masks.items()}
+    if frame is None:
+        return Truth(None, found)
+    try:
+        attributes = frame.get('attributes') or {}
+        labels = {
+            task.name: attributes[task.name]
+            for task in (WEATHER, SCENE, TIME_OF_DAY)
+            if attributes.get(task.name) in task.classes
+        }
+        return Truth(truth_boxes(frame.get('labels') or []), found, labels)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise LabelError(f'malformed label of {frame["name"]}: {error!r}') from error
+
+
+def find_labels(folder: Path) -> Path | None:
+    """The nearest `labels` folder beside or above the images, or None."""
+    absolute = folder.resolve()
+    for parent in (absolute, *absolute.parents)[: PARENTS + 1]:
+        if (parent / 'labels').is_dir():
+            return parent / 'labels'
+    return None
+
+
+def truth_boxes(labels: Iterable[Mapping[str, Any]]) -> TruthBoxes:
+    """Scalabel labels of one frame -> boxes; those without `box2d` (lanes, areas) are left out.
+
+    Crowds, boxes that are likely several objects (`suspectMerged`) and categories outside the ten
+    are ignored regions.
+    """
+    rows, classes, ignore = [], [], []
+    for label in labels:
+        box = label.get('box2d')
+        if not box:
+            continue
+        category = RENAMED.get(label['category'], label['category'])
+        known = category in DETECTION.classes
+        attributes = label.get('attributes') or {}
+        rows.append([box['x1'], box['y1'], box['x2'], box['y2']])
+        classes.append(category if known else NOT_SCORED.get(category, DETECTION.classes[0]))
+        ignore.append(
+            not known or bool(attributes.get('crowd')) or bool(attributes.get('suspectMerged'))
+        )
+    return TruthBoxes(
+        np.array(rows, np.float32).reshape(-1, 4), tuple(classes), np.array(ignore, bool)
+    )
+
+
+def read_mask(path: Path) -> NDArray[np.uint8]:
+    """Palette or grey PNG -> uint8 [H, W] ids; OpenCV would paint the palette, Pillow does not."""
+    try:
+        with Image.open(path) as file:
+            if file.mode not in ('P', 'L'):
+                raise LabelError(
+                    f'{path}: mode {file.mode}, expected a palette or grey PNG of class ids'
+                )
+            return np.array(file, np.uint8)
+    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+        raise LabelError(f'{path} is not a readable PNG: {error}') from error
+
+
+def box_files(root: Path, parts: Collection[str] = ()) -> list[Path]:
+    """Label files below a `labels` folder, and folders of files that hold one image each.
+
+    `parts` of the images' path choose the split or the clip, where a name says it.
+    """
+    found = [
+        *root.glob('det_20/det_*.json'), *root.glob('*_track_20/**/*.json'),
+        *root.glob('bdd100k_labels_images_*.json'),
+        *(path for path in root.glob('100k/*') if path.is_dir()),
+    ]  # fmt: skip
+    of_split = [path for path in found if path.stem.rpartition('_')[2] in parts]
+    clips = [path for path in found if path.stem in parts and path.suffix]
+    return sorted(clips or of_split or found)
+
+
+def mask_files(root: Path, task: str) -> list[Path]:
+    """PNG files of a segmentation task below a folder: of the BDD100K layout, or named as it is."""
+    for name in dict.fromkeys((MASK_FOLDERS[task], task)):
+        for folder in (root / name / 'masks', root / name):
+            if folder.is_dir():
+                return sorted(folder.rglob('*.png'))
+    return []

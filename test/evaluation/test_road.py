@@ -1,0 +1,133 @@
+"""Recall by size and distance, against numbers worked out by hand and a generated street."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from mtl_evaluation.metrics.average_precision import match
+from mtl_evaluation.metrics.metrics import DetectionMetric
+from mtl_evaluation.metrics.road import (
+    NOT_PLACED,
+    Intrinsics,
+    Mount,
+    RoadRecall,
+    ground_distance,
+)
+from mtl_perception.decode import Detections
+from mtl_perception.tasks import DETECTION
+
+CAR, LIGHT = (DETECTION.classes.index(name) for name in ('car', 'traffic light'))
+CAMERA = Intrinsics(1000.0, 1000.0, 640.0, 360.0)
+
+
+def road_of(truth, labels, scores, ignore=None, mount=None, camera=CAMERA, found_labels=None):
+    """Recall where every truth box is found exactly, with these scores."""
+    boxes = np.array(truth, np.float32)
+    labels = np.array(labels)
+    found = Detections(
+        boxes, np.array(scores, np.float32), labels if found_labels is None else found_labels
+    )
+    metric = DetectionMetric(DETECTION)
+    metric.update('a', found, boxes, labels, ignore, width=1280, height=720)
+    (image,) = metric.images.values()
+    road = RoadRecall(DETECTION.classes, mount)
+    road.add(image, match(image, len(DETECTION.classes)), camera)
+    return road
+
+
+def box(height: float, lower: float = 700.0, x: float = 100.0) -> list[float]:
+    return [x, lower - height, x + 40, lower]
+
+
+def test_bands_of_height_by_hand():
+    truth = [box(15.9), box(16, x=200), box(100, x=300), box(128, x=400), box(20, x=500)]
+    road = road_of(truth, [CAR] * 5, [0.9, 0.31, 0.29, 0.9, 0.9], ignore=[0, 0, 0, 0, 1])
+
+    bands = road.result()['height_px']
+
+    assert {name: (row['found'], row['objects']) for name, row in bands.items()} == {
+        '< 16 px': (1, 1), '16-32 px': (1, 1), '32-64 px': (0, 0), '64-128 px': (0, 1),
+        '>= 128 px': (1, 1),
+    }  # fmt: skip
+    assert bands['64-128 px']['recall'] == 0.0
+    assert bands['32-64 px']['recall'] is None
+    assert bands['>= 128 px']['classes'] == {'car': {'objects': 1, 'found': 1, 'recall': 1.0}}
+
+
+def test_another_class_does_not_find_the_object():
+    road = road_of([box(50)], [CAR], [0.9], found_labels=np.array([LIGHT]))
+
+    assert road.result()['height_px']['32-64 px']['recall'] == 0.0
+
+
+def test_distance_of_a_flat_ground_by_hand():
+    rows = np.array([360.0, 300.0, 361.0, 410.0, 510.0])
+
+    level = ground_distance(rows, CAMERA, Mount(1.5))
+    tilted = ground_distance(np.array([360.0]), CAMERA, Mount(1.5, math.radians(3)))
+
+    assert level[:2].tolist() == [math.inf, math.inf]
+    # 1.5 m below the axis over (y - c_y) / f_y: 1, 50 and 150 of 1000 pixels.
+    assert level[2:] == pytest.approx([1500.0, 30.0, 10.0])
+    assert tilted == pytest.approx([1.5 / math.tan(math.radians(3))])
+
+
+def test_distance_is_that_of_the_generated_street():
+    """The lower edge of vehicles, by camera and pitch, against the depth that was rendered."""
+    from mtl_scenes import Drive, DriveConfig
+
+    drive = Drive(DriveConfig(seed=3, width=640, height=360, frames=40, scene='highway'))
+    camera = drive._world.camera
+    errors = []
+    for index in range(0, 40, 8):
+        frame = drive[index]
+        for (x1, _, x2, y2), label in zip(frame.boxes, frame.labels, strict=True):
+            row, column = round(y2) - 1, round((x1 + x2) / 2)
+            # The road just below the object, where it is not hidden by another one.
+            if label != CAR or row > 352 or frame.semantic[row + 2, column] > 1:
+                continue
+            pinhole = Intrinsics(camera.focal, camera.focal, camera.centre_x, camera.centre_y)
+            mount = Mount(camera.height_m, camera.pitch)
+            found = ground_distance(np.array([row + 2.0]), pinhole, mount)[0]
+            # Depth is along the axis of the camera, distance along the road.
+            slope = math.atan2(row + 2 - camera.centre_y, camera.focal)
+            along = frame.depth[row + 2, column] * math.cos(slope + camera.pitch) / math.cos(slope)
+            errors.append(abs(found / along - 1))
+
+    assert len(errors) >= 5
+    assert np.median(errors) < 0.05
+
+
+def test_bands_of_distance_leave_out_what_does_not_stand_on_the_road():
+    truth = [box(40, 510.0), box(40, 500.0, 200), box(30, 380.0, 300), box(30, 350.0, 400),
+             box(20, 400.0, 500)]  # fmt: skip
+    road = road_of(truth, [CAR] * 4 + [LIGHT], [0.9, 0.1, 0.9, 0.9, 0.9], mount=Mount(1.5))
+
+    result = road.result()
+    bands = result['distance_m']
+
+    assert {name: row['objects'] for name, row in bands.items() if row['objects']} == {
+        '10-20 m': 2, '50-80 m': 1, NOT_PLACED: 1,
+    }  # fmt: skip
+    assert bands['10-20 m']['recall'] == 0.5
+    assert 'camera 1.5 m above it' in result['distance_note']
+
+
+def test_without_height_or_camera_distance_is_not_measured():
+    unknown = road_of([box(40)], [CAR], [0.9]).result()
+    blind = road_of([box(40)], [CAR], [0.9], mount=Mount(1.5), camera=None).result()
+
+    assert unknown['distance_m'] is None and '--camera-height' in unknown['distance_note']
+    assert blind['distance_m'] is None and 'no frame' in blind['distance_note']
+
+
+def test_parts_merge_to_the_whole():
+    first, second = (road_of([box(h)], [CAR], [0.9], mount=Mount(1.5)) for h in (20, 70))
+    both = road_of([box(20), box(70, x=300)], [CAR] * 2, [0.9] * 2, mount=Mount(1.5))
+
+    first.merge(second)
+
+    assert first.result() == both.result()
