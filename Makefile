@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-engines setup-training setup-test oracle demo test lint lock clean
+.PHONY: help setup setup-evaluation setup-engines setup-training setup-test oracle demo test lint lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -31,6 +31,7 @@ RUNTIME_FILES := $(CONSTRAINTS) $(addprefix $(R)/,tools.txt runtime.txt ros.txt)
 VISION_FILES := $(R)/constraints.txt $(R)/ros-build.txt $(wildcard $(R)/ros/*.* mtl_perception/interfaces/vision_msgs/msg/*)
 RUNTIME := $(call stamp,runtime,$(RUNTIME_FILES))
 VISION := $(call stamp,vision_msgs,$(VISION_FILES))
+EVALUATION := $(call stamp,evaluation,$(CONSTRAINTS) $(R)/evaluation.txt)
 TRAINING := $(call stamp,training,$(CONSTRAINTS) $(R)/training.txt)
 TEST := $(call stamp,test,$(CONSTRAINTS) $(R)/test.txt)
 ORACLE := .cache/oracle
@@ -45,22 +46,24 @@ done = mkdir -p $(@D) && rm -f $(VENV)/.setup/$(firstword $(subst -, ,$(@F)))-* 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(RUNTIME) $(VISION) ## what the vehicle and the demo need (no torch)
+setup: $(RUNTIME) $(VISION) ## what the vehicle needs (no torch)
 ifdef PYTHON
 	@grep -q "version = $$($(PYTHON) -c 'import platform as p; print(p.python_version())')" $(VENV)/pyvenv.cfg \
 	    || { echo "set-up: $(VENV) has another Python than $(PYTHON); run 'make clean' first" >&2; exit 1; }
 endif
 
+setup-evaluation: setup $(EVALUATION) ## and what replay, reports and the demo need
+
 setup-engines: setup ## and what int8 engines are built with (nncf, 0.25 GB)
 	@$(call pip,-r $(R)/engines.txt)
 
-setup-training: setup $(TRAINING) ## and what training/ needs (torch, 6 GB)
+setup-training: setup-evaluation $(TRAINING) ## and what training/ needs (torch, 6 GB)
 
 setup-test: setup-training $(TEST) oracle ## and what the tests need
 
 oracle: $(ORACLE_STAMP) ## the official BDD100K toolkit, in an environment of its own
 
-demo: setup ## drive a bag through the live node; BAG=, VIDEO= or IMAGES= for your own
+demo: setup-evaluation ## drive a bag through the live node; BAG=, VIDEO= or IMAGES= for your own
 	@$(BIN)/mtl-perception demo $(if $(BAG),--bag '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
 	    $(if $(IMAGES),--images '$(IMAGES)') $(DEMO_ARGS)
 
@@ -74,7 +77,7 @@ lock: $(VENV_STAMP) ## complete the locks in requirements/ after a change; LOCK_
 	@$(BIN)/python -m venv .cache/lock && .cache/lock/bin/pip install --quiet 'uv>=0.5,<1'
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/constraints.txt \
-	    $(addprefix $(R)/,tools.txt runtime.txt engines.txt ros.txt ros-build.txt training.txt test.txt)
+	    $(addprefix $(R)/,tools.txt runtime.txt evaluation.txt engines.txt ros.txt ros-build.txt training.txt test.txt)
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/oracle.txt \
 	    $(addprefix --no-emit-package ,$(ORACLE_LEFT_OUT)) $(R)/oracle.in
@@ -99,7 +102,12 @@ $(VISION): | $(RUNTIME)
 	@$(if $(ROS_DISTRO),$(BIN)/python -c 'import vision_msgs.msg',$(BIN)/python $(R)/ros/build_vision_msgs.py)
 	@$(done)
 
-$(TRAINING): | $(RUNTIME)
+$(EVALUATION): | $(RUNTIME)
+	@echo '==> evaluation requirements (about 0.1 GB)'
+	@$(call pip,-r $(R)/evaluation.txt)
+	@$(done)
+
+$(TRAINING): | $(EVALUATION)
 	@echo '==> training requirements (about 6 GB, several minutes)'
 	@$(call pip,-r $(R)/training.txt)
 	@$(done)

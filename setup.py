@@ -1,6 +1,10 @@
 """Package for colcon (ament_python) and pip: vehicle, evaluation and scenes; no training, no test.
 
-Name, version, maintainer and licence are package.xml's, version bounds requirements/runtime.txt's.
+One distribution, because colcon builds one ROS package and its launch files start parts of both
+(`replay.launch.py`, `camera:=test_pattern`). What a vehicle saves by leaving evaluation out are its
+requirements, and those are the extra `evaluation`; without it the commands say how to install it.
+
+Name, version, maintainer and licence are package.xml's, version bounds those of requirements/.
 """
 
 from collections import defaultdict
@@ -17,12 +21,12 @@ PACKAGES = (NAME, 'mtl_evaluation', 'mtl_scenes')
 
 
 def requirements():
-    """Read runtime.txt and engines.txt: extra -> requirements, '' for those always needed."""
+    """Read the files: extra -> requirements, '' for those always needed."""
     by_extra = defaultdict(list)
-    for file in ('runtime.txt', 'engines.txt'):
-        for line in (ROOT / 'requirements' / file).read_text().splitlines():
+    for file in ('runtime', 'engines', 'evaluation'):
+        for line in (ROOT / 'requirements' / f'{file}.txt').read_text().splitlines():
             requirement, _, comment = line.partition('#')
-            extra = comment.partition(':')[0].strip()
+            extra = comment.partition(':')[0].strip() if file != 'evaluation' else file
             if requirement.strip():
                 by_extra[extra].append(requirement.strip())
     return by_extra
@@ -61,7 +65,19 @@ setup(
             f'mtl-perception = {NAME}.cli:main',
             f'perception_node = {NAME}.node.__main__:main',
             'test_pattern = mtl_evaluation.live.test_pattern:main',
-        ]
+        ],
+        # The groups are described in mtl_perception/extensions.py.
+        'mtl_perception.commands': [
+            'bag = mtl_evaluation.commands.bag',
+            'bench = mtl_evaluation.bench.timing',
+            'compare = mtl_evaluation.commands.compare',
+            'demo = mtl_evaluation.commands.demo',
+            'replay = mtl_evaluation.commands.replay',
+        ],
+        'mtl_perception.hooks': [
+            'calibration = mtl_evaluation.bench.frames:calibration',
+            'check = mtl_evaluation.bench.accuracy:run',
+        ],
     },
     zip_safe=False,
 )

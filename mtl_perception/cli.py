@@ -1,6 +1,7 @@
 """`mtl-perception`: the commands. Each is a module with `add_arguments(parser)` and `run(args)`.
 
 Only the module of the command that was given is imported, so `--help` and errors come at once.
+The commands of evaluation are entry points; without that package they say how to install it.
 Exit codes: 0 done, 1 a failure that one sentence on stderr explains, 2 wrong usage.
 """
 
@@ -13,17 +14,22 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from mtl_perception import extensions
 
 COMMANDS: dict[str, tuple[str, str]] = {
     'compile': ('mtl_perception.compile', 'build the engine of a model for this machine'),
-    'bench': ('mtl_evaluation.bench.timing', 'time the engines of this machine against each other'),
-    'replay': ('mtl_evaluation.commands.replay', 'run a model over a bag and measure accuracy'),
-    'compare': ('mtl_evaluation.commands.compare', 'say whether one run may replace another'),
-    'bag': ('mtl_evaluation.commands.bag', 'make bags, and say what a bag holds'),
+    'bench': ('', 'time the engines of this machine against each other'),
+    'replay': ('', 'run a model over a bag and measure accuracy'),
+    'compare': ('', 'say whether one run may replace another'),
+    'bag': ('', 'make bags, and say what a bag holds'),
     'doctor': ('mtl_perception.doctor', 'say what this machine has and what is missing'),
-    'demo': ('mtl_evaluation.commands.demo', 'play a drive through the live node and report'),
+    'demo': ('', 'play a drive through the live node and report'),
 }
-"""Command: (module, one line of help)."""
+"""Command: (module, one line of help). Without a module it is an entry point of evaluation."""
+PACKAGES = ('mtl_perception', 'mtl_evaluation', 'mtl_scenes')
+"""Those whose errors are sentences for people, and whose logs are shown."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except ModuleNotFoundError as error:
-        if (error.name or '').startswith('mtl_perception'):
+        if (error.name or '').partition('.')[0] in PACKAGES:
             raise
         print(f'mtl-perception: {_missing(error)}', file=sys.stderr)
         return 1
@@ -66,10 +72,16 @@ def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
             formatter_class=HelpFormatter,
         )  # fmt: skip
         if name == given:
-            implementation = import_module(module)
+            implementation = _implementation(name, module)
             implementation.add_arguments(command)
             command.set_defaults(run=implementation.run)
     return parser
+
+
+def _implementation(name: str, module: str) -> Any:
+    if module:
+        return import_module(module)
+    return extensions.load(extensions.COMMANDS, name, f'`mtl-perception {name}`')
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -81,8 +93,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether the error is of a class of this package: those are written to be read by people."""
-    return type(error).__module__.partition('.')[0] == 'mtl_perception'
+    """Whether the error is of a class of ours: those are written to be read by people."""
+    return type(error).__module__.partition('.')[0] in PACKAGES
 
 
 def _missing(error: ModuleNotFoundError) -> str:
@@ -94,7 +106,8 @@ def _missing(error: ModuleNotFoundError) -> str:
 
 def _start_logging(verbose: bool) -> None:
     logging.basicConfig(format='%(message)s', stream=sys.stderr)
-    logging.getLogger('mtl_perception').setLevel(logging.DEBUG if verbose else logging.INFO)
+    for package in PACKAGES:
+        logging.getLogger(package).setLevel(logging.DEBUG if verbose else logging.INFO)
 
 
 def _version() -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from mtl_evaluation.bench.frames import calibration
+from mtl_perception import extensions
 from mtl_perception.batching import open_batch
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.engines import (
@@ -69,9 +69,8 @@ def run(args: argparse.Namespace) -> int:
     bundle = Bundle.open(find_bundle(args.model))
     options = Options(args.outputs, args.device, args.precision, args.batch)
     if args.check is not None:
-        from mtl_evaluation.bench import accuracy
-
-        return accuracy.run(bundle, options, args)
+        check = extensions.load(extensions.HOOKS, 'check', '`mtl-perception compile --check`')
+        return int(check(bundle, options, args))
     name, options = choose(bundle, args.engine, options)
     if args.force or not is_built(bundle, name, options):
         build(bundle, name, options, args.calibrate)
@@ -104,5 +103,6 @@ def build(bundle: Bundle, name: str, options: Options, frames: Path | None) -> N
     found: Calibration | None = None
     with Console(stderr=True).status(f'building {name} {options.precision} ...'):
         if options.precision == 'int8':
+            calibration = extensions.load(extensions.HOOKS, 'calibration', 'calibration of int8')
             found = calibration(bundle, frames)
         compile_engine(bundle, name, replace(options, threads=0), found)

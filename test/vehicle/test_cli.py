@@ -10,7 +10,7 @@ import types
 import pytest
 
 from mtl_perception import bundle as bundle_module
-from mtl_perception import cli
+from mtl_perception import cli, extensions
 from mtl_perception.engines import cache
 
 
@@ -38,6 +38,34 @@ def test_wrong_usage_exits_with_2(arguments, capsys):
 
     assert end.value.code == 2
     assert 'usage: mtl-perception' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('command', ['bench', 'replay', 'compare', 'bag', 'demo'])
+def test_a_command_of_evaluation_says_how_to_install_it(command, monkeypatch, capsys):
+    monkeypatch.setattr(extensions, 'entry_points', lambda **sought: ())
+
+    code = cli.main([command, 'anything'])
+
+    err = capsys.readouterr().err
+    assert code == 1 and err.count('\n') == 1
+    assert err.startswith(f'mtl-perception: `mtl-perception {command}` needs mtl_evaluation, which')
+    assert "pip install 'mtl_perception[evaluation]'" in err and 'make setup-evaluation' in err
+
+
+def test_a_missing_requirement_of_evaluation_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, 'mtl_evaluation.commands.bag', None)
+
+    assert cli.main(['bag', 'info']) == 1
+
+    err = capsys.readouterr().err
+    assert '`mtl-perception bag` needs mtl_evaluation.commands.bag, which is not installed' in err
+
+
+def test_a_check_without_evaluation_says_how_to_install_it(tiny_bundle, monkeypatch, capsys):
+    monkeypatch.setattr(extensions, 'entry_points', lambda **sought: ())
+
+    assert cli.main(['compile', str(tiny_bundle), '--check', '.']) == 1
+    assert '`mtl-perception compile --check` needs mtl_evaluation' in capsys.readouterr().err
 
 
 def test_help_tells_defaults_but_no_none(capsys):

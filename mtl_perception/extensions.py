@@ -1,0 +1,40 @@
+"""What `mtl_evaluation` adds to the commands of the vehicle: entry points, loaded when asked for.
+
+The vehicle imports no other package of the project. Two groups of entry points cross the wall:
+`mtl_perception.commands` (modules with `add_arguments(parser)` and `run(args)`) and
+`mtl_perception.hooks` (functions that `mtl-perception compile` calls). setup.py declares them.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib.metadata import entry_points
+from typing import Any
+
+COMMANDS = 'mtl_perception.commands'
+HOOKS = 'mtl_perception.hooks'
+
+
+class ExtensionError(RuntimeError):
+    """What was asked for belongs to a package that is not installed; the text says how to."""
+
+
+def load(group: str, name: str, asked: str) -> Any:
+    """The module or function that an entry point names.
+
+    group: COMMANDS or HOOKS. asked: what the user wrote, for the error. Raises ExtensionError when
+    no installed package has that entry point, or when one that it needs is not installed.
+    """
+    for found in entry_points(group=group, name=name):
+        try:
+            return found.load()
+        except ModuleNotFoundError as error:
+            raise ExtensionError(_not_installed(asked, error.name or str(error))) from error
+    raise ExtensionError(_not_installed(asked, 'mtl_evaluation'))
+
+
+def _not_installed(asked: str, package: str) -> str:
+    return (
+        f'{asked} needs {package}, which is not installed in {sys.prefix}. Run `make '
+        f"setup-evaluation` in the checkout, or pip install 'mtl_perception[evaluation]'"
+    )
