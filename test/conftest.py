@@ -3,10 +3,21 @@
 from __future__ import annotations
 
 import sys
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from tiny_bundle import write_tiny_bundle
+
+
+def pytest_configure() -> None:
+    """Ends where the installed package is older than setup.py: commands would not be found."""
+    if not entry_points(group='mtl_perception.commands'):
+        pytest.exit(
+            f'{sys.prefix} has an mtl_perception without the commands of setup.py; run\n'
+            f'{sys.executable} -m pip install -q --no-deps --no-build-isolation --editable .',
+            returncode=4,
+        )
 
 
 @pytest.hookimpl(wrapper=True)
