@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from mtl_perception.replay.ground_truth.label_files import Frame
-from mtl_perception.replay.ground_truth.labels import NOT_SCORED, RENAMED
+from mtl_evaluation.truth.label_files import Frame
+from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
 from mtl_perception.tasks import DETECTION, Task
 from training.data.index import Index, LayoutConfig
 from training.data.sample import DatasetError

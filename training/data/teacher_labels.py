@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.replay.ground_truth.label_files import Frame, scalabel_frames
+from mtl_evaluation.truth.label_files import Frame, scalabel_frames
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, Task
 from training.data.box_classes import checked, of_classes
 from training.data.index import Index, LayoutConfig, MaskFiles, as_dataset_error, id_table

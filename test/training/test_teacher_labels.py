@@ -13,7 +13,7 @@ from training.config import load_config
 from training.data.layout import Layout, LayoutConfig, open_index, open_layouts
 from training.data.sample import DatasetError
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / 'shared' / 'data'
 PERSON = {'category': 'pedestrian', 'box2d': {'x1': 2, 'y1': 2, 'x2': 9, 'y2': 30}}
 VEHICLES = ['car', 'truck', 'bus']
