@@ -13,7 +13,7 @@ A flat road is assumed: a hill or a kerb under an object shifts it by as much as
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -117,6 +117,11 @@ class CameraModel:
                 f'these images (with roi and binning where they are cut or binned)'
             )
         return self._scaled(width, height, x, y)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> CameraModel:
+        """Inverse of `dataclasses.asdict`, also after a way through JSON."""
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
     @property
     def description(self) -> str:
@@ -300,6 +305,15 @@ class Mount:
     def height_m(self) -> float:
         """Of the camera above the road."""
         return self.translation[2]
+
+    @property
+    def description(self) -> str:
+        """`1.5 m above it, looking 2 degrees down`."""
+        right, down, forward = self.matrix[2].tolist()  # how far each optical axis points upwards
+        pitch = math.degrees(math.atan2(-forward, math.hypot(right, down)))
+        roll = math.degrees(math.atan2(-right, -down))
+        lean = f', leaning {roll:.3g} degrees to the right' if abs(roll) >= 0.005 else ''
+        return f'{self.height_m:g} m above it, looking {pitch + 0.0:.3g} degrees down{lean}'
 
     def to_camera(self, points: Floats) -> Floats:
         """Points [..., 3] of the base frame in the camera frame."""

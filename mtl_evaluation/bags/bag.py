@@ -6,7 +6,7 @@ namespace is what stands before the last name: `/camera` of `/camera/image_raw[/
 | topic | type | |
 |---|---|---|
 | `/camera/image_raw` | sensor_msgs/Image | or `/camera/image_raw/compressed`, CompressedImage |
-| `/camera/camera_info` | sensor_msgs/CameraInfo | optional; the first one counts |
+| `/camera/camera_info` | sensor_msgs/CameraInfo | optional; of the frame's stamp, else the last |
 | `/camera/image_name` | std_msgs/Header | optional; `frame_id` is the name of the image's file |
 | `/ground_truth/detections` | vision_msgs/Detection2DArray | `id` `ignored`: not scored |
 | `/ground_truth/<segmentation task>` | sensor_msgs/Image mono8 | 255 = unlabelled |
@@ -44,8 +44,6 @@ from mtl_evaluation.bags.cdr import (
     IMAGE,
     LABEL_INFO,
     BagError,
-    CameraModel,
-    camera_model_of,
     check_definition,
     deserialise,
     mask_of,
@@ -54,11 +52,12 @@ from mtl_evaluation.bags.cdr import (
 )
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception.geometry import CameraModel, GeometryError, is_rectified
 from mtl_perception.image_codec import ImageError, decode_compressed, decode_raw
 from mtl_perception.pipeline import Frame
 from mtl_perception.tasks import TASKS
 
-__all__ = ['BagFrame', 'Camera', 'CameraModel', 'DriveBag', 'DriveFrame']
+__all__ = ['BagFrame', 'Camera', 'DriveBag', 'DriveFrame']
 
 
 @dataclass(frozen=True)
@@ -170,11 +169,15 @@ class DriveBag(CameraBag):
         """
         self.repeated, self.unmatched_truth = Listing(), Listing()
         indices: Counter[str] = Counter()
+        infos = {camera.info_topic for camera in self.cameras}
+        lenses = [_Lens(camera) for camera in self.cameras]
         for stamp, group, repeated in by_stamp(self._counted(self._topics(truth))):
             for topic in repeated:
-                self.repeated.add(f'{topic} at {stamp}')
+                if topic not in infos:
+                    self.repeated.add(f'{topic} at {stamp}')
             used: set[str] = set()
-            for camera in self.cameras:
+            for lens in lenses:
+                camera = lens.at(group)
                 cdr = group.get(camera.topic)
                 if cdr is None:
                     continue
@@ -201,6 +204,7 @@ class DriveBag(CameraBag):
     def _topics(self, truth: bool) -> set[str]:
         topics = {camera.topic for camera in self.cameras}
         topics |= {camera.name_topic for camera in self.cameras}
+        topics |= {camera.info_topic for camera in self.cameras}
         return topics | self._truth_topics() if truth else topics
 
     def _truth_topics(self) -> set[str]:
@@ -210,6 +214,7 @@ class DriveBag(CameraBag):
         """Connections of topics; an mcap file has one for every publisher that a topic had."""
         types = {camera.topic: camera.msgtype for camera in self.cameras}
         types |= {camera.name_topic: HEADER for camera in self.cameras}
+        types |= {camera.info_topic: CAMERA_INFO for camera in self.cameras}
         wanted = set(topics)
         return [
             item
@@ -236,8 +241,8 @@ class DriveBag(CameraBag):
 
     def _looked_at(self, camera: Camera) -> Camera:
         """With what its first image and CameraInfo say."""
-        info = self._first(f'{camera.namespace}/camera_info', CAMERA_INFO)
-        camera = replace(camera, model=None if info is None else camera_model_of(info))
+        info = self._first(camera.info_topic, CAMERA_INFO)
+        camera = camera if info is None else _with_model(camera, info)
         image = self._first(camera.topic, camera.msgtype)
         if image is None:
             return camera
@@ -294,6 +299,31 @@ class DriveBag(CameraBag):
                     f'{self.path}: {topic} names classes {list(found.values())}, this version has '
                     f'{list(task.classes)}. Write the bag again with this version.'
                 )
+
+
+class _Lens:
+    """A camera with the model that holds at a frame: a drive may change or zoom its cameras."""
+
+    def __init__(self, camera: Camera) -> None:
+        self._camera = camera
+        self._content = b''
+
+    def at(self, group: Mapping[str, bytes]) -> Camera:
+        """The camera by the CameraInfo among messages of one stamp, else as it was before."""
+        cdr = group.get(self._camera.info_topic)
+        if cdr is not None and cdr[12:] != self._content:  # what follows the stamp
+            self._content = cdr[12:]
+            with suppress(BagError):
+                self._camera = _with_model(self._camera, deserialise(cdr, CAMERA_INFO))
+        return self._camera
+
+
+def _with_model(camera: Camera, info: Any) -> Camera:
+    try:
+        model = CameraModel.from_info(info, is_rectified(camera.topic))
+    except GeometryError as error:
+        return replace(camera, model=None, model_note=str(error))
+    return replace(camera, model=model, model_note='')
 
 
 def _decoded(message: Any) -> Frame:

@@ -16,8 +16,8 @@ from mtl_evaluation.bags.cdr import (
     IMAGE,
     TRUTH,
     BagError,
-    CameraModel,
 )
+from mtl_perception.geometry import CameraModel, info_topic
 from mtl_perception.tasks import TASKS
 
 COMPRESSED = '/compressed'
@@ -31,8 +31,8 @@ class Camera:
 
     frames: image messages that the bag's index promises. truth: ground-truth topic -> what it holds
     (`detections`, `drivable`, `scene/weather`). encoding, as `bgr8` or `jpeg`, and size, width and
-    height: of the first image; (0, 0) where it cannot be decoded. model: None where there is no
-    usable CameraInfo.
+    height: of the first image; (0, 0) where it cannot be decoded. model: by the first CameraInfo
+    (of a frame: by its own), None where there is none that can be used, which model_note explains.
     """
 
     topic: str
@@ -42,6 +42,7 @@ class Camera:
     encoding: str = ''
     size: tuple[int, int] = (0, 0)
     model: CameraModel | None = None
+    model_note: str = 'no CameraInfo'
 
     @property
     def namespace(self) -> str:
@@ -52,6 +53,11 @@ class Camera:
     def name_topic(self) -> str:
         """Where the names of the images stand, if they were recorded."""
         return f'{self.namespace}/image_name'
+
+    @property
+    def info_topic(self) -> str:
+        """Where its CameraInfo stands."""
+        return info_topic(self.topic)
 
 
 class CameraBag:

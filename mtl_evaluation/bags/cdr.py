@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -36,18 +35,6 @@ CAMERA = 'camera'
 
 class BagError(Exception):
     """A bag that cannot be read or written: what, where, found, next step."""
-
-
-@dataclass(frozen=True)
-class CameraModel:
-    """Pinhole camera: size of its images, focal lengths and principal point in their pixels."""
-
-    width: int
-    height: int
-    fx: float
-    fy: float
-    cx: float
-    cy: float
 
 
 @cache
@@ -116,14 +103,6 @@ def check_definition(where: str, msgtype: str, digest: str) -> None:
         )
 
 
-def camera_model_of(message: Any) -> CameraModel | None:
-    """Pinhole of a CameraInfo message; None of an uncalibrated one, whose matrix is zero."""
-    fx, _, cx, _, fy, cy, *_ = (float(value) for value in message.k)
-    if not (fx > 0 and fy > 0 and np.isfinite([fx, fy, cx, cy]).all()):
-        return None
-    return CameraModel(int(message.width), int(message.height), fx, fy, cx, cy)
-
-
 def mask_of(message: Any) -> NDArray[np.uint8]:
     """Uint8 [H, W] of a mono8 image message; raises BagError when it is not one."""
     if (
@@ -178,14 +157,24 @@ def image_message(header: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
     return typestore().types[IMAGE](header, height, width, encoding, 0, step, data)
 
 
-def camera_info_message(header: Any, width: int, height: int, matrix: NDArray[np.float64]) -> Any:
-    """A sensor_msgs/CameraInfo of an undistorted camera, matrix [3, 3] in pixels."""
+def camera_info_message(
+    header: Any,
+    width: int,
+    height: int,
+    matrix: NDArray[np.float64],
+    model: str = 'plumb_bob',
+    distortion: Sequence[float] = (0.0,) * 5,
+) -> Any:
+    """A sensor_msgs/CameraInfo, matrix [3, 3] in pixels, by default of a camera without distortion.
+
+    P is that of an image rectified to the same matrix.
+    """
     types = typestore().types
     projection = np.concatenate([matrix, np.zeros((3, 1))], 1).reshape(-1)
     roi = types['sensor_msgs/msg/RegionOfInterest'](0, 0, 0, 0, False)
     return types[CAMERA_INFO](
-        header, height, width, 'plumb_bob', np.zeros(5), matrix.reshape(-1), np.eye(3).reshape(-1),
-        projection, 0, 0, roi,
+        header, height, width, model, np.array(distortion, np.float64), matrix.reshape(-1),
+        np.eye(3).reshape(-1), projection, 0, 0, roi,
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,10 @@ from mtl_evaluation.bags import wire
 from mtl_evaluation.bags.bag import BagFrame, DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera, CameraBag
-from mtl_evaluation.bags.cdr import BagError, CameraModel
+from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_perception.geometry import CameraModel
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Frame
 
@@ -123,8 +124,11 @@ class GuardedBag(CameraBag):
         """Every frame as `DriveBag.frames` yields them, decoded; raises BagError."""
         for header, arrays in self._ask('frames', truth):
             parts = iter(arrays)
+            camera = self.cameras[header['camera']]
+            if header['model'] is not None:
+                camera = _with_model(camera, *header['model'])
             yield DecodedFrame(
-                header['index'], header['stamp_ns'], self.cameras[header['camera']],
+                header['index'], header['stamp_ns'], camera,
                 header['name'], _unpack_image(header['image'], parts),
                 _unpack_truth(header['truth'], parts),
             )  # fmt: skip
@@ -273,8 +277,14 @@ def _unpack_truth(header: Mapping[str, Any], arrays: Iterator[NDArray[Any]]) -> 
 
 
 def _camera(data: Mapping[str, Any]) -> Camera:
-    model = CameraModel(**data['model']) if data['model'] else None
-    return Camera(**{**data, 'size': tuple(data['size']), 'model': model})
+    camera = Camera(**{**data, 'size': tuple(data['size']), 'model': None})
+    return _with_model(camera, data['model'], data['model_note'])
+
+
+def _with_model(camera: Camera, model: Mapping[str, Any] | None, note: str) -> Camera:
+    return replace(
+        camera, model=None if model is None else CameraModel.from_dict(model), model_note=note
+    )
 
 
 def _tuples(info: Mapping[str, Any]) -> dict[str, Any]:

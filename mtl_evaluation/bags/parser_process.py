@@ -85,11 +85,14 @@ def _answers(bag: DriveBag, request: dict[str, Any]) -> Iterator[Message]:
     for count, frame in enumerate(bag.frames(request['truth'])):
         header: dict[str, Any] = {
             'kind': 'frame', 'camera': number[frame.topic], 'index': frame.index,
-            'stamp_ns': frame.stamp_ns, 'name': frame.name,
+            'stamp_ns': frame.stamp_ns, 'name': frame.name, 'model': None,
         }  # fmt: skip
         if request['what'] == 'raw':
             yield header, [np.frombuffer(frame.cdr, np.uint8)]
             continue
+        if frame.camera != bag.cameras[header['camera']]:
+            model = frame.camera.model
+            header['model'] = [model and asdict(model), frame.camera.model_note]
         arrays: list[NDArray[Any]] = []
         if count < request['decode_from']:
             header['image'] = header['truth'] = {'error': 'left out'}

@@ -156,6 +156,7 @@ def _describe_camera(camera: Camera, counts: dict[str, int], seconds: float) -> 
         'rate_hz': _rate(camera.frames, seconds),
         'size': list(camera.size),
         'camera_info': model is not None,
+        'camera_model': model.description if model else camera.model_note,
         'names': counts.get(camera.name_topic, 0) > 0,
         'truth': {_task(name): counts[topic] for topic, name in camera.truth.items()},
     }
@@ -204,6 +205,7 @@ def _print_camera(item: dict[str, Any], console: Console) -> None:
         f'{_hertz(item["rate_hz"])}, {size} {escape(item["encoding"])}{notes}',
         highlight=False,
     )
+    console.print(f'  camera model: {escape(item["camera_model"])}', highlight=False)
     labels = ', '.join(f'{task} {count}' for task, count in item['truth'].items())
     console.print(f'  labels: {escape(labels) or "none"}', highlight=False)
 

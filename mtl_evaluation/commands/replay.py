@@ -24,7 +24,6 @@ from typing import Any, get_args
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.sources import CONFIG_KEY
 from mtl_evaluation.live.live_replay import run_live_replay
-from mtl_evaluation.metrics.road import Mount
 from mtl_evaluation.report.run_report import write_report
 from mtl_evaluation.runs.bag_replay import (
     BagJob,
@@ -56,6 +55,7 @@ from mtl_evaluation.truth.truth_join import (
 from mtl_perception import machine
 from mtl_perception.bundle import find_bundle
 from mtl_perception.engines.base import cores
+from mtl_perception.geometry import GeometryError, Mount
 from mtl_perception.pipeline import Pipeline
 
 RUNS = Path('runs/replay')
@@ -118,6 +118,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--camera-pitch', type=float, default=0.0, metavar='DEG', help='degrees it looks down'
     )
+    parser.add_argument(
+        '--camera-roll', type=float, default=0.0, metavar='DEG',
+        help='degrees it leans to the right',
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
@@ -127,9 +131,11 @@ def run(args: argparse.Namespace) -> int:
         raise ReplayError(f'--jobs {args.jobs}: expected at least 1')
     mount = None
     if args.camera_height is not None:
-        if not 0 < args.camera_height < 100:
-            raise ReplayError(f'--camera-height {args.camera_height}: expected metres, 0 to 100')
-        mount = Mount(args.camera_height, math.radians(args.camera_pitch))
+        angles = math.radians(args.camera_roll), math.radians(args.camera_pitch)
+        try:
+            mount = Mount.of(args.camera_height, *angles)
+        except GeometryError as error:
+            raise ReplayError(f'--camera-height, --camera-roll, --camera-pitch: {error}') from error
     model = find_bundle(args.model)
     output = args.output or RUNS / f'{_short_name(jobs)}-{model.name}'
     if args.live:

@@ -3,20 +3,19 @@
 An object counts as found when a detection of its class, of at least the score from which the node
 shows it, takes it at IoU 0.5 (`average_precision.match`). Ignored truth boxes are left out.
 
-Distance is that of a flat ground under a pinhole camera: where the lower edge of a box is the
-object's contact with the road, at row y, it lies at Z = H / tan(atan((y - c_y) / f_y) + pitch)
-(Stein, Mano and Shashua, IEEE Intelligent Vehicles 2003, equation 2, here with pitch). Intrinsics
-come from CameraInfo; no message says how high the camera sits, so height and pitch have to be
-given, and without them distance is not measured. One pixel at 50 m is 1.7 m for a camera 1.5 m up
-with 1000 pixels of focal length, and a hill breaks the assumption. Traffic lights and signs do not
-stand on the road and are left out.
+Distance is metres ahead of the camera on a flat road (`geometry.py`, as the node has it): the
+middle of a box's lower edge is taken for the object's contact with the road. The camera with its
+distortion comes from CameraInfo, and frames whose CameraInfo cannot be used are left out and
+counted with the reason. No such message says how high the camera sits: height and angles have to
+be given, and without them distance is not measured. One pixel at 50 m is 1.7 m for a camera 1.5 m
+up with 1000 pixels of focal length, and a hill breaks the assumption. Traffic lights and signs do
+not stand on the road and are left out.
 """
 
 from __future__ import annotations
 
-import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.average_precision import Matches, ScoredImage
 from mtl_perception.decode import Thresholds
+from mtl_perception.geometry import CameraModel, Mount, foot_pixels, on_ground
 
 SCORE = Thresholds().score
 HEIGHTS_PX = (16.0, 32.0, 64.0, 128.0)
@@ -32,24 +32,6 @@ DISTANCES_M = (10.0, 20.0, 30.0, 50.0, 80.0)
 
 AIRBORNE = frozenset({'traffic light', 'traffic sign'})
 NOT_PLACED = 'at or above the horizon'
-
-
-@dataclass(frozen=True)
-class Intrinsics:
-    """Pinhole camera of a frame: focal lengths and principal point in source pixels."""
-
-    fx: float
-    fy: float
-    cx: float
-    cy: float
-
-
-@dataclass(frozen=True)
-class Mount:
-    """How the camera sits on the vehicle: metres above the road, radians that it looks down."""
-
-    height_m: float
-    pitch: float = 0.0
 
 
 class RoadRecall:
@@ -65,11 +47,11 @@ class RoadRecall:
         shape = (len(self.classes), len(DISTANCES_M) + 2, 2)
         self.by_distance: NDArray[np.int64] = np.zeros(shape, np.int64)
         """The same; the last band is `NOT_PLACED`."""
-        self.without_camera = 0
-        """Frames with objects whose camera is not known."""
+        self.left_out: Counter[str] = Counter()
+        """Frames with objects whose camera is not known, by reason."""
 
-    def add(self, image: ScoredImage, matches: Matches, camera: Intrinsics | None) -> None:
-        """Add one frame."""
+    def add(self, image: ScoredImage, matches: Matches, camera: CameraModel | str) -> None:
+        """Add one frame; camera: for its pixels, or why it is not known."""
         truth, labels = image.truth[~image.ignore], image.truth_labels[~image.ignore]
         if not len(truth):
             return
@@ -79,20 +61,20 @@ class RoadRecall:
         _count(self.by_height, labels, bands, found)
         if self.mount is None:
             return
-        if camera is None:
-            self.without_camera += 1
+        if isinstance(camera, str):
+            self.left_out[camera] += 1
             return
         grounded = ~np.isin(labels, [self.classes.index(n) for n in AIRBORNE & {*self.classes}])
-        distance = ground_distance(truth[grounded, 3], camera, self.mount)
+        distance = on_ground(foot_pixels(truth[grounded]), camera, self.mount)[:, 0]
         bands = np.searchsorted(DISTANCES_M, distance, side='right')
-        bands[np.isinf(distance)] = len(DISTANCES_M) + 1
+        bands[np.isnan(distance)] = len(DISTANCES_M) + 1
         _count(self.by_distance, labels[grounded], bands, found[grounded])
 
     def merge(self, other: RoadRecall) -> None:
         """Add another one's frames."""
         self.by_height += other.by_height
         self.by_distance += other.by_distance
-        self.without_camera += other.without_camera
+        self.left_out += other.left_out
 
     def result(self) -> dict[str, Any]:
         """Recall by band; `distance` is None with a reason in `distance_note` if not measured."""
@@ -108,16 +90,20 @@ class RoadRecall:
                 'not measured: give --camera-height (and --camera-pitch), for bags with CameraInfo'
             )
         elif not self.by_distance.any():
-            result['distance_note'] = 'not measured: no frame with objects has a CameraInfo'
+            result['distance_note'] = (
+                f'not measured: no frame with objects has a usable CameraInfo{self._reasons()}'
+            )
         else:
             names = [*band_names(DISTANCES_M, 'm'), NOT_PLACED]
             result['distance_m'] = self._table(self.by_distance, names)
             result['distance_note'] = (
-                f'flat ground, camera {self.mount.height_m:g} m above it, looking '
-                f'{math.degrees(self.mount.pitch):g} degrees down; {self.without_camera} frames '
-                f'without CameraInfo left out'
+                f'flat ground, camera {self.mount.description}; {self.left_out.total()} frames '
+                f'without a usable CameraInfo left out{self._reasons()}'
             )
         return result
+
+    def _reasons(self) -> str:
+        return ''.join(f'; {count}: {why}' for why, count in self.left_out.most_common(3))
 
     def _table(self, counts: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
         return {
@@ -131,15 +117,6 @@ class RoadRecall:
             }
             for band, name in enumerate(names)
         }
-
-
-def ground_distance(
-    lower_edge: NDArray[np.float64], camera: Intrinsics, mount: Mount
-) -> NDArray[np.float64]:
-    """Metres along the road to where rows of pixels meet it; infinite at and above the horizon."""
-    below = np.arctan2(lower_edge - camera.cy, camera.fy) + mount.pitch
-    distance = np.full(np.shape(lower_edge), np.inf)
-    return np.divide(mount.height_m, np.tan(below), out=distance, where=below > 1e-6)
 
 
 def band_names(ends: Sequence[float], unit: str) -> list[str]:

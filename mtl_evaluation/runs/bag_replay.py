@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from mtl_perception.engines import EngineError
+from mtl_perception.geometry import CameraModel, GeometryError
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Frame, Pipeline, Ran, Result
 from mtl_evaluation.bags.bag import DriveFrame
@@ -39,7 +40,6 @@ from mtl_evaluation.runs.part import FrameRecord, Part, RunError, frame_key
 from mtl_evaluation.runs.recording import Watch
 from mtl_evaluation.runs.run import part_file
 from mtl_evaluation.metrics.metrics import Metric
-from mtl_evaluation.metrics.road import Intrinsics
 from mtl_evaluation.metrics.temporal import StabilityTracker
 
 AHEAD = 2
@@ -319,7 +319,7 @@ class _Replay:
         return FrameRecord(
             self._job.name, frame.topic, frame.index, frame.stamp_ns, frame.name, (width, height),
             digest, dict(truth.labels), timings, pieces, stability,
-            _intrinsics(frame.camera, width, height),
+            _camera_model(frame.camera, width, height),
         )  # fmt: skip
 
     def _pieces(
@@ -364,10 +364,9 @@ def _bytes_of(stamp_ns: int, result: Result) -> Iterator[Any]:
             yield np.ascontiguousarray(values).data
 
 
-def _intrinsics(camera: Camera, width: int, height: int) -> Intrinsics | None:
-    """The camera's pinhole in pixels of this image, whatever size CameraInfo was made for."""
-    model = camera.model
-    if model is None:
-        return None
-    x, y = width / (model.width or width), height / (model.height or height)
-    return Intrinsics(model.fx * x, model.fy * y, model.cx * x, model.cy * y)
+def _camera_model(camera: Camera, width: int, height: int) -> CameraModel | str:
+    """The camera's model for images of this size, or why there is none."""
+    try:
+        return camera.model_note if camera.model is None else camera.model.for_image(width, height)
+    except GeometryError as error:
+        return str(error)

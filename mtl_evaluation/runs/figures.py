@@ -18,9 +18,10 @@ from mtl_evaluation.metrics.accuracy import note
 from mtl_evaluation.metrics.average_precision import MatchTable, Ranking, match
 from mtl_evaluation.metrics.metrics import DetectionMetric, Metric
 from mtl_evaluation.runs.part import FrameRecord
-from mtl_evaluation.metrics.road import Mount, RoadRecall
+from mtl_evaluation.metrics.road import RoadRecall
 from mtl_evaluation.runs.run import Run, answers_hash, new_metrics
 from mtl_evaluation.metrics.temporal import Stability
+from mtl_perception.geometry import Mount
 from mtl_perception.tasks import Task
 
 CAMERA = 'camera'
@@ -134,7 +135,7 @@ class _Frames:
         for key, image in piece.images.items():
             matches = match(image, len(table.classes))
             table.add(key, matches)
-            road.add(image, matches, record.intrinsics)
+            road.add(image, matches, record.camera_model)
 
     def extend(self, other: _Frames) -> None:
         """Add the frames of another bag."""

@@ -12,7 +12,7 @@ import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.metrics import Metric, metric_from
-from mtl_evaluation.metrics.road import Intrinsics
 from mtl_evaluation.metrics.temporal import Stability
+from mtl_perception.geometry import CameraModel
 from mtl_perception.tasks import Task
 
 COMMIT_S = 1.0
@@ -46,7 +46,7 @@ CREATE TABLE IF NOT EXISTS frames (
     height INTEGER NOT NULL,
     slices TEXT NOT NULL,
     timings_ms TEXT NOT NULL,
-    intrinsics TEXT,
+    camera_model TEXT,
     digest TEXT NOT NULL,
     arrays BLOB NOT NULL,
     UNIQUE (camera, frame)
@@ -68,6 +68,7 @@ class FrameRecord:
     `rainy` and so on, from the truth. digest: sha256 (hex) of everything that was answered.
     pieces: by task a metric with exactly this frame in it, where prediction and truth both exist.
     stability: what changed since the frames before, None where that was not looked at.
+    camera_model: for pixels of this image; where there is none, a sentence that says why.
     """
 
     bag: str
@@ -81,7 +82,7 @@ class FrameRecord:
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     pieces: Mapping[str, Metric] = field(default_factory=dict)
     stability: Stability | None = None
-    intrinsics: Intrinsics | None = None
+    camera_model: CameraModel | str = 'no CameraInfo'
 
     @property
     def key(self) -> str:
@@ -131,11 +132,11 @@ class Part:
         }
         if record.stability is not None:
             arrays |= {f'/{key}': array for key, array in record.stability.to_arrays().items()}
-        camera = record.intrinsics
+        model = record.camera_model
         row = (
             len(self), record.camera, record.index, record.stamp_ns, record.name, *record.size,
             json.dumps(dict(record.slices)), json.dumps(dict(record.timings_ms)),
-            json.dumps([camera.fx, camera.fy, camera.cx, camera.cy]) if camera else None,
+            json.dumps(model if isinstance(model, str) else asdict(model)),
             record.digest, pack(arrays),
         )  # fmt: skip
         with _as_run_error(self.path):
@@ -172,7 +173,7 @@ class Part:
         self._database.close()
 
     def _record(self, row: tuple[Any, ...]) -> FrameRecord:
-        _, camera, index, stamp_ns, name, width, height, slices, timings, matrix, digest, blob = row
+        _, camera, index, stamp_ns, name, width, height, slices, timings, model, digest, blob = row
         grouped: dict[str, Arrays] = {}
         for key, array in unpack(blob).items():
             task, _, part = key.rpartition('/')
@@ -183,7 +184,7 @@ class Part:
             json.loads(slices), json.loads(timings),
             {task: metric_from(self._task(task), arrays) for task, arrays in grouped.items()},
             Stability.from_arrays(stability) if stability is not None else None,
-            Intrinsics(*json.loads(matrix)) if matrix else None,
+            _camera_model(model),
         )  # fmt: skip
 
     def _task(self, name: str) -> Task:
@@ -193,6 +194,14 @@ class Part:
 
     def _scalar(self, query: str) -> Any:
         return self._database.execute(query).fetchone()[0]
+
+
+def _camera_model(text: str | None) -> CameraModel | str:
+    """Of a record's column; runs from before distortion was looked at have four numbers there."""
+    values = json.loads(text or '"no CameraInfo"')
+    if isinstance(values, list):
+        return 'recorded without the distortion of the camera: replay again'
+    return values if isinstance(values, str) else CameraModel.from_dict(values)
 
 
 def pack(arrays: Mapping[str, NDArray[Any]]) -> bytes:

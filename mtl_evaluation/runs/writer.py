@@ -23,7 +23,7 @@ from mtl_perception.tasks import Task
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from mtl_evaluation.metrics.road import Mount
+    from mtl_perception.geometry import Mount
 
 UNFINISHED = 'its command has not finished: it still runs, was killed, or the disk was full'
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from drive_bags import START, TRUTH, header, image_cdr, picture, stereo_bag
+from drive_bags import SECOND, START, TRUTH, header, image_cdr, picture, stereo_bag
 from rosbags.rosbag2 import StoragePlugin, Writer
 
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage, MessageWriter
-from mtl_evaluation.bags.cdr import COMPRESSED_IMAGE, DETECTIONS, IMAGE, BagError, serialise
+from mtl_evaluation.bags.cdr import (
+    CAMERA_INFO,
+    COMPRESSED_IMAGE,
+    DETECTIONS,
+    IMAGE,
+    BagError,
+    camera_info_message,
+    serialise,
+)
+from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.truth.truth import Truth
 
 
@@ -29,7 +39,7 @@ def test_every_frame_of_every_camera_comes_in_a_fixed_order(tmp_path):
     )  # fmt: skip
     assert (front.model.fx, front.model.fy, front.model.cx, front.model.cy) == (500, 510, 4, 3)
     assert (front.model.width, front.model.height) == (8, 6)
-    assert rear.model is None
+    assert (rear.model, rear.model_note) == (None, 'no CameraInfo')
     assert [frame.name for frame in frames][:3] == ['f0.png', 'f1.png', '']
 
 
@@ -109,3 +119,43 @@ def test_a_message_definition_that_is_not_ours_is_refused(tmp_path):
 
     with pytest.raises(BagError, match=r'/camera/image_raw was recorded with another definition'):
         DriveBag(tmp_path / 'bag')
+
+
+def write_infos(path, *cameras, topic='/front/image_raw'):
+    """A frame for each (model, distortion, fx), a second apart: an image and its CameraInfo."""
+    with MessageWriter(path) as writer:
+        for index, (model, distortion, fx) in enumerate(cameras):
+            stamp = START + index * SECOND
+            matrix = np.array([[fx, 0, 4], [0, 510, 3], [0, 0, 1.0]])
+            info = camera_info_message(header(stamp), 8, 6, matrix, model, distortion)
+            writer.write('/front/camera_info', CAMERA_INFO, stamp, serialise(info))
+            writer.write(topic, IMAGE, stamp, image_cdr(stamp))
+    return path
+
+
+PLUMB_BOB = (-0.257, 0.044, 0.0, 0.0, -0.115)
+
+
+@pytest.mark.parametrize('kind', [DriveBag, GuardedBag])
+def test_a_camera_is_known_with_its_distortion_and_as_it_was_at_the_frame(tmp_path, kind):
+    path = write_infos(
+        tmp_path / 'bag', ('plumb_bob', PLUMB_BOB, 500.0), ('plumb_bob', PLUMB_BOB, 500.0),
+        ('plumb_bob', PLUMB_BOB, 700.0), ('double_sphere', (0.1,), 700.0),
+    )  # fmt: skip
+
+    with kind(path) as bag:
+        first = bag.image.model
+        cameras = [frame.camera for frame in bag.frames()]
+
+    assert (first.model, first.distortion, first.fx) == ('plumb_bob', PLUMB_BOB, 500.0)
+    assert [camera.model and camera.model.fx for camera in cameras] == [500.0, 500.0, 700.0, None]
+    assert "unknown distortion model 'double_sphere'" in cameras[3].model_note
+
+
+def test_rectified_topics_have_no_distortion(tmp_path):
+    path = write_infos(tmp_path / 'bag', ('plumb_bob', PLUMB_BOB, 500.0), topic='/front/image_rect')
+
+    with DriveBag(path) as bag:
+        model = bag.image.model
+
+    assert (model.model, model.distortion, model.fx) == ('pinhole', (), 500.0)

@@ -5,22 +5,20 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 
 from mtl_evaluation.metrics.average_precision import match
 from mtl_evaluation.metrics.metrics import DetectionMetric
 from mtl_evaluation.metrics.road import (
     NOT_PLACED,
-    Intrinsics,
     Mount,
     RoadRecall,
-    ground_distance,
 )
 from mtl_perception.decode import Detections
 from mtl_perception.tasks import DETECTION
 
 CAR, LIGHT = (DETECTION.classes.index(name) for name in ('car', 'traffic light'))
-CAMERA = Intrinsics(1000.0, 1000.0, 640.0, 360.0)
+CAMERA = CameraModel(1280, 720, 1000.0, 1000.0, 639.5, 359.5)
+"""Its horizon is at row 360 of boxes, whose pixels have their centres at halves."""
 
 
 def road_of(truth, labels, scores, ignore=None, mount=None, camera=CAMERA, found_labels=None):
@@ -63,24 +61,14 @@ def test_another_class_does_not_find_the_object():
     assert road.result()['height_px']['32-64 px']['recall'] == 0.0
 
 
-def test_distance_of_a_flat_ground_by_hand():
-    rows = np.array([360.0, 300.0, 361.0, 410.0, 510.0])
-
-    level = ground_distance(rows, CAMERA, Mount(1.5))
-    tilted = ground_distance(np.array([360.0]), CAMERA, Mount(1.5, math.radians(3)))
-
-    assert level[:2].tolist() == [math.inf, math.inf]
-    # 1.5 m below the axis over (y - c_y) / f_y: 1, 50 and 150 of 1000 pixels.
-    assert level[2:] == pytest.approx([1500.0, 30.0, 10.0])
-    assert tilted == pytest.approx([1.5 / math.tan(math.radians(3))])
-
-
 def test_distance_is_that_of_the_generated_street():
     """The lower edge of vehicles, by camera and pitch, against the depth that was rendered."""
     from mtl_scenes import Drive, DriveConfig
 
     drive = Drive(DriveConfig(seed=3, width=640, height=360, frames=40, scene='highway'))
     camera = drive._world.camera
+    pinhole = CameraModel(640, 360, camera.focal, camera.focal, camera.centre_x, camera.centre_y)
+    mount = Mount.of(camera.height_m, pitch=camera.pitch)
     errors = []
     for index in range(0, 40, 8):
         frame = drive[index]
@@ -89,9 +77,8 @@ def test_distance_is_that_of_the_generated_street():
             # The road just below the object, where it is not hidden by another one.
             if label != CAR or row > 352 or frame.semantic[row + 2, column] > 1:
                 continue
-            pinhole = Intrinsics(camera.focal, camera.focal, camera.centre_x, camera.centre_y)
-            mount = Mount(camera.height_m, camera.pitch)
-            found = ground_distance(np.array([row + 2.0]), pinhole, mount)[0]
+            pixel = np.array([[(x1 + x2) / 2, row + 2.0]])
+            found = on_ground(pixel, pinhole, mount)[0, 0]
             # Depth is along the axis of the camera, distance along the road.
             slope = math.atan2(row + 2 - camera.centre_y, camera.focal)
             along = frame.depth[row + 2, column] * math.cos(slope + camera.pitch) / math.cos(slope)
@@ -104,7 +91,7 @@ def test_distance_is_that_of_the_generated_street():
 def test_bands_of_distance_leave_out_what_does_not_stand_on_the_road():
     truth = [box(40, 510.0), box(40, 500.0, 200), box(30, 380.0, 300), box(30, 350.0, 400),
              box(20, 400.0, 500)]  # fmt: skip
-    road = road_of(truth, [CAR] * 4 + [LIGHT], [0.9, 0.1, 0.9, 0.9, 0.9], mount=Mount(1.5))
+    road = road_of(truth, [CAR] * 4 + [LIGHT], [0.9, 0.1, 0.9, 0.9, 0.9], mount=Mount.of(1.5))
 
     result = road.result()
     bands = result['distance_m']
@@ -118,15 +105,37 @@ def test_bands_of_distance_leave_out_what_does_not_stand_on_the_road():
 
 def test_without_height_or_camera_distance_is_not_measured():
     unknown = road_of([box(40)], [CAR], [0.9]).result()
-    blind = road_of([box(40)], [CAR], [0.9], mount=Mount(1.5), camera=None).result()
+    blind = road_of([box(40)], [CAR], [0.9], mount=Mount.of(1.5), camera='no CameraInfo').result()
 
     assert unknown['distance_m'] is None and '--camera-height' in unknown['distance_note']
-    assert blind['distance_m'] is None and 'no frame' in blind['distance_note']
+    assert blind['distance_m'] is None
+    assert (
+        'no frame with objects has a usable CameraInfo; 1: no CameraInfo'
+        in (blind['distance_note'])
+    )
+
+
+def test_distortion_changes_the_distance():
+    """The real camera of shared/data/calibration: at the left edge a pinhole is 10 % too far."""
+    real = CameraModel(
+        1280, 720, 1158.77, 1154.07, 669.65, 388.08, 'plumb_bob',
+        (-0.25682, 0.04364, -0.00069, 0.00013, -0.11544),
+    )  # fmt: skip
+    pinhole = CameraModel(1280, 720, 1158.77, 1154.07, 669.65, 388.08)
+    truth = [[80.5, 500, 120.5, 640.5]]
+    near, far = (
+        road_of(truth, [CAR], [0.9], mount=Mount.of(2.3), camera=camera).result()['distance_m']
+        for camera in (real, pinhole)
+    )
+
+    np.testing.assert_allclose(foot_pixels(np.array(truth)), [[100, 640]])
+    assert near['< 10 m']['objects'] == 1  # 5.41 / 1.3 * 2.3 = 9.57 m
+    assert far['10-20 m']['objects'] == 1  # 5.96 / 1.3 * 2.3 = 10.54 m
 
 
 def test_parts_merge_to_the_whole():
-    first, second = (road_of([box(h)], [CAR], [0.9], mount=Mount(1.5)) for h in (20, 70))
-    both = road_of([box(20), box(70, x=300)], [CAR] * 2, [0.9] * 2, mount=Mount(1.5))
+    first, second = (road_of([box(h)], [CAR], [0.9], mount=Mount.of(1.5)) for h in (20, 70))
+    both = road_of([box(20), box(70, x=300)], [CAR] * 2, [0.9] * 2, mount=Mount.of(1.5))
 
     first.merge(second)
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from mtl_evaluation.metrics.metrics import DetectionMetric, metric_for
-from mtl_evaluation.metrics.road import Intrinsics
 from mtl_evaluation.metrics.temporal import BOX_COUNTS, MASK_COUNTS, Stability
 from mtl_evaluation.runs.part import pack, unpack
 from mtl_evaluation.runs.run import (
@@ -28,6 +27,9 @@ from mtl_perception.decode import Detections
 from mtl_perception.tasks import DETECTION, SEMANTIC, TIME_OF_DAY
 
 TASKS = (DETECTION, SEMANTIC, TIME_OF_DAY)
+CAMERA_MODEL = CameraModel(
+    96, 64, 500.1, 500.2, 320.3, 240.4, 'plumb_bob', (-0.2, 0.04, 1e-3, -2e-3, 0.1)
+)
 
 
 def a_record(bag: str, index: int, camera: str = '/camera/image_raw') -> FrameRecord:
@@ -54,12 +56,12 @@ def a_record(bag: str, index: int, camera: str = '/camera/image_raw') -> FrameRe
         {'engine': 0.1 + index / 3, 'decode': 1e-9},
         {'detection': detection, 'semantic': semantic, 'timeofday': time},
         Stability({'semantic': np.arange(len(MASK_COUNTS))}, {'detection': np.arange(4)}),
-        Intrinsics(500.1, 500.2, 320.3, 240.4) if index % 2 else None,
+        CAMERA_MODEL if index % 2 else 'no CameraInfo',
     )  # fmt: skip
 
 
 def assert_same(one: FrameRecord, other: FrameRecord) -> None:
-    for name in ('key', 'stamp_ns', 'name', 'size', 'digest', 'intrinsics'):
+    for name in ('key', 'stamp_ns', 'name', 'size', 'digest', 'camera_model'):
         assert getattr(one, name) == getattr(other, name), name
     assert dict(one.slices) == dict(other.slices)
     assert dict(one.timings_ms) == dict(other.timings_ms)
@@ -116,7 +118,8 @@ def test_images_without_camera_and_stability_are_records_too(tmp_path):
     run = write(tmp_path / 'run', [record])
 
     (found,) = run.records()
-    assert (found.stability, found.intrinsics, dict(found.pieces)) == (None, None, {})
+    assert (found.stability, dict(found.pieces)) == (None, {})
+    assert found.camera_model == 'no CameraInfo'
     assert run.summary['accuracy']['semantic']['miou'] is None
 
 
