@@ -24,6 +24,7 @@ from mtl_evaluation.runs.run import (
 )
 from mtl_evaluation.runs.writer import RunWriter
 from mtl_perception.decode import Detections
+from mtl_perception.geometry import CameraModel
 from mtl_perception.tasks import DETECTION, SEMANTIC, TIME_OF_DAY
 
 TASKS = (DETECTION, SEMANTIC, TIME_OF_DAY)
