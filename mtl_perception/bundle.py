@@ -30,6 +30,8 @@ from mtl_perception.manifest import (
     read_yaml,
     write_manifest,
 )
+from mtl_perception.onnx_file import OnnxFileError, check_self_contained
+from mtl_perception.text import quoted
 
 __all__ = [
     'MANIFEST', 'MAX_FILE_BYTES', 'MAX_MANIFEST_BYTES', 'MEANINGS', 'Bundle', 'BundleError',
@@ -65,7 +67,9 @@ class Bundle:
                     f'with the package are listed by `mtl-perception doctor`; '
                     f'`python -m training.export` writes one.'
                 )
-            bundle = cls(folder, parse_manifest(read_yaml(manifest_path), str(manifest_path)))
+            # A manifest that is a link (colcon --symlink-install) is read where it really lies.
+            folder = folder if not manifest_path.is_symlink() else manifest_path.resolve().parent
+            bundle = cls(folder, parse_manifest(read_yaml(folder / MANIFEST), str(manifest_path)))
             if verify:
                 bundle.verify()
         except OSError as error:
@@ -76,29 +80,72 @@ class Bundle:
         return bundle
 
     def verify(self) -> None:
-        """Compare every listed file with its sha256; raises BundleError on the first difference."""
-        for name, expected in self.manifest.files.items():
-            size = self.file(name).stat().st_size
-            if size > MAX_FILE_BYTES:
-                raise BundleError(
-                    f'{self.path / name} has {size} bytes, expected at most {MAX_FILE_BYTES}: '
-                    f'not a file of a bundle. Export the bundle again.'
-                )
-            found = sha256_of(self.file(name))
-            if found != expected:
-                raise BundleError(
-                    f'{self.path / name} is not the file the manifest names: expected sha256 '
-                    f'{expected}, found {found}. Copy the bundle again from where it was exported.'
-                )
+        """Compare every listed file with its sha256; raises BundleError on the first difference.
+
+        A graph that names files of its own is refused as well: no hash would cover those.
+        """
+        for name in self.manifest.files:
+            if name.endswith('.onnx'):
+                self.read(name)
+            else:
+                self._compare(name, sha256_of(self._sized(name)))
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a listed file, whose sha256 was compared: what engines are built from.
+
+        Read once, so that what is hashed is what is used, whatever happens to the file meanwhile.
+        Raises BundleError as `file` does, when they are not those that the manifest names, and when
+        they are an ONNX graph that keeps weights in other files.
+        """
+        try:
+            data = self._sized(name).read_bytes()
+        except OSError as error:
+            raise BundleError(f'{self.path / name} cannot be read: {error}') from error
+        self._compare(name, hashlib.sha256(data).hexdigest())
+        if name.endswith('.onnx'):
+            try:
+                check_self_contained(data)
+            except OnnxFileError as error:
+                if error.names:
+                    raise BundleError(
+                        f'{self.path / name} is refused: {error}, which the manifest cannot vouch '
+                        f'for. Save the graph as one file (`onnx.save_model(model, path)`, '
+                        f'save_as_external_data=False) and export the bundle again.'
+                    ) from error
+        return data
+
+    def _sized(self, name: str) -> Path:
+        path = self.file(name)
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise BundleError(
+                f'{path} has {size} bytes, expected at most {MAX_FILE_BYTES}: '
+                f'not a file of a bundle. Export the bundle again.'
+            )
+        return path
+
+    def _compare(self, name: str, found: str) -> None:
+        expected = self.manifest.files[name]
+        if found != expected:
+            raise BundleError(
+                f'{self.path / name} is not the file the manifest names: expected sha256 '
+                f'{expected}, found {found}. Copy the bundle again from where it was exported.'
+            )
 
     def file(self, name: str) -> Path:
         """Path of a listed file; raises BundleError when it is not listed or not there."""
         if name not in self.manifest.files:
             raise BundleError(
-                f'bundle {self.path} lists no {name}; it has {sorted(self.manifest.files)}. '
+                f'bundle {self.path} lists no {quoted(name)}; it has '
+                f'{quoted(sorted(self.manifest.files))}. '
                 f'Export it again with that format, or choose another engine.'
             )
         path = self.path / name
+        if path.is_symlink():
+            raise BundleError(
+                f'{path} is a symbolic link, which could lead elsewhere tomorrow: a bundle has '
+                f'files only. Copy it with `cp -rL`.'
+            )
         if not path.is_file():
             raise BundleError(f'{path} is listed in the manifest but is not a regular file there')
         return path
@@ -144,7 +191,7 @@ def find_bundle(model: str | Path) -> Path:
     near = get_close_matches(str(model), known, n=1)
     hint = f' Did you mean {near[0]!r}?' if near else ''
     raise BundleError(
-        f'no model {str(model)!r}: expected a bundle folder or one of {sorted(known)} '
+        f'no model {quoted(str(model))}: expected a bundle folder or one of {sorted(known)} '
         f'(from {[str(folder) for folder in model_folders()]}).{hint} '
         f'`mtl-perception doctor` lists models, `python -m training.export` writes one.'
     )

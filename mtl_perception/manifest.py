@@ -5,6 +5,7 @@ Plain data only: no YAML tags, no aliases, no unknown keys. `bundle.py` is the f
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -12,14 +13,22 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+import numpy as np
 import yaml
 
+from mtl_perception.plain_yaml import MAX_BYTES, PlainYamlError, read_plain_yaml
 from mtl_perception.tasks import Task
+from mtl_perception.text import one_line, quoted
 
 SCHEMA = 1
 MANIFEST = 'manifest.yaml'
-MAX_MANIFEST_BYTES = 1 << 20
-MAX_MANIFEST_DEPTH = 16
+MAX_MANIFEST_BYTES = MAX_BYTES
+MAX_TEXT, MAX_NAME = 4096, 200
+MAX_SIDE = 65536
+MAX_TENSOR_BYTES = 2 << 30
+"""Of one output and one frame: more than that is no answer of a camera network."""
+DTYPES = ('uint8', 'int8', 'int32', 'int64', 'float16', 'float32')
+"""What an output tensor may be made of."""
 
 Meaning = Literal[
     'boxes', 'unique_boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth',
@@ -119,10 +128,11 @@ def parse_manifest(data: Any, where: str) -> Manifest:
     found = data.get('schema') if isinstance(data, dict) else None
     if found != SCHEMA:
         raise BundleError(
-            f'{where}: manifest schema {found!r}, this version reads {SCHEMA}. '
+            f'{where}: manifest schema {quoted(found)}, this version reads {SCHEMA}. '
             f'Export the bundle again with the training package of this version.'
         )
     top = _fields(Manifest, data, where)
+    _check_lengths(top, where)
     tasks = tuple(
         _build(Task, _tuples(_fields(Task, item, f'{where}: tasks[{i}]')), f'{where}: tasks[{i}]')
         for i, item in enumerate(_list(top['tasks'], f'{where}: tasks'))
@@ -144,7 +154,7 @@ def parse_manifest(data: Any, where: str) -> Manifest:
     if any(not 0 <= value <= 255 for value in input_spec.letterbox_colour):
         raise BundleError(
             f'{where}: input: letterbox_colour must be three values of 0 to 255, '
-            f'found {input_spec.letterbox_colour}'
+            f'found {quoted(input_spec.letterbox_colour)}'
         )
     metrics = tuple(
         _build(Metric, _fields(Metric, item, f'{where}: metrics[{i}]'), f'{where}: metrics[{i}]')
@@ -162,27 +172,27 @@ def parse_manifest(data: Any, where: str) -> Manifest:
 
 
 def read_yaml(path: Path) -> Any:
-    """Plain YAML data of an untrusted file.
-
-    No tags, no aliases (they multiply), no deep nesting (PyYAML takes minutes over it).
-    """
+    """Plain YAML data of an untrusted file; raises BundleError."""
     try:
-        if path.stat().st_size > MAX_MANIFEST_BYTES:
-            raise BundleError(f'{path} is larger than {MAX_MANIFEST_BYTES} bytes: not a manifest')
-        text = path.read_text('utf-8')
-        depth = 0
-        for event in yaml.parse(text, yaml.SafeLoader):
-            if isinstance(event, yaml.AliasEvent):
-                raise BundleError(f'{path}: YAML aliases are not allowed; write the values out')
-            if isinstance(event, (yaml.ScalarEvent, yaml.CollectionStartEvent)) and event.tag:
-                raise BundleError(f'{path}: YAML tags are not allowed, found {event.tag!r}')
-            depth += isinstance(event, yaml.CollectionStartEvent)
-            depth -= isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_MANIFEST_DEPTH:
-                raise BundleError(f'{path} nests deeper than {MAX_MANIFEST_DEPTH}: not a manifest')
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, OSError) as error:
-        raise BundleError(f'{path} is not readable YAML: {error}') from error
+        return read_plain_yaml(path, MAX_MANIFEST_BYTES)
+    except PlainYamlError as error:
+        raise BundleError(f'{path} is no manifest: {error}') from error
+
+
+def _check_lengths(data: Any, where: str) -> None:
+    """Every text of a manifest is shown somewhere: in logs, on /diagnostics, as a topic."""
+    if isinstance(data, dict):
+        for key, value in data.items():
+            most = MAX_NAME if key in ('name', 'classes', 'task') else MAX_TEXT
+            for text in value if isinstance(value, list) else (key, value):
+                if isinstance(text, str) and len(text) > most:
+                    raise BundleError(
+                        f'{where}: {quoted(key)} is {quoted(text)}, expected at most {most}'
+                    )
+            _check_lengths(value, where)
+    elif isinstance(data, list):
+        for item in data:
+            _check_lengths(item, where)
 
 
 def _check_names(tasks: Sequence[Task], where: str) -> None:
@@ -191,39 +201,59 @@ def _check_names(tasks: Sequence[Task], where: str) -> None:
     for name in names:
         if not _TASK_NAME.fullmatch(name) or name in _TOPICS or names.count(name) > 1:
             raise BundleError(
-                f'{where}: task name {name!r}: expected letters, digits and single underscores, a '
-                f'letter first, each name once and none of {sorted(_TOPICS)}, found {names}'
+                f'{where}: task name {quoted(name)}: expected letters, digits and single '
+                f'underscores, a letter first, each name once and none of {sorted(_TOPICS)}, '
+                f'found {quoted(names)}'
             )
 
 
 def _output(item: Any, where: str, tasks: Sequence[Task]) -> OutputSpec:
     output = _build(OutputSpec, _tuples(_fields(OutputSpec, item, where)), where)
-    if min((*output.shape, output.stride)) < 1:
+    if (
+        not 1
+        <= min((*output.shape, output.stride))
+        <= max((*output.shape, output.stride))
+        <= (MAX_SIDE)
+    ):
         raise BundleError(
-            f'{where}: shape {output.shape} and stride {output.stride} must be at least 1'
+            f'{where}: shape {quoted(output.shape)} and stride {output.stride} must be 1 to '
+            f'{MAX_SIDE} each'
         )
     if output.meaning not in MEANINGS:
-        raise BundleError(f'{where}: meaning {output.meaning!r} is not one of {MEANINGS}')
+        raise BundleError(f'{where}: meaning {quoted(output.meaning)} is not one of {MEANINGS}')
+    if output.dtype not in DTYPES:
+        raise BundleError(f'{where}: dtype {quoted(output.dtype)} is not one of {DTYPES}')
+    if math.prod(output.shape) * np.dtype(output.dtype).itemsize > MAX_TENSOR_BYTES:
+        raise BundleError(
+            f'{where}: {output.dtype} of shape {quoted(output.shape)} has more than '
+            f'{MAX_TENSOR_BYTES} bytes a frame'
+        )
     classes = {task.name: len(task.classes) for task in tasks}
     if output.task not in classes:
-        raise BundleError(f'{where}: task {output.task!r} is not among {sorted(classes)}')
+        raise BundleError(
+            f'{where}: task {quoted(output.task)} is not among {quoted(sorted(classes))}'
+        )
     count = classes[output.task]
     if output.meaning in ('logits', 'probabilities') and output.shape[:1] != (count,):
         raise BundleError(
-            f'{where}: {output.meaning} of {output.task!r} have shape {output.shape}, expected '
-            f'{count} first, as many as its classes. Export the bundle again.'
+            f'{where}: {output.meaning} of {output.task!r} have shape {quoted(output.shape)}, '
+            f'expected {count} first, as many as its classes. Export the bundle again.'
         )
     return output
 
 
 def _files(data: Any, where: str) -> dict[str, str]:
     if not isinstance(data, dict) or not data:
-        raise BundleError(f'{where}: files must map file names to sha256, found {data!r}')
+        raise BundleError(f'{where}: files must map file names to sha256, found {quoted(data)}')
     for name, digest in data.items():
         if not isinstance(name, str) or name != Path(name).name or name in ('', '.', '..'):
-            raise BundleError(f'{where}: file name {name!r} must be a plain name in the bundle')
+            raise BundleError(
+                f'{where}: file name {quoted(name)} must be a plain name in the bundle'
+            )
         if not isinstance(digest, str) or len(digest) != 64:
-            raise BundleError(f'{where}: sha256 of {name} is {digest!r}, expected 64 hex digits')
+            raise BundleError(
+                f'{where}: sha256 of {quoted(name)} is {quoted(digest)}, expected 64 hex digits'
+            )
     return data
 
 
@@ -236,7 +266,7 @@ def _fields(cls: type, data: Any, where: str) -> dict[str, Any]:
         if key not in known:
             near = get_close_matches(str(key), known, n=1)
             hint = f'; did you mean {near[0]!r}?' if near else ''
-            raise BundleError(f'{where}: unknown key {key!r}{hint} Known: {sorted(known)}')
+            raise BundleError(f'{where}: unknown key {quoted(key)}{hint} Known: {sorted(known)}')
     missing = [name for name, item in known.items() if name not in data and _is_required(item)]
     if missing:
         raise BundleError(f'{where}: missing {missing}')
@@ -252,11 +282,11 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
     for key, value in values.items():
         if not _is_a(value, hints[key]):
             hint = getattr(cls.__annotations__[key], '__name__', cls.__annotations__[key])
-            raise BundleError(f'{where}: {key} must be {hint}, found {value!r}')
+            raise BundleError(f'{where}: {key} must be {hint}, found {quoted(value)}')
     try:
         return cls(**values)
     except (TypeError, ValueError) as error:
-        raise BundleError(f'{where}: {error}') from error
+        raise BundleError(f'{where}: {one_line(str(error), 500)}') from error
 
 
 def _is_a(value: Any, hint: Any) -> bool:

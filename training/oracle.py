@@ -84,8 +84,8 @@ def official_scores(jobs: Sequence[Job]) -> list[dict[str, Any]]:
             for job, file in zip(jobs, files, strict=True)
         ]  # fmt: skip
         done = subprocess.run(
-            [PYTHON, '-c', _DRIVER], input=json.dumps(arguments), capture_output=True, text=True,
-            env=environment, check=False,
+            [PYTHON, '-I', '-c', _DRIVER], input=json.dumps(arguments),
+            capture_output=True, text=True, env=environment, check=False,
         )  # fmt: skip
         if done.returncode:
             raise OracleError(

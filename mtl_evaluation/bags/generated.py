@@ -11,7 +11,6 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import numpy as np
 from mtl_evaluation.bags.bag_writer import EncodedImage
 from mtl_evaluation.bags.sources import SourceError, SourceFrame
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_perception.children import IsolatedSpawn
 from mtl_perception.tasks import DETECTION
 
 if TYPE_CHECKING:
@@ -111,9 +111,7 @@ class GeneratedDrive:
         if workers < 2 or len(timed) * self.width * self.height < PARALLEL_PIXELS:
             yield from map(_render, timed)
             return
-        # Not fork: this process may hold threads of OpenCV and of an engine.
-        context = get_context('spawn')
-        with ProcessPoolExecutor(workers, context, _ignore_interrupts) as pool:
+        with ProcessPoolExecutor(workers, IsolatedSpawn(), _ignore_interrupts) as pool:
             yield from _in_order(pool, timed, 2 * workers)
 
 

@@ -13,7 +13,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -23,7 +22,6 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-import mtl_evaluation
 from mtl_evaluation.bags import wire
 from mtl_evaluation.bags.bag import BagFrame, DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
@@ -31,6 +29,7 @@ from mtl_evaluation.bags.cameras import Camera, CameraBag
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_perception.children import module_command
 from mtl_perception.geometry import CameraModel
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Frame
@@ -218,7 +217,6 @@ class _Child:
         }
         environment = {
             **os.environ,
-            'PYTHONPATH': os.pathsep.join([_ROOT, os.environ.get('PYTHONPATH', '')]),
             'TMPDIR': str(self._folder),
             # Thread pools reserve address space, of which there is not that much.
             'OPENBLAS_NUM_THREADS': '1',
@@ -227,7 +225,7 @@ class _Child:
         }
         with theirs, (self._folder / 'stderr').open('wb') as stderr:
             self._process = subprocess.Popen(
-                [sys.executable, '-m', PARSER, json.dumps(settings)],
+                module_command(PARSER, json.dumps(settings)),
                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=stderr,
                 pass_fds=[theirs.fileno()], env=environment,
             )  # fmt: skip
@@ -254,9 +252,6 @@ class _Child:
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-_ROOT = str(Path(mtl_evaluation.__file__).parents[1])
 
 
 def _unpack_image(header: Mapping[str, Any], arrays: Iterator[NDArray[Any]]) -> Frame | ImageError:

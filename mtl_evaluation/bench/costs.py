@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import multiprocessing
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from mtl_perception.bundle import Bundle
+from mtl_perception.children import IsolatedSpawn
 from mtl_perception.engines import EngineError, Options, compile_engine, is_built, open_engine
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.newest import NewestSlots
@@ -32,7 +32,7 @@ def load_cost(bundle: Bundle, name: str, options: Options) -> dict[str, float]:
     """
     if not is_built(bundle, name, options):
         compile_engine(bundle, name, options)
-    context = multiprocessing.get_context('spawn')
+    context = IsolatedSpawn()
     receiver, sender = context.Pipe(duplex=False)
     child = context.Process(target=_load, args=(bundle, name, options, sender))
     child.start()

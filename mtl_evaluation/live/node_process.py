@@ -6,12 +6,13 @@ import ctypes
 import logging
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
+
+from mtl_perception.children import module_command
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +39,10 @@ class NodeProcess:
     """The node as a child process that ends with this block, or with this process."""
 
     def __init__(self, image_topic: str, parameters: Mapping[str, str], log_file: Path) -> None:
-        self._command = [sys.executable, '-m', 'mtl_perception.node', '--ros-args']
-        self._command += ['-r', f'~/image:={image_topic}']
+        words = ['--ros-args', '-r', f'~/image:={image_topic}']
         for name, value in parameters.items():
-            self._command += ['-p', f'{name}:={value}']
+            words += ['-p', f'{name}:={value}']
+        self._command = module_command('mtl_perception.node', *words)
         self._log_file = log_file
         self._lines: deque[str] = deque(maxlen=200)
 

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mtl_perception.children import IsolatedSpawn
 from mtl_perception import process
 from mtl_perception.bundle import Bundle, BundleError
 from mtl_perception.engines import EngineError, Options, open_engine
@@ -198,8 +199,7 @@ class LocalWorkers:
     def __init__(self, work: Work) -> None:
         """Nothing is started yet."""
         self._work = work
-        # Not fork: this process may hold threads of an engine.
-        self._context = multiprocessing.get_context('spawn')
+        self._context = IsolatedSpawn()
         self._running: dict[Any, tuple[BagJob, Connection]] = {}
 
     def start(self, job: BagJob) -> None:

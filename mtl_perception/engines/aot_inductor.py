@@ -11,6 +11,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from mtl_perception.children import safe_path
 from mtl_perception.engines.base import EngineError
 from mtl_perception.engines.built import Plan
 from mtl_perception.engines.torch_engine import Call, TorchEngine
@@ -37,7 +38,7 @@ class AotInductorEngine(TorchEngine):
         configuration: dict[str, Any] = {'freezing': True}
         if plan.device == 'cuda':
             configuration |= {'max_autotune': True}
-        with torch.no_grad():
+        with torch.no_grad(), safe_path():  # it compiles in processes of its own
             torch._inductor.aoti_compile_and_package(
                 program(plan), package_path=str(package), inductor_configs=configuration
             )

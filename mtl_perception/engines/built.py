@@ -27,6 +27,7 @@ from mtl_perception.engines.base import (
     cores,
     last_line,
 )
+from mtl_perception.onnx_file import OnnxFileError, check_self_contained
 
 GRAPH = 'model.onnx'
 
@@ -49,6 +50,18 @@ class Plan:
     def graph(self) -> Path:
         """The bundle's ONNX graph."""
         return self.bundle.file(GRAPH)
+
+    def graph_bytes(self) -> bytes:
+        """The content of `graph`, its sha256 compared; nothing else is read for it.
+
+        Raises EngineError when it is no ONNX file, BundleError as `Bundle.read` does.
+        """
+        data = self.bundle.read(GRAPH)
+        try:
+            check_self_contained(data)
+        except OnnxFileError as error:
+            raise EngineError(f'{self.graph} is no ONNX graph: {error}') from error
+        return data
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -31,7 +31,9 @@ def changed_graph(plan: Plan, fp16: bool = False, int8: bool = False) -> Any:
     """
     onnx = _onnx(plan.key.engine)
     try:
-        model = onnx.load(plan.graph)
+        model = onnx.load_model_from_string(plan.graph_bytes())
+    except EngineError:
+        raise
     except Exception as error:  # protobuf's error, a package of its own
         raise EngineError(f'{plan.graph} is no ONNX graph: {error}') from error
     if plan.prunes:

@@ -78,7 +78,8 @@ class OnnxRuntimeEngine(BuiltEngine):
     @classmethod
     def build(cls, plan: Plan, path: Path) -> None:
         """Check, change the graph if asked for, optimise, save."""
-        first = _session(plan, str(plan.graph), _options(), {})
+        graph = plan.graph_bytes()
+        first = _session(plan, graph, _options(), {})
         port = first.get_inputs()[0]
         symbols = {size for size in port.shape if isinstance(size, str)}
         shape = [size if isinstance(size, int) else None for size in port.shape]
@@ -86,7 +87,6 @@ class OnnxRuntimeEngine(BuiltEngine):
         del first
         # The TensorRT provider makes half precision itself, from the graph as it is.
         half = plan.precision == 'fp16' and plan.device == 'cuda'
-        graph: str | bytes = str(plan.graph)
         if half or plan.precision == 'int8' or plan.prunes:
             changed = changed_graph(plan, fp16=half, int8=plan.precision == 'int8')
             graph = changed.SerializeToString()

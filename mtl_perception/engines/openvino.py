@@ -8,6 +8,7 @@ in single precision; int8 (post-training quantisation by nncf) is of heavy opera
 
 from __future__ import annotations
 
+import io
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class OpenVinoEngine(BuiltEngine):
     @classmethod
     def build(cls, plan: Plan, path: Path) -> None:
         """Read, prune, make static, quantise if asked for, compile, export."""
-        model = _core().read_model(str(plan.graph))
+        model = _core().read_model(io.BytesIO(plan.graph_bytes()))
         port = model.inputs[0]
         shape = [None if side.is_dynamic else side.get_length() for side in port.partial_shape]
         dtype = port.get_element_type().to_dtype().name

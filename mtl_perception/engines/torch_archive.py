@@ -19,6 +19,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from mtl_perception.text import quoted
+
 _MEMBER = re.compile(
     r'archive_format|archive_version|byteorder|\.data/(version|serialization_id)'
     r'|data/weights/(weight_\d+|model_weights_config\.json)'
@@ -40,11 +42,11 @@ class ArchiveError(Exception):
     """An archive that is not loaded: what was found in it, or what torch says of it."""
 
 
-def load_program(path: Path) -> Any:
+def load_program(source: Path | bytes) -> Any:
     """Check the archive, then load it: a `torch.export.ExportedProgram`; raises ArchiveError."""
     import torch
 
-    with path.open('rb') as file:
+    with io.BytesIO(source) if isinstance(source, bytes) else source.open('rb') as file:
         try:
             with zipfile.ZipFile(file) as archive:
                 members = _read(archive)
@@ -61,12 +63,19 @@ def load_program(path: Path) -> Any:
 def _read(archive: zipfile.ZipFile) -> dict[str, bytes]:
     """What the archive holds, by name without the folder that torch puts around it."""
     members: dict[str, bytes] = {}
+    assert archive.fp is not None
+    left = archive.fp.seek(0, io.SEEK_END)
     for member in archive.infolist():
         name = member.filename.partition('/')[2]
         if not _MEMBER.fullmatch(name):
-            raise _refused(f'the member {member.filename!r}')
+            raise _refused(f'the member {quoted(member.filename)}')
         if name in members:
             raise _refused(f'the member {name!r} twice')
+        if member.compress_type != zipfile.ZIP_STORED:
+            raise ArchiveError(f'{name!r} is compressed; torch stores members as they are')
+        left -= member.file_size
+        if left < 0:
+            raise ArchiveError('its members are larger together than the archive')
         members[name] = archive.read(member)
     return members
 
@@ -88,14 +97,14 @@ def _check(members: Mapping[str, bytes]) -> None:
             if payload['use_pickle'] or not re.fullmatch(
                 r'(weight|tensor)_\d+', payload['path_name']
             ):
-                raise _refused(f'{tensor!r}, which is not stored as a raw tensor')
+                raise _refused(f'{quoted(tensor)}, which is not stored as a raw tensor')
     if members['data/sample_inputs/model.pt']:
         raise _refused('sample inputs, which are pickled')
     for key, value in _texts(json.loads(members['models/model.json'])):
         if key == 'operation' and not _OPERATION.fullmatch(value):
-            raise _refused(f'the operation {value!r}')
+            raise _refused(f'the operation {quoted(value)}')
         if key == 'expr_str' and not _SIZE.fullmatch(value):
-            raise _refused(f'the size {value!r}')
+            raise _refused(f'the size {quoted(value)}')
 
 
 def _texts(data: Any, key: str = '') -> Iterator[tuple[str, str]]:

@@ -26,7 +26,7 @@ def program(plan: Plan) -> torch.export.ExportedProgram:
     Weights that are stored in half precision are made what the graph computes with, once. Raises
     EngineError.
     """
-    module = load_program(plan.bundle.file('model.pt2')).module(check_guards=False)
+    module = load_program(plan.bundle.read('model.pt2')).module(check_guards=False)
     _fold_casts(module)
     if plan.precision in _TYPES:
         lower(module, _TYPES[plan.precision])

@@ -189,3 +189,16 @@ def test_a_message_on_the_wire_is_checked():
     with pytest.raises(wire.WireError, match='gone'):
         wire.receive(ours)
     ours.close()
+
+
+def test_the_reader_of_a_bag_takes_nothing_from_the_current_folder(tmp_path, monkeypatch):
+    """A `yaml.py` of the user would run there, and the bag would be called damaged."""
+    path = make_bag(tmp_path / 'bag')
+    (tmp_path / 'mine').mkdir()
+    monkeypatch.chdir(tmp_path / 'mine')
+    monkeypatch.setenv('PYTHONPATH', ':')
+    for name in ('yaml', 'json', 'numpy', 'cv2', 'runpy', 'socket'):
+        Path(f'{name}.py').write_text('raise RuntimeError("the file of the current folder")')
+
+    with GuardedBag(path) as bag:
+        assert list(bag.frames())

@@ -5,8 +5,10 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import onnx
 import pytest
 import yaml
+from onnx import external_data_helper
 from tiny_bundle import write_tiny_bundle
 
 from mtl_perception import bundle as bundle_module
@@ -16,6 +18,7 @@ from mtl_perception.bundle import (
     BundleError,
     find_bundle,
     parse_manifest,
+    sha256_of,
     write_manifest,
 )
 
@@ -66,18 +69,130 @@ def test_a_missing_file_is_named(copy):
 def test_a_file_that_is_not_listed_is_not_given_out(copy):
     (copy / 'extra.bin').write_bytes(b'x')
 
-    with pytest.raises(BundleError, match=r'lists no extra\.bin'):
+    with pytest.raises(BundleError, match=r'lists no .extra\.bin'):
         Bundle.open(copy).file('extra.bin')
 
 
-def test_a_link_counts_by_what_it_leads_to(copy, tmp_path):
-    """`colcon build --symlink-install` links every file; the hash is what guards the content."""
+def test_a_file_that_is_a_link_is_refused(copy, tmp_path):
+    """What it leads to could be another file by the time an engine is built."""
     (copy / 'model.onnx').rename(tmp_path / 'elsewhere.onnx')
     (copy / 'model.onnx').symlink_to(tmp_path / 'elsewhere.onnx')
-    Bundle.open(copy)
 
-    (tmp_path / 'elsewhere.onnx').write_bytes(b'another graph')
+    with pytest.raises(BundleError, match=r'symbolic link.*cp -rL'):
+        Bundle.open(copy)
+
+
+def test_a_bundle_whose_manifest_is_a_link_is_read_where_that_leads(copy, tmp_path):
+    """`colcon build --symlink-install` links every file of it."""
+    installed = tmp_path / 'share' / 'copy'
+    installed.mkdir(parents=True)
+    for file in copy.iterdir():
+        (installed / file.name).symlink_to(file)
+
+    opened = Bundle.open(installed)
+
+    assert opened.path == copy
+    assert opened.hash == Bundle.open(copy).hash
+
+
+def external(model, where):
+    """The same model with its weights in a file that only the graph names."""
+    for tensor in where(model):
+        length = len(tensor.raw_data)
+        external_data_helper.set_external_data(tensor, 'weights.bin', offset=0, length=length)
+        tensor.ClearField('raw_data')
+
+
+def initializers(model):
+    return [tensor for tensor in model.graph.initializer if tensor.raw_data]
+
+
+def in_a_subgraph(model):
+    tensor = onnx.helper.make_tensor('inner', onnx.TensorProto.FLOAT, [1], b'1234', raw=True)
+    inner = onnx.helper.make_graph([], 'inner', [], [], [tensor])
+    model.graph.node.append(onnx.helper.make_node('If', ['c'], ['d'], then_branch=inner))
+    return [model.graph.node[-1].attribute[0].g.initializer[0]]
+
+
+def in_a_function(model):
+    value = onnx.helper.make_tensor('value', onnx.TensorProto.FLOAT, [1], b'1234', raw=True)
+    node = onnx.helper.make_node('Constant', [], ['c'], value=value)
+    function = onnx.helper.make_function('ours', 'f', [], ['c'], [node], [])
+    model.functions.append(function)
+    return [model.functions[-1].node[0].attribute[0].t]
+
+
+def in_a_sparse_tensor(model):
+    values = onnx.helper.make_tensor('sparse', onnx.TensorProto.FLOAT, [1], b'1234', raw=True)
+    indices = onnx.helper.make_tensor('indices', onnx.TensorProto.INT64, [1], [0])
+    model.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [4]))
+    return [model.graph.sparse_initializer[0].values]
+
+
+@pytest.mark.parametrize(
+    'where', [initializers, in_a_subgraph, in_a_function, in_a_sparse_tensor]
+)  # fmt: skip
+def test_a_graph_that_keeps_weights_in_another_file_is_refused(copy, where):
+    """The hash of the bundle would stand for whatever that file holds."""
+    model = onnx.load(copy / 'model.onnx')
+    external(model, where)
+    replace_graph(copy, model.SerializeToString())
+    (copy / 'weights.bin').write_bytes(bytes(1 << 16))
+
+    with pytest.raises(BundleError, match=r'model\.onnx is refused.*in another file'):
+        Bundle.open(copy)
+
+
+def test_a_graph_that_names_a_compiled_program_is_refused(copy):
+    model = onnx.load(copy / 'model.onnx')
+    model.graph.node.append(onnx.helper.make_node('EPContext', [], [], ep_cache_context='x.bin'))
+    replace_graph(copy, model.SerializeToString())
+
+    with pytest.raises(BundleError, match='names a compiled program'):
+        Bundle.open(copy)
+
+
+def test_an_external_file_is_refused_also_where_the_manifest_lists_it(copy):
+    """One rule: a graph is one file."""
+    model = onnx.load(copy / 'model.onnx')
+    external(model, initializers)
+    (copy / 'weights.bin').write_bytes(bytes(1 << 16))
+    change(copy, lambda d: d['files'].update({'weights.bin': sha256_of(copy / 'weights.bin')}))
+    replace_graph(copy, model.SerializeToString())
+
+    with pytest.raises(BundleError, match='in another file'):
+        Bundle.open(copy)
+
+
+def test_what_is_read_is_what_is_hashed(copy):
+    """A file that changes after the bundle was opened is noticed when an engine reads it."""
+    bundle = Bundle.open(copy)
+    (copy / 'model.onnx').write_bytes(b'other weights')
+
     with pytest.raises(BundleError, match='sha256'):
+        bundle.read('model.onnx')
+
+
+def replace_graph(folder, content):
+    (folder / 'model.onnx').write_bytes(content)
+    digest = sha256_of(folder / 'model.onnx')
+    change(folder, lambda data: data['files'].update({'model.onnx': digest}))
+
+
+def test_no_message_repeats_a_long_value(copy):
+    change(copy, lambda data: data['outputs'][0].update(dtype='Z' * 4000))
+
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(copy)
+
+    assert len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize('key', ['name', 'licence'])
+def test_a_text_that_would_fill_every_log_is_refused(copy, key):
+    change(copy, lambda data: data.update({key: 'Z' * 100_000}))
+
+    with pytest.raises(BundleError, match=r'Z.\.\.\. \(100000 characters\), expected at most'):
         Bundle.open(copy)
 
 
@@ -151,8 +266,12 @@ def set_in(*keys, value):
         (set_in('files', value={'x' * 300: '0' * 64}), 'cannot be read: .*File name too long'),
         (set_in('outputs', 0, 'task', value='nobody'), "task 'nobody' is not among"),
         (set_in('outputs', 0, 'meaning', value='magic'), "meaning 'magic'"),
-        (set_in('outputs', 0, 'shape', value=[8, -4]), 'at least 1'),
-        (set_in('outputs', 0, 'stride', value=0), 'at least 1'),
+        (set_in('outputs', 0, 'shape', value=[8, -4]), 'must be 1 to 65536'),
+        (set_in('outputs', 0, 'stride', value=0), 'must be 1 to 65536'),
+        (set_in('outputs', 0, 'shape', value=[8, 10**17]), 'must be 1 to 65536'),
+        (set_in('outputs', 0, 'shape', value=[60000, 60000]), 'bytes a frame'),
+        (set_in('outputs', 0, 'dtype', value='object'), "dtype 'object' is not one of"),
+        (set_in('input', 'height', value=10**30), 'an integer of 31 digits'),
         (set_in('files', value={}), 'files must map'),
         (set_in('files', 'model.onnx', value='abc'), '64 hex digits'),
         (set_in('metrics', 0, 'values', value={'AP': 'good'}), 'values must be'),
@@ -180,7 +299,7 @@ def test_a_python_tag_is_never_run(copy, tmp_path):
     ('content', 'message'),
     [
         (b'x: &a [1]\ny: *a\n', 'aliases are not allowed'),
-        (b'[' * 20000, 'nests deeper than 16'),
+        (b'[' * 20000, 'nested deeper than 16'),
         (b'\xff\xfe\x00', 'not readable YAML'),
         (b'a: [', 'not readable YAML'),
         (b'a: !!bool foo', 'YAML tags are not allowed'),

@@ -117,6 +117,12 @@ def oversized_graph(folder: Path) -> None:
     os.truncate(folder / 'model.onnx', MAX_FILE_BYTES + 1)  # sparse: takes no room
 
 
+def slow_manifest(folder: Path) -> None:
+    """YAML 1.1 reads this as a number in base 60, in quadratic time."""
+    text = (folder / 'manifest.yaml').read_text()
+    (folder / 'manifest.yaml').write_text(f'schema: {"59:" * 80_000}59\n{text}')
+
+
 def oversized_manifest(folder: Path) -> None:
     with (folder / 'manifest.yaml').open('a') as file:
         file.write('#' * (2 << 20))
@@ -135,7 +141,8 @@ FAULTS: dict[Callable[[Path], None], str] = {
     name_that_climbs: "'../canary.txt' must be a plain name in the bundle",
     archive: 'expected a bundle folder',
     oversized_graph: f'expected at most {MAX_FILE_BYTES}',
-    oversized_manifest: 'is larger than',
+    slow_manifest: 'manifest schema .59:59:',
+    oversized_manifest: 'larger than',
 }
 """What is done to a good bundle, and what the sentence must say."""
 

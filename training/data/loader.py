@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from mtl_perception.children import IsolatedSpawn
 from training.data.layout import Layout
 from training.data.mosaic import SCALE, draw_tiles, join
 from training.data.sample import Batch, DatasetError, Sample, collate
@@ -178,7 +179,7 @@ def train_loader(
         batch_sampler=sampler,
         num_workers=workers,
         # A forked worker inherits locks that other threads hold, and may wait for ever.
-        multiprocessing_context='spawn' if workers else None,
+        multiprocessing_context=IsolatedSpawn() if workers else None,
         collate_fn=partial(collate, tasks=list(tasks)),
         worker_init_fn=_one_thread,
         persistent_workers=False,

@@ -15,13 +15,13 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import cv2
 from rich.progress import track
 
+from mtl_perception.children import IsolatedSpawn
 from mtl_perception.tasks import DEPTH, DETECTION, DRIVABLE, NORMALS, SEMANTIC
 from mtl_scenes import SceneFrame, random_scene
 from training.data.bdd100k import MASK_KINDS
@@ -44,7 +44,7 @@ def write_split(
         rendered: Iterable[dict[str, Any]] = map(render, range(count))
         if workers > 1:
             # Spawned, not forked: a fork of a process with other threads can stand still for ever.
-            pool = ProcessPoolExecutor(workers, get_context('spawn'))
+            pool = ProcessPoolExecutor(workers, IsolatedSpawn())
             rendered = stack.enter_context(pool).map(render, range(count), chunksize=8)
         frames = list(track(rendered, description=f'scenes {split}', total=count))
     path = output / 'labels' / 'det_20' / f'det_{split}.json'

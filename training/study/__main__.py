@@ -17,6 +17,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from mtl_perception.children import module_command
 from mtl_perception.engines import EngineError
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
@@ -69,9 +70,8 @@ def _measure(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) ->
 
     if not outdated(study, cells):
         return
-    command = [sys.executable, '-m', 'training.study.cost', str(args.study)]
-    if args.output:
-        command += ['--output', str(args.output)]
+    output = ['--output', str(args.output)] if args.output else []
+    command = module_command('training.study.cost', str(args.study), *output)
     if subprocess.run(command, check=False).returncode:
         print('costs could not be measured; the report goes without', file=sys.stderr)
 

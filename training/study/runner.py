@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mtl_perception import machine
+from mtl_perception.children import module_command
 from mtl_perception.engines.base import cores
 from training.study.cells import LOG, STATUS, Cell, replace_text
 from training.study.config import StudyConfig, StudyError
@@ -96,10 +96,10 @@ def summary(states: Iterable[str]) -> str:
 
 def command_of(cell: Cell) -> list[str]:
     """What runs a cell."""
-    return [
-        sys.executable, '-m', 'training.study.cell', str(cell.folder),
-        '--split', cell.study.split, '--keep', cell.study.keep,
-    ]  # fmt: skip
+    return module_command(
+        'training.study.cell', str(cell.folder), '--split', cell.study.split, '--keep',
+        cell.study.keep,
+    )  # fmt: skip
 
 
 def child_environment(slot: int, jobs: int, gpus: list[str]) -> dict[str, str]:
