@@ -62,6 +62,17 @@ DETECTION = Task(
     ),
 )  # fmt: skip
 
+EXCLUSIVE = (
+    frozenset({'pedestrian', 'person', 'rider'}),
+    frozenset({'car', 'truck', 'bus', 'train', 'van', 'trailer'}),
+    frozenset({'motorcycle', 'motorbike', 'bicycle'}),
+    frozenset({'traffic light', 'traffic sign'}),
+)
+"""Detection classes, by name, of which one thing is at most one: two boxes on it are one too many.
+
+A rider and the bicycle below are two things, a car and a truck in one place are not.
+"""
+
 DRIVABLE = Task(
     'drivable',
     'segmentation',

@@ -377,6 +377,8 @@ def _parameters(camera: Camera, settings: LiveSettings) -> dict[str, str]:
         'precision': settings.precision,
         'autostart': 'true',
         'score_threshold': f'{settings.score_threshold:.6f}',
+        # Average precision wants every class of a box; what is drawn is suppressed again.
+        'cross_class_iou_threshold': '1.0',
         'image_transport': 'compressed' if compressed else 'raw',
         'diagnostics_period_s': '0.5',
         'use_sim_time': 'true' if settings.sim_time else 'false',

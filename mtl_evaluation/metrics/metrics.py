@@ -28,7 +28,7 @@ from mtl_evaluation.metrics.normals import NormalsMetric
 from mtl_perception.decode import Thresholds
 from mtl_perception.tasks import UNLABELLED, Task
 
-THRESHOLDS = Thresholds(score=0.001, max_detections=300)
+THRESHOLDS = Thresholds(score=0.001, max_detections=300, across_iou=1.0)
 """What accuracy is measured with: the node's own score threshold would cut off the curve that
 average precision is the area of."""
 

@@ -14,16 +14,20 @@ from numpy.typing import NDArray
 class Thresholds:
     """Which boxes are kept: score in 0-1, suppression IoU in 0-1, at most `max_detections` >= 1.
 
+    across_iou: suppression IoU between classes that one thing cannot be at once
+    (`tasks.EXCLUSIVE`); 1 keeps them all, as average precision wants it.
+
     Raises ValueError on a value outside its range.
     """
 
     score: float = 0.3
     nms_iou: float = 0.5
     max_detections: int = 100
+    across_iou: float = 0.6
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ('score', 'nms_iou'):
+        for name in ('score', 'nms_iou', 'across_iou'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'threshold {name} must be 0 to 1, got {getattr(self, name)!r}')
         if isinstance(self.max_detections, bool) or int(self.max_detections) < 1:

@@ -127,6 +127,12 @@ TABLE: tuple[Parameter, ...] = (
         'Of two boxes of a class that overlap by more than this IoU the weaker one is dropped.',
         0.0, 1.0,
     ),
+    Parameter(
+        'cross_class_iou_threshold', 0.6, 'live',
+        'Of two boxes of classes that one thing cannot be at once (car and truck, pedestrian and '
+        'rider) that overlap by more than this IoU the weaker one is dropped; 1 keeps both.',
+        0.0, 1.0,
+    ),
     Parameter('max_detections', 100, 'live', 'At most so many detections a frame.', 1, 1000),
     Parameter(
         'overlay_task', MASK_AUTO, 'configure',
@@ -166,6 +172,7 @@ class Parameters:
     image_reliability: str
     score_threshold: float
     nms_iou_threshold: float
+    cross_class_iou_threshold: float
     max_detections: int
     overlay_task: str
     stall_warn_s: float

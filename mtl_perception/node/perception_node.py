@@ -311,4 +311,6 @@ class PerceptionNode(ManagedNode):
 
 
 def _thresholds(p: Parameters) -> Thresholds:
-    return Thresholds(p.score_threshold, p.nms_iou_threshold, p.max_detections)
+    return Thresholds(
+        p.score_threshold, p.nms_iou_threshold, p.max_detections, p.cross_class_iou_threshold
+    )

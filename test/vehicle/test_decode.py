@@ -146,12 +146,28 @@ def detect(boxes, scores, labels, thresholds=Thresholds(), letterbox=SQUARE):  #
 def test_detections_are_thresholded_suppressed_and_sorted():
     boxes = [[0, 0, 10, 10], [1, 0, 11, 10], [1, 0, 11, 10], [50, 50, 60, 60]]
 
-    found = detect(boxes, [0.5, 0.9, 0.8, 0.2], [2, 2, 3, 2])
+    found = detect(boxes, [0.5, 0.9, 0.8, 0.2], [2, 2, 7, 2])
 
-    assert found.labels.tolist() == [2, 3]
+    assert found.labels.tolist() == [2, 7]
     np.testing.assert_allclose(found.scores, [0.9, 0.8])
     np.testing.assert_array_equal(found.boxes, [[1, 0, 11, 10], [1, 0, 11, 10]])
     assert (found.boxes.dtype, found.scores.dtype, found.labels.dtype) == ('f4', 'f4', 'i8')
+
+
+def test_one_thing_is_published_once_whatever_classes_it_could_be():
+    box = [10, 10, 30, 30]
+    pedestrian, rider, car, truck, bicycle = 0, 1, 2, 3, 7
+    labels = [car, truck, rider, pedestrian, bicycle]
+    scores = [0.9, 0.8, 0.7, 0.6, 0.5]
+
+    found = detect([box] * 5, scores, labels)
+
+    # A car is no rider, and a rider sits on a bicycle; but a car and a truck are one box too many.
+    assert found.labels.tolist() == [car, rider, bicycle]
+    every = detect([box] * 5, scores, labels, Thresholds(across_iou=1.0))
+    assert every.labels.tolist() == labels
+    aside = detect([box, [10, 10, 30, 50]], [0.9, 0.8], [car, truck])
+    assert len(aside) == 2  # IoU 0.5
 
 
 def test_unique_boxes_are_not_suppressed():
