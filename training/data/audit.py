@@ -207,7 +207,8 @@ def _read(index: Index, name: str) -> _Read:
     pixels, findings = {}, []
     for task, files in masks:
         try:
-            mask = mask_of(files, name, (width, height))
+            fine = SEMANTIC if task == COARSE else ALL_TASKS[task]
+            mask = mask_of(files, name, (width, height), fine)
             pixels[task] = cv2.calcHist([mask], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
         except DatasetError as error:
             findings.append(Finding('broken mask', str(files.paths[name]), str(error)))

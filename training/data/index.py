@@ -117,14 +117,15 @@ class LayoutConfig:
 class MaskFiles:
     """Masks of one task: image name -> file, and a table uint8 [256] from file ids to ours.
 
-    Ours are class ids, 255, class sets as in `training.tasks.segmentation`, or UNKNOWN. tables: the
-    images whose files are coded otherwise.
+    Ours are class ids, 255, class sets as in `training.tasks.segmentation`, or UNKNOWN. taught: the
+    masks of a teacher, by which the class sets of an image's own mask are told apart, or which are
+    its only ones.
     """
 
     paths: Mapping[str, Path]
     table: NDArray[np.uint8]
     read: Callable[[Path], NDArray[np.uint8]] = read_mask
-    tables: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    taught: MaskFiles | None = None
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -32,6 +33,7 @@ from training.data.index import (
 from training.data.pictures import largest_shrink
 from training.data.sample import Boxes, DatasetError, Sample
 from training.data.teacher_labels import TRAIN, completed
+from training.tasks.segmentation import GROUPS
 
 __all__ = [
     'ATTRIBUTES', 'LAYOUTS', 'CocoConfig', 'Layout', 'LayoutConfig', 'MaskConfig', 'box_rows',
@@ -196,7 +198,7 @@ class Layout:
         )
 
     def _mask(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        return mask_of(self.masks[task], name, size)
+        return mask_of(self.masks[task], name, size, ALL_TASKS[task])
 
     def _map(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.float32]:
         path = self.maps[task].paths[name]
@@ -284,17 +286,36 @@ def image_attributes(frame: Frame, where: str) -> Mapping[str, Any]:
     return given
 
 
-def mask_of(files: MaskFiles, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Read a mask and translate its ids; raises DatasetError on a wrong size and unknown ids."""
-    path, table = files.paths[name], files.tables.get(name, files.table)
+def mask_of(
+    files: MaskFiles, name: str, size: tuple[int, int], task: Task
+) -> NDArray[np.uint8]:  # fmt: skip
+    """The mask of an image in our ids; raises DatasetError on a wrong size and unknown ids.
+
+    Where a teacher has a mask too, its class takes the place of the class set that it is in.
+    """
+    own = files.paths[name]
+    taught = files.taught.paths.get(name) if files.taught else None
+    if files.taught is None or taught is None:
+        return _mask_in(own, files, size)
+    fine = _mask_in(taught, files.taught, size)
+    if own == taught:
+        return fine
+    mask = _mask_in(own, files, size)
+    for code, members in enumerate(GROUPS.get(task.name, ()), len(task.classes)):
+        told = (mask == code) & np.isin(fine, members)
+        mask[told] = fine[told]
+    return mask
+
+
+def _mask_in(path: Path, files: MaskFiles, size: tuple[int, int]) -> NDArray[np.uint8]:
     with as_dataset_error():
         mask = files.read(path)
     width, height = size
     if mask.shape != (height, width):
         raise DatasetError(f'{path}: mask is {mask.shape}, its image is {(height, width)}')
-    ours = np.asarray(cv2.LUT(mask, table), np.uint8)
+    ours = np.asarray(cv2.LUT(mask, files.table), np.uint8)
     if (ours == UNKNOWN).any():
-        known = np.flatnonzero(table != UNKNOWN)
+        known = np.flatnonzero(files.table != UNKNOWN)
         unknown = np.setdiff1d(mask, known)
         raise DatasetError(
             f'{path}: unknown ids {unknown.tolist()}, expected some of {known.tolist()}'

@@ -6,9 +6,9 @@ below `labels/` or absolute, is laid out as `python -m training.teach` writes it
     FOLDER/det_{split}.json             Scalabel frames: boxes with score and crowd; attributes
     FOLDER/masks/{split}/NAME.png       our class ids and class sets, 255 = the teacher is not sure
 
-What a person labelled stays as it is; a teacher adds boxes of the classes that people left out, and
-labels of tasks that an image has none of. Validation reads no such labels: agreement with a teacher
-is no accuracy.
+What people labelled stays as it is. A teacher adds boxes of the classes that they left out, tells
+classes apart that a mask names only as a set, and labels the tasks that an image has none of.
+Validation reads no such labels: agreement with a teacher is no accuracy.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from mtl_evaluation.truth.label_files import Frame, scalabel_frames
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, Task
 from training.data.box_classes import checked, of_classes
-from training.data.index import Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
+from training.data.index import UNKNOWN, Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
 from training.data.sample import DatasetError
 from training.tasks.segmentation import GROUPS
 
@@ -115,14 +115,18 @@ def _with_masks(
 ) -> Index:  # fmt: skip
     if not folder.is_dir():
         raise DatasetError(f'{where}: no folder {folder}; python -m training.teach writes it')
-    human = index.masks.get(task.name, MaskFiles({}, teacher_table(task, config)))
     names = {_stem(Path(name)): name for name in index.images}
     found = {_stem(path.relative_to(folder)): path for path in sorted(folder.rglob('*.png'))}
-    taught = {names[stem]: path for stem, path in found.items() if stem in names}
-    taught = {name: path for name, path in taught.items() if name not in human.paths}
-    tables = {**human.tables, **dict.fromkeys(taught, teacher_table(task, config))}
-    files = replace(human, paths={**human.paths, **taught}, tables=tables)
-    return _taught(replace(index, masks={**index.masks, task.name: files}), task, taught)
+    paths = {names[stem]: path for stem, path in found.items() if stem in names}
+    taught = MaskFiles(paths, teacher_table(task, config))
+    human = index.masks.get(task.name, MaskFiles({}, taught.table))
+    files = replace(human, paths={**paths, **human.paths}, taught=taught)
+    coarse = ((human.table >= len(task.classes)) & (human.table < UNKNOWN)).any()
+    return _taught(
+        replace(index, masks={**index.masks, task.name: files}),
+        task,
+        paths if coarse else paths.keys() - human.paths,
+    )
 
 
 def teacher_table(task: Task, config: LayoutConfig) -> NDArray[np.uint8]:
