@@ -53,16 +53,6 @@ PLAIN_MODULES = [
     'mtl_scenes', 'mtl_evaluation.metrics.metrics', 'mtl_evaluation.bench.timing',
 ]  # fmt: skip
 
-KNOWN = {
-    ('mtl_evaluation/metrics', 'mtl_evaluation/truth'),
-    ('mtl_evaluation/truth', 'mtl_evaluation/bags'),
-    ('mtl_evaluation/runs', 'mtl_evaluation/live'),
-    ('mtl_evaluation/runs', 'mtl_evaluation/report'),
-    ('training/networks', 'training/evaluation'),
-    ('training/tasks', 'training/networks'),
-}
-"""Arrows between folders that close a circle today and are to go: (from, to)."""
-
 
 def imports(path: Path) -> Iterator[tuple[str, int]]:
     """(module, line) of every import statement, nested ones and those for types included."""
@@ -225,11 +215,7 @@ def test_no_files_import_each_other_in_a_circle():
 
 
 def test_no_folders_import_each_other_in_a_circle():
-    graph = imports_between_folders(imports_between_files())
-    for folder, other in KNOWN:
-        graph[folder].remove(other)  # a KeyError: it is gone, and its line in KNOWN may go too
-
-    assert circles(graph) == []
+    assert circles(imports_between_folders(imports_between_files())) == []
 
 
 def test_circles_are_found():

@@ -37,7 +37,7 @@ from training.data.layout import LayoutConfig, open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
 from training.data.transforms import AugmentConfig
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 from training.networks.trunk import STRIDES, Trunk
 from training.networks.weights import OWN
 from training.train import NonFiniteLossError, learning_rate, parameter_groups

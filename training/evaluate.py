@@ -35,7 +35,7 @@ from training.checkpoint import CheckpointError
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, open_layouts
 from training.data.sample import DatasetError
-from training.evaluation.cost import network_cost, paired_latency
+from training.evaluation.cost import paired_latency
 from training.evaluation.model import WEIGHTS, Model, open_model, torch_pipeline
 from training.evaluation.official import OfficialWriter
 from training.evaluation.results import headline, source_results
@@ -43,6 +43,7 @@ from training.evaluation.scoring import chosen, fingerprint, score_layout, score
 from training.evaluation.sections import evaluation_sections
 from training.evaluation.seen import looker
 from training.networks.base import MultiTaskNetwork
+from training.networks.cost import network_cost
 
 __all__ = ['evaluate_network', 'headline']
 

@@ -23,7 +23,8 @@ from rich.table import Table
 
 from mtl_evaluation.bench.frames import images, read_bgr
 from mtl_evaluation.metrics.metrics import THRESHOLDS
-from mtl_evaluation.truth.truth import Scores, Truth
+from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.truth.truth import Truth
 from mtl_perception import compile as building
 from mtl_perception import machine
 from mtl_perception.bundle import Bundle

@@ -23,8 +23,8 @@ from mtl_evaluation.compare.bootstrap import BLOCK_S, SAMPLES
 from mtl_evaluation.compare.comparison import COMPARED, Comparison, compare, headlines
 from mtl_evaluation.compare.gate import FAIL, PASS, UNDECIDED, GateError, read_gate
 from mtl_evaluation.compare.paired import CompareError, Pair, Side
+from mtl_evaluation.pictures.frames import Seen
 from mtl_evaluation.report.compare_report import Look, blocks_too_short, write_page
-from mtl_evaluation.report.pictures import Seen
 from mtl_evaluation.report.review import records_of
 from mtl_evaluation.runs.revisit import revisiting
 from mtl_evaluation.runs.run import Run, RunError, write_json

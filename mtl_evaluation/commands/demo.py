@@ -23,6 +23,7 @@ from rich.table import Table
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.generated import GeneratedDrive
 from mtl_evaluation.bags.guarded import GuardedBag
+from mtl_evaluation.bags.outputs import joined, recorded_results
 from mtl_evaluation.bags.sources import (
     ImageFolder,
     Source,
@@ -33,7 +34,6 @@ from mtl_evaluation.bags.sources import (
     Video as VideoFile,
 )
 from mtl_evaluation.live.node_process import need_ros
-from mtl_evaluation.live.outputs import joined, recorded_results
 from mtl_evaluation.live.timing import (
     LiveRun,
     Pace,
@@ -43,9 +43,11 @@ from mtl_evaluation.live.timing import (
     summary,
 )
 from mtl_evaluation.metrics.accuracy import accuracy_rows, note
-from mtl_evaluation.report.pictures import Example, Video, panels, rgb_of, shown, write_png
+from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.pictures.frames import rgb_of, shown
+from mtl_evaluation.pictures.video import Video
+from mtl_evaluation.report.pictures import Example, panels, write_png
 from mtl_evaluation.report.report import write_report
-from mtl_evaluation.truth.truth import Scores
 from mtl_perception import machine, overlay
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.image_codec import ImageError

@@ -23,6 +23,12 @@ from typing import Any, get_args
 
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.sources import CONFIG_KEY
+from mtl_evaluation.bags.truth_join import (
+    TOLERANCE_MS,
+    Join,
+    TruthContent,
+    truth_content,
+)
 from mtl_evaluation.live.live_replay import run_live_replay
 from mtl_evaluation.report.run_report import write_report
 from mtl_evaluation.runs.bag_replay import (
@@ -46,12 +52,6 @@ from mtl_evaluation.runs.run import Run, part_file
 from mtl_evaluation.runs.terminal import print_run
 from mtl_evaluation.runs.writer import RunWriter
 from mtl_evaluation.truth.truth_files import TruthFiles
-from mtl_evaluation.truth.truth_join import (
-    TOLERANCE_MS,
-    Join,
-    TruthContent,
-    truth_content,
-)
 from mtl_perception import machine
 from mtl_perception.bundle import find_bundle
 from mtl_perception.engines.base import cores

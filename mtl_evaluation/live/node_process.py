@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import signal
 import subprocess
@@ -12,6 +11,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 
+from mtl_evaluation.child_process import die_with_parent
 from mtl_perception.children import module_command
 
 log = logging.getLogger(__name__)
@@ -108,9 +108,3 @@ class RunningNode:
     def told(self, what: str) -> str:
         """A sentence without the node's words, which only its starter has."""
         return f'{what}: {self._name}. Look at its own output, and at its domain (ROS_DOMAIN_ID)'
-
-
-def die_with_parent(number: int = signal.SIGINT) -> None:
-    """Ask Linux to signal this child when its parent ends without having stopped it."""
-    set_parent_death_signal = 1
-    ctypes.CDLL(None).prctl(set_parent_death_signal, number)

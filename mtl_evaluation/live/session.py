@@ -36,12 +36,7 @@ from mtl_evaluation.bags.cameras import Camera
 from mtl_evaluation.bags.cdr import COMPRESSED_IMAGE, deserialise, stamp_of, with_stamp
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.live.live_io import Recorder, environment, prefetched
-from mtl_evaluation.live.node_process import (
-    STOP_TIMEOUT_S,
-    LiveError,
-    NodeProcess,
-    RunningNode,
-)
+from mtl_evaluation.live.node_process import STOP_TIMEOUT_S, LiveError, NodeProcess, RunningNode
 from mtl_evaluation.live.timing import LiveRun, Pace, PlayedFrame
 from mtl_perception import process
 from mtl_perception.bundle import Bundle

@@ -9,10 +9,11 @@ from typing import Any
 from mtl_evaluation.compare.comparison import COMPARED, Changed, Comparison, headlines
 from mtl_evaluation.compare.differences import HEADLINES, TITLES, WHOLE, Difference
 from mtl_evaluation.compare.gate import FAIL, PASS, UNDECIDED
+from mtl_evaluation.pictures.frames import Seen
 from mtl_evaluation.report import page, plots, run_plots
 from mtl_evaluation.report.gallery import SCRIPT, STYLE, Shot, gallery
 from mtl_evaluation.report.page import Markup, Section, card, dim, grid
-from mtl_evaluation.report.pictures import Panel, Seen, task_panels
+from mtl_evaluation.report.pictures import Panel, task_panels
 from mtl_evaluation.report.run_plots import Change
 from mtl_perception.tasks import Task
 

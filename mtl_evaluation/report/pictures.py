@@ -1,11 +1,8 @@
-"""What a person looks at after a run: the video, and panels of single frames."""
+"""Panels of single frames: what was found, what is true, and where they differ."""
 
 from __future__ import annotations
 
 import base64
-import logging
-import queue
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,30 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.average_precision import ScoredImage, at_iou_50, match
-from mtl_evaluation.metrics.flaws import SHOWN_SCORE
+from mtl_evaluation.pictures.frames import Image, Seen, scaled, shown, truth_as_result
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, class_ids, same_size
 from mtl_perception import overlay
 from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Frame, Result
+from mtl_perception.pipeline import Result
 from mtl_perception.tasks import UNLABELLED, Task
 
-log = logging.getLogger(__name__)
-
-Image = NDArray[np.uint8]
 T = TypeVar('T')
-
-VIDEO_WIDTH = 768
-VP9_FRAMES = 400
-"""VP9 plays in every browser and takes a quarter of a second a frame; above this, mp4v."""
-
-
-@dataclass(frozen=True)
-class Seen:
-    """A frame looked at again: uint8 [H, W, 3] RGB, what was answered about it, what is true."""
-
-    image: Image
-    result: Result
-    truth: Truth
 
 
 @dataclass(frozen=True)
@@ -58,39 +39,6 @@ class Example:
     time_s: float
     caption: str
     panels: tuple[Panel, ...]
-
-
-def rgb_of(frame: Frame) -> Image:
-    """Pixels as contiguous RGB."""
-    pixels = frame.pixels if frame.order == 'rgb' else frame.pixels[..., ::-1]
-    return np.ascontiguousarray(pixels)
-
-
-def shown(result: Result) -> Result:
-    """The same answer without weak detections."""
-    detections = {}
-    for name, found in result.detections.items():
-        kept = found.scores >= SHOWN_SCORE
-        detections[name] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
-    return Result(detections, result.masks, result.probabilities)
-
-
-def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
-    """The truth in the shape of a perfect answer, for painting; its boxes have no score."""
-    result = Result(masks=dict(truth.masks))
-    for task in tasks:
-        if task.kind == 'detection' and truth.boxes is not None:
-            kept = ~truth.boxes.ignore
-            labels = np.array(class_ids(task, truth.boxes.classes), np.int64)[kept]
-            boxes = truth.boxes.boxes[kept]
-            result.detections[task.name] = Detections(
-                boxes, np.full(len(boxes), np.nan, np.float32), labels
-            )
-        elif task.kind == 'classification' and task.name in truth.labels:
-            probabilities = np.zeros(len(task.classes), np.float32)
-            probabilities[class_ids(task, [truth.labels[task.name]])] = 1
-            result.probabilities[task.name] = probabilities
-    return result
 
 
 def panels(image: Image, result: Result, truth: Truth, tasks: Sequence[Task]) -> tuple[Panel, ...]:
@@ -198,7 +146,7 @@ def _errors(image: Image, mask: NDArray[np.uint8], truth: NDArray[np.uint8]) -> 
 
 def as_data_uri(image: Image, width: int = 640, quality: int = 82) -> str:
     """JPEG of at most `width` pixels as a data URI."""
-    picture = _scaled(image, width)
+    picture = scaled(image, width)
     bgr = cv2.cvtColor(picture, cv2.COLOR_RGB2BGR)
     _, jpeg = cv2.imencode('.jpg', bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     return f'data:image/jpeg;base64,{base64.b64encode(jpeg.tobytes()).decode()}'
@@ -208,91 +156,3 @@ def write_png(path: Path, image: Image) -> None:
     """Write RGB pixels; raises OSError when the file cannot be written."""
     if not cv2.imwrite(str(path), cv2.cvtColor(image, cv2.COLOR_RGB2BGR)):
         raise OSError(f'{path} cannot be written')
-
-
-def _scaled(image: Image, width: int) -> Image:
-    height, found = image.shape[:2]
-    if found <= width:
-        return image
-    size = (width, round(height * width / found))
-    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-
-
-class Video:
-    """An mp4 being encoded in a thread of its own; all pictures are fitted into the first's size.
-
-    VP9 where OpenCV can write it and there are few enough frames for it, else mp4v, which desktop
-    players show and browsers do not; the log says which and why.
-    """
-
-    def __init__(self, path: Path, rate_hz: float, frames: int) -> None:
-        self.path = path
-        self.codec = ''
-        self._rate_hz = rate_hz
-        self._frames = frames
-        self._size = (0, 0)
-        self._writer: cv2.VideoWriter | None = None
-        self._queue: queue.Queue[Image | None] = queue.Queue(8)
-        self._thread = threading.Thread(target=self._encode, name='video', daemon=True)
-
-    def __enter__(self) -> Video:
-        """Start encoding."""
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Encode what is waiting and finish the file."""
-        self._queue.put(None)
-        self._thread.join()
-        if self._writer is not None:
-            self._writer.release()
-
-    def add(self, image: Image) -> None:
-        """Append one picture, RGB."""
-        if self._writer is None:
-            self._open(image)
-        self._queue.put(_fitted(image, self._size))
-
-    def _open(self, image: Image) -> None:
-        height, width = _scaled(image, VIDEO_WIDTH).shape[:2]
-        self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
-        codecs = ['vp09', 'mp4v']
-        if self._frames > VP9_FRAMES:
-            log.info('%d frames: mp4v instead of VP9, which would take long', self._frames)
-            codecs.remove('vp09')
-        for codec in codecs:
-            fourcc = cv2.VideoWriter_fourcc(*codec)  # type: ignore[attr-defined]
-            writer = cv2.VideoWriter(str(self.path), fourcc, self._rate_hz, self._size)
-            if writer.isOpened():
-                self._writer, self.codec = writer, codec
-                return
-            log.info('this OpenCV cannot write %s video; trying the next codec', codec)
-        log.warning('no video: this OpenCV writes neither VP9 nor mp4v')
-        self._writer = cv2.VideoWriter()
-
-    def _encode(self) -> None:
-        while (image := self._queue.get()) is not None:
-            if self._writer is not None and self.codec:
-                self._writer.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-
-
-def plays_in_browsers(path: Path) -> bool:
-    """Whether a video that `Video` wrote is VP9, which browsers show; mp4v they do not."""
-    capture = cv2.VideoCapture(str(path))
-    code = int(capture.get(cv2.CAP_PROP_FOURCC))
-    capture.release()
-    return code.to_bytes(4, 'little').lower() in (b'vp09', b'vp90')
-
-
-def _fitted(image: Image, size: tuple[int, int]) -> Image:
-    """Scaled into `size` (width, height) at its own aspect ratio, black around it."""
-    width, height = size
-    if (image.shape[1], image.shape[0]) == size:
-        return image
-    scale = min(width / image.shape[1], height / image.shape[0])
-    inner = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
-    small = cv2.resize(image, inner, interpolation=cv2.INTER_AREA)
-    canvas = np.zeros((height, width, 3), np.uint8)
-    top, left = (height - inner[1]) // 2, (width - inner[0]) // 2
-    canvas[top : top + inner[1], left : left + inner[0]] = small
-    return canvas

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 from mtl_evaluation.metrics.flaws import SHOWN_SCORE
+from mtl_evaluation.pictures.video import plays_in_browsers
 from mtl_evaluation.report import page
 from mtl_evaluation.report.gallery import Shot, gallery
 from mtl_evaluation.report.page import Section, card, dim
-from mtl_evaluation.report.pictures import Seen, plays_in_browsers, task_panels
+from mtl_evaluation.report.pictures import task_panels
 from mtl_evaluation.report.review import Shown, TaskReview, galleries, records_of
 from mtl_evaluation.report.worst import RULES
-from mtl_evaluation.runs.run import FrameRecord, Run
+from mtl_evaluation.runs.revisit import Pictures
+from mtl_evaluation.runs.run import Run
 
 OPENED_WITH = {
     '': 'Foxglove, with config/foxglove_replay.json; RViz, with config/replay.rviz',
@@ -22,10 +24,6 @@ OPENED_WITH = {
     '.rrd': 'rerun',
 }
 """What shows a recording, by the ending of its name."""
-
-Pictures = Callable[[FrameRecord], Seen | None]
-"""Shows a frame again, None when it cannot. Called once a frame, in the order of the run, so that
-what it reads can stream; only for the frames of the galleries."""
 
 
 def worst_frames(

@@ -13,10 +13,9 @@ from mtl_evaluation.report.gallery import SCRIPT, STYLE
 from mtl_evaluation.report.matrix import MATRIX_STYLE, confusion_table, occurring
 from mtl_evaluation.report.page import Section, card, dim, grid, or_dash
 from mtl_evaluation.report.review import TaskReview, review
-from mtl_evaluation.report.run_pictures import Pictures, recordings, worst_frames
+from mtl_evaluation.report.run_pictures import recordings, worst_frames
+from mtl_evaluation.runs.revisit import Pictures
 from mtl_evaluation.runs.run import Run
-
-__all__ = ['Pictures', 'write_report']
 
 BAGS_OVER_TIME = 4
 """Bags whose frames are plotted one by one: the first ones."""

@@ -22,25 +22,26 @@ from typing import Any
 
 import numpy as np
 
-from mtl_perception.engines import EngineError
-from mtl_perception.geometry import CameraModel, GeometryError
-from mtl_perception.image_codec import ImageError
-from mtl_perception.pipeline import Frame, Pipeline, Ran, Result
 from mtl_evaluation.bags.bag import DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.listing import Listing
-from mtl_evaluation.truth.label_files import LabelError
-from mtl_evaluation.truth.truth import Scores, Truth
-from mtl_evaluation.truth.truth_files import TruthFiles
-from mtl_evaluation.truth.truth_join import TOLERANCE_MS, Join, JoinedBag
+from mtl_evaluation.bags.truth_join import TOLERANCE_MS, Join, JoinedBag
+from mtl_evaluation.metrics.metrics import Metric
+from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.metrics.temporal import StabilityTracker
 from mtl_evaluation.runs.part import FrameRecord, Part, RunError, frame_key
 from mtl_evaluation.runs.recording import Watch
 from mtl_evaluation.runs.run import part_file
-from mtl_evaluation.metrics.metrics import Metric
-from mtl_evaluation.metrics.temporal import StabilityTracker
+from mtl_evaluation.truth.label_files import LabelError
+from mtl_evaluation.truth.truth import Truth
+from mtl_evaluation.truth.truth_files import TruthFiles
+from mtl_perception.engines import EngineError
+from mtl_perception.geometry import CameraModel, GeometryError
+from mtl_perception.image_codec import ImageError
+from mtl_perception.pipeline import Frame, Pipeline, Ran, Result
 
 AHEAD = 2
 """Frames at the engine and at the decoder while one is measured."""

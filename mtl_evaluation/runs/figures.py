@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from mtl_evaluation.metrics.accuracy import note
 from mtl_evaluation.metrics.average_precision import MatchTable, Ranking, match
 from mtl_evaluation.metrics.metrics import DetectionMetric, Metric
-from mtl_evaluation.runs.part import FrameRecord
 from mtl_evaluation.metrics.road import RoadRecall
-from mtl_evaluation.runs.run import Run, answers_hash, new_metrics
 from mtl_evaluation.metrics.temporal import Stability
+from mtl_evaluation.runs.part import FrameRecord
+from mtl_evaluation.runs.run import Run, answers_hash, new_metrics
 from mtl_perception.geometry import Mount
 from mtl_perception.tasks import Task
 

@@ -20,14 +20,9 @@ from typing import Any, Protocol
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from mtl_perception.children import IsolatedSpawn
-from mtl_perception import process
-from mtl_perception.bundle import Bundle, BundleError
-from mtl_perception.engines import EngineError, Options, open_engine
-from mtl_perception.engines.base import cores
-from mtl_perception.pipeline import Pipeline
 from mtl_evaluation.bags.cdr import BagError
-from mtl_evaluation.live.node_process import die_with_parent
+from mtl_evaluation.child_process import die_with_parent
+from mtl_evaluation.metrics.metrics import THRESHOLDS
 from mtl_evaluation.runs.bag_replay import (
     BagJob,
     Interrupted,
@@ -39,7 +34,12 @@ from mtl_evaluation.runs.bag_replay import (
 from mtl_evaluation.runs.part import RunError
 from mtl_evaluation.runs.recording import RecordingError, Wanted, recorder
 from mtl_evaluation.runs.run import part_file
-from mtl_evaluation.metrics.metrics import THRESHOLDS
+from mtl_perception import process
+from mtl_perception.bundle import Bundle, BundleError
+from mtl_perception.children import IsolatedSpawn
+from mtl_perception.engines import EngineError, Options, open_engine
+from mtl_perception.engines.base import cores
+from mtl_perception.pipeline import Pipeline
 
 POLL_S = 0.5
 NO_RECORDINGS = Wanted()

@@ -17,14 +17,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception import overlay
-from mtl_perception.pipeline import Frame, Result
-from mtl_evaluation.runs.answers import AnswerBag, as_jpeg
+from mtl_evaluation.bags.answers import AnswerBag, as_jpeg
 from mtl_evaluation.bags.bag import DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera
-from mtl_evaluation.report.pictures import Video, rgb_of, shown, truth_as_result
+from mtl_evaluation.pictures.frames import rgb_of, shown, truth_as_result
+from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception import overlay
+from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import UNLABELLED, Task
 
 log = logging.getLogger(__name__)

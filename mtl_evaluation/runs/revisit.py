@@ -7,25 +7,28 @@ only those frames.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from mtl_evaluation.bags.bag import DriveFrame
+from mtl_evaluation.bags.cdr import BagError
+from mtl_evaluation.pictures.frames import Seen, rgb_of
+from mtl_evaluation.runs.bag_replay import BagJob, TruthJoin, answers_digest
+from mtl_evaluation.runs.fleet import EngineSettings
+from mtl_evaluation.runs.run import FrameRecord, Run
+from mtl_evaluation.truth.label_files import LabelError
 from mtl_perception.bundle import BundleError, find_bundle
 from mtl_perception.engines import EngineError
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Pipeline
-from mtl_evaluation.bags.bag import DriveFrame
-from mtl_evaluation.runs.bag_replay import BagJob, TruthJoin, answers_digest
-from mtl_evaluation.bags.cdr import BagError
-from mtl_evaluation.runs.fleet import EngineSettings
-from mtl_evaluation.truth.label_files import LabelError
-from mtl_evaluation.report.pictures import Seen, rgb_of
-from mtl_evaluation.runs.run import FrameRecord, Run
-from mtl_evaluation.report.run_report import Pictures
 
 log = logging.getLogger(__name__)
+
+Pictures = Callable[[FrameRecord], Seen | None]
+"""Shows a frame again, None when it cannot. Called once a frame, in the order of the run, so that
+what it reads can stream; only for the frames of the galleries."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What is known about a frame, and how it is scored.
+"""What is known about a frame.
 
 A task that a frame's truth does not mention is unlabelled there: it adds nothing to any metric.
 That is not the same as labelled and empty.
@@ -8,20 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.metrics import (
-    DetectionMetric,
-    Metric,
-    SegmentationMetric,
-    metric_for,
-)
-from mtl_perception.pipeline import Result
 from mtl_perception.tasks import Task
 
 
@@ -56,52 +47,6 @@ class Truth:
     def __bool__(self) -> bool:
         """Whether anything at all is known."""
         return self.boxes is not None or bool(self.masks) or bool(self.labels)
-
-
-class Scores:
-    """One metric a task over the frames that have both a prediction and a truth for it."""
-
-    def __init__(self, tasks: Iterable[Task]) -> None:
-        """A metric for every task."""
-        self.metrics: dict[str, Metric] = {task.name: metric_for(task) for task in tasks}
-
-    def update(self, frame: str, result: Result, truth: Truth, size: tuple[int, int]) -> None:
-        """Add one frame; `size` is its width and height.
-
-        Raises ValueError when the truth names classes, or holds ids, that the task does not have.
-        """
-        for name, metric in self.metrics.items():
-            if isinstance(metric, DetectionMetric):
-                found = result.detections.get(name)
-                if found is not None and truth.boxes is not None:
-                    labels = class_ids(metric.task, truth.boxes.classes)
-                    metric.update(
-                        frame, found, truth.boxes.boxes, labels, truth.boxes.ignore,
-                        width=size[0], height=size[1],
-                    )  # fmt: skip
-            elif isinstance(metric, SegmentationMetric):
-                mask, expected = result.masks.get(name), truth.masks.get(name)
-                if mask is not None and expected is not None:
-                    metric.update(mask, same_size(expected, mask))
-            elif isinstance(metric, ClassificationMetric):
-                found_class, expected_name = result.probabilities.get(name), truth.labels.get(name)
-                if found_class is not None and expected_name is not None:
-                    label = class_ids(metric.task, (expected_name,))[0]
-                    metric.update(int(found_class.argmax()), label)
-
-    def merge(self, other: Scores) -> None:
-        """Add another bag's frames; raises ValueError when tasks differ."""
-        if self.metrics.keys() != other.metrics.keys():
-            raise ValueError(f'tasks differ: {sorted(self.metrics)} and {sorted(other.metrics)}')
-        for name, metric in self.metrics.items():
-            metric.merge(other.metrics[name])  # type: ignore[arg-type]
-
-    def result(self) -> dict[str, dict[str, Any]]:
-        """By task: `kind` and the metric's result; `frames` 0 where nothing was measured."""
-        return {
-            name: {'kind': metric.task.kind, **metric.result()}
-            for name, metric in self.metrics.items()
-        }
 
 
 def class_ids(task: Task, names: Iterable[str]) -> list[int]:

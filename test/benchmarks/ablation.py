@@ -28,9 +28,9 @@ from training.config import RunConfig, load_config
 from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.evaluate import evaluate_network, headline
-from training.evaluation.cost import network_cost
 from training.export import load_run
 from training.networks.build import build_network
+from training.networks.cost import network_cost
 from training.train import train
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'ablation.json'

@@ -17,12 +17,12 @@ import live_node
 
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_file import open_bag
+from mtl_evaluation.bags.outputs import answer_topic, joined, recorded_results
 from mtl_evaluation.live import node_process
 from mtl_evaluation.live.node_process import LiveError
-from mtl_evaluation.live.outputs import answer_topic, joined, recorded_results
 from mtl_evaluation.live.session import LiveSession, LiveSettings, run_live
 from mtl_evaluation.live.timing import Pace, frame_counts, rate_hz, stages
-from mtl_evaluation.truth.truth import Scores
+from mtl_evaluation.metrics.scores import Scores
 from mtl_perception.bundle import Bundle
 from mtl_perception.cli import main
 from mtl_perception.node.topics import TYPES, output_topic

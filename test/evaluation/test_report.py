@@ -11,9 +11,11 @@ from red_drive import red_image, red_truth
 
 from mtl_evaluation.live.timing import LiveRun, PlayedFrame, frame_counts, spread, stages
 from mtl_evaluation.metrics.accuracy import GENERATED_NOTE
-from mtl_evaluation.report.pictures import Example, Video, panels
+from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.pictures.video import Video
+from mtl_evaluation.report.pictures import Example, panels
 from mtl_evaluation.report.report import write_report
-from mtl_evaluation.truth.truth import Scores, Truth
+from mtl_evaluation.truth.truth import Truth
 from mtl_perception.decode import Detections
 from mtl_perception.pipeline import Result
 from mtl_perception.tasks import TASKS

@@ -15,8 +15,10 @@ from made_runs import SIZE, TASK_LIST, made_result, made_truth, write_made_run
 from mtl_evaluation.commands.compare import to_json
 from mtl_evaluation.compare.comparison import compare
 from mtl_evaluation.compare.paired import Pair, Side
+from mtl_evaluation.pictures.frames import Seen
+from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.report.compare_report import write_page
-from mtl_evaluation.report.pictures import Seen, Video, task_panels
+from mtl_evaluation.report.pictures import task_panels
 from mtl_evaluation.report.review import galleries, review
 from mtl_evaluation.report.run_report import write_report
 from mtl_evaluation.report.worst import FRAMES

@@ -13,10 +13,10 @@ from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.guarded import GuardedBag
+from mtl_evaluation.bags.truth_join import JoinedBag, truth_content
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles, stamp_in
-from mtl_evaluation.truth.truth_join import JoinedBag, truth_content
 
 MS = 1_000_000
 BOX = {'x1': 1, 'y1': 2, 'x2': 5, 'y2': 4}

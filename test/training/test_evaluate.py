@@ -24,12 +24,12 @@ from training.checkpoint import save_best, save_checkpoint  # noqa: E402
 from training.config import load_config, save_config  # noqa: E402
 from training.data.sample import Boxes, Sample  # noqa: E402
 from training.evaluation import scoring  # noqa: E402
-from training.evaluation.cost import network_cost  # noqa: E402
 from training.evaluation.official import BOXES  # noqa: E402
 from training.evaluation.results import headline  # noqa: E402
 from training.evaluation.scoring import COARSE, pieces, scored_tasks  # noqa: E402
 from training.evaluation.yolop import YolopStyle, average_precision  # noqa: E402
 from training.networks.build import build_network  # noqa: E402
+from training.networks.cost import network_cost  # noqa: E402
 
 SHARED = Path(__file__).parents[3] / 'shared' / 'data' / 'driving_mini'
 

@@ -10,10 +10,10 @@ pytest.importorskip('timm', reason='training extras are not installed')
 
 from mtl_perception.tasks import DEPTH, DETECTION, SEMANTIC, WEATHER  # noqa: E402
 from training.config import ConfigError, NetworkConfig  # noqa: E402
+from training.network_error import NetworkError  # noqa: E402
 from training.networks.__main__ import main  # noqa: E402
 from training.networks.base import DeployedNetwork, output_specs  # noqa: E402
 from training.networks.build import build_network  # noqa: E402
-from training.networks.errors import NetworkError  # noqa: E402
 from training.networks.sharing import STRUCTURES  # noqa: E402
 from training.networks.sharing.distillation import Messages  # noqa: E402
 from training.networks.sharing.mti_net import Propagation  # noqa: E402

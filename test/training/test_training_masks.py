@@ -8,7 +8,7 @@ pytest.importorskip('timm', reason='training extras are not installed')
 from torch.nn import functional as F  # noqa: E402
 
 from mtl_perception.tasks import DRIVABLE, SEMANTIC, UNLABELLED  # noqa: E402
-from training.networks.errors import NetworkError  # noqa: E402
+from training.network_error import NetworkError  # noqa: E402
 from training.tasks.base import Features  # noqa: E402
 from training.tasks.decoders import DECODERS, PooledNorm  # noqa: E402
 from training.tasks.mask_loss import (  # noqa: E402

@@ -15,10 +15,10 @@ from torch.nn.modules.batchnorm import _BatchNorm  # noqa: E402
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE, SEMANTIC, WEATHER, Task  # noqa: E402
 from training.config import ConfigError, NetworkConfig  # noqa: E402
 from training.export import round_weights, save_weights  # noqa: E402
+from training.network_error import NetworkError  # noqa: E402
 from training.networks.__main__ import main  # noqa: E402
 from training.networks.base import output_specs  # noqa: E402
 from training.networks.build import ARCHITECTURES, build_network  # noqa: E402
-from training.networks.errors import NetworkError  # noqa: E402
 from training.networks.references import anchor_head, yolo_head  # noqa: E402
 from training.networks.references.twinlitenet_plus import _patches, _together  # noqa: E402
 from training.networks.trunk import Trunk  # noqa: E402

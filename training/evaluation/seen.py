@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mtl_evaluation.report.pictures import Seen
-from mtl_evaluation.report.run_report import Pictures
+from mtl_evaluation.pictures.frames import Seen
+from mtl_evaluation.runs.revisit import Pictures
 from mtl_evaluation.runs.run import FrameRecord
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.pipeline import Frame, Pipeline

@@ -19,8 +19,8 @@ from rich.console import Console
 from rich.table import Table
 
 from training.config import ConfigError, RunConfig, load_config
-from training.evaluation.cost import network_cost
 from training.networks.build import build_network
+from training.networks.cost import network_cost
 
 
 def main(argv: list[str] | None = None) -> int:

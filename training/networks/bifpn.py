@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.layers import ConvNorm, SeparableConv, upsample_to
+from training.layers import ConvNorm, SeparableConv, upsample_to
 
 CELLS = 2
 EPSILON = 1e-4

@@ -7,8 +7,8 @@ from functools import partial
 
 from mtl_perception.tasks import Task
 from training.config import ConfigError, NetworkConfig
+from training.network_error import NetworkError
 from training.networks.base import MultiTaskNetwork
-from training.networks.errors import NetworkError
 from training.networks.references.hybridnets import HybridNets
 from training.networks.references.twinlitenet_plus import TwinLiteNetPlus
 from training.networks.references.yolop import YOLOP

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from mtl_perception.tasks import Task
+from training.network_error import NetworkError
 from training.networks.base import DeployedNetwork as DeployedHydraNet
 from training.networks.base import MultiTaskNetwork, output_specs
-from training.networks.errors import NetworkError
 from training.networks.neck import make_neck
 from training.networks.trunk import Trunk
 from training.tasks import Features, HeadOptions, make_head

@@ -10,9 +10,9 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
+from training.layers import ConvNorm, SeparableConv, upsample_to
+from training.network_error import NetworkError
 from training.networks.bifpn import BiFPN
-from training.networks.errors import NetworkError
-from training.networks.layers import ConvNorm, SeparableConv, upsample_to
 
 
 class NoNeck(nn.Module):

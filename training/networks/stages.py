@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 from training.networks.trunk import STRIDES, Trunk
 
 BLOCKS = frozenset({

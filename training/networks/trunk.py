@@ -15,7 +15,7 @@ import torch
 from timm.layers.format import Format
 from torch import Tensor, nn
 
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 from training.networks.weights import make_body
 
 STRIDES = (4, 8, 16, 32)

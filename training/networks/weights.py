@@ -21,7 +21,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 
 SUFFIXES = ('.safetensors', '.pth')
 PYPI = 'pypi:'

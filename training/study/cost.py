@@ -27,10 +27,10 @@ from training.checkpoint import CheckpointError
 from training.config import ConfigError
 from training.data.layout import open_layouts
 from training.data.sample import DatasetError
-from training.evaluation.cost import network_cost
 from training.evaluation.model import open_model
 from training.evaluation.scoring import chosen
 from training.networks.base import DeployedNetwork
+from training.networks.cost import network_cost
 from training.study.cells import RUN, Cell, plan, read_json, replace_text
 from training.study.config import StudyConfig, StudyError, load_study
 

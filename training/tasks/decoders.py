@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.errors import NetworkError
-from training.networks.layers import ConvNorm, SeparableConv, upsample_to
+from training.layers import ConvNorm, SeparableConv, upsample_to
+from training.network_error import NetworkError
 from training.tasks.base import Features
 
 NORM_GROUPS = 32

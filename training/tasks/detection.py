@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from torchvision.ops import generalized_box_iou_loss
 
 from mtl_perception.tasks import DETECTION, Task
-from training.networks.layers import SeparableConv
+from training.layers import SeparableConv
 from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, BoxTarget, inside
 from training.tasks.base import Features, Head
 

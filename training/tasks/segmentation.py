@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_perception.tasks import DRIVABLE, SEMANTIC, Task
-from training.networks.layers import ConvNorm
+from training.layers import ConvNorm
 from training.tasks.base import Features, Head
 from training.tasks.decoders import FINEST, Decoding, check_decoder
 from training.tasks.mask_loss import MaskLossConfig, amounts, at_loss_stride, mask_loss

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_perception.tasks import Task
+from training.network_error import NetworkError
 from training.networks.base import MultiTaskNetwork
-from training.networks.errors import NetworkError
 from training.networks.references.blocks import Conv, Normalise
 from training.tasks import Features, Head, HeadOptions, make_head
 from training.tasks.segmentation import MaskHead, MaskOutputs

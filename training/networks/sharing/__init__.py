@@ -11,8 +11,8 @@ from typing import Any
 
 from mtl_perception.tasks import Task
 from training.config import NetworkConfig
+from training.network_error import NetworkError
 from training.networks.base import MultiTaskNetwork
-from training.networks.errors import NetworkError
 from training.networks.sharing.adapters import Adapters, AdaptersOptions
 from training.networks.sharing.adashare import AdaShare, AdaShareOptions
 from training.networks.sharing.cgc import CGC, CGCOptions

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 from training.networks.sharing.options import within
 from training.networks.sharing.parts import Parts
 from training.networks.sharing.visiting import Turn, VisitedNetwork, Visitor, wrap

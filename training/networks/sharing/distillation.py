@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mtl_perception.tasks import Task
 from training.config import NetworkConfig
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 from training.networks.sharing.options import within
 from training.networks.sharing.parts import DENSE, OfTask, Parts
 from training.tasks import Features, Head

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 from training.networks.sharing.options import within
 from training.networks.sharing.parts import Parts
 from training.networks.sharing.visiting import Turn, VisitedNetwork, Visitor, wrap

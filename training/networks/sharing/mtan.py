@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from training.layers import ConvNorm
 from training.networks.base import MultiTaskNetwork
-from training.networks.layers import ConvNorm
 from training.networks.sharing.options import within
 from training.networks.sharing.parts import Parts
 from training.tasks import Features, Head

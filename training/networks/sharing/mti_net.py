@@ -17,8 +17,8 @@ import torch
 from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 
+from training.layers import ConvNorm, SeparableConv, upsample_to
 from training.networks.base import MultiTaskNetwork
-from training.networks.layers import ConvNorm, SeparableConv, upsample_to
 from training.networks.sharing.distillation import (
     DistilledOptions,
     Messages,

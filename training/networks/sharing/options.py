@@ -8,7 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 
 OptionsT = TypeVar('OptionsT')
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from mtl_perception.tasks import Task
 from training.config import NetworkConfig
-from training.networks.errors import NetworkError
+from training.network_error import NetworkError
 from training.networks.neck import make_neck
 from training.networks.stages import StagedTrunk
 from training.networks.trunk import STRIDES, Trunk

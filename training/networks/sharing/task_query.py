@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.network_error import NetworkError
 from training.networks.base import MultiTaskNetwork
-from training.networks.errors import NetworkError
 from training.networks.sharing.options import within
 from training.networks.sharing.parts import OfTask, Parts
 from training.tasks import Features

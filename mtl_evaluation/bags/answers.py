@@ -15,7 +15,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.pipeline import Result
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
 from mtl_evaluation.bags.cdr import (
     CAMERA,
@@ -29,8 +28,9 @@ from mtl_evaluation.bags.cdr import (
     serialise,
     typestore,
 )
-from mtl_evaluation.live.outputs import PREFIX, answer_topic
+from mtl_evaluation.bags.outputs import PREFIX, answer_topic
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception.pipeline import Result
 from mtl_perception.tasks import Task
 
 QUALITY = 90

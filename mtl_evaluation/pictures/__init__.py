@@ -1,0 +1,1 @@
+"""Frames made visible: what recordings and reports share."""

@@ -1,0 +1,69 @@
+"""A frame with its result and truth, in the form that is painted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from mtl_evaluation.metrics.flaws import SHOWN_SCORE
+from mtl_evaluation.truth.truth import Truth, class_ids
+from mtl_perception.decode import Detections
+from mtl_perception.pipeline import Frame, Result
+from mtl_perception.tasks import Task
+
+Image = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A frame looked at again: uint8 [H, W, 3] RGB, what was answered about it, what is true."""
+
+    image: Image
+    result: Result
+    truth: Truth
+
+
+def rgb_of(frame: Frame) -> Image:
+    """Pixels as contiguous RGB."""
+    pixels = frame.pixels if frame.order == 'rgb' else frame.pixels[..., ::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def shown(result: Result) -> Result:
+    """The same answer without weak detections."""
+    detections = {}
+    for name, found in result.detections.items():
+        kept = found.scores >= SHOWN_SCORE
+        detections[name] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
+    return Result(detections, result.masks, result.probabilities)
+
+
+def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
+    """The truth in the shape of a perfect answer, for painting; its boxes have no score."""
+    result = Result(masks=dict(truth.masks))
+    for task in tasks:
+        if task.kind == 'detection' and truth.boxes is not None:
+            kept = ~truth.boxes.ignore
+            labels = np.array(class_ids(task, truth.boxes.classes), np.int64)[kept]
+            boxes = truth.boxes.boxes[kept]
+            result.detections[task.name] = Detections(
+                boxes, np.full(len(boxes), np.nan, np.float32), labels
+            )
+        elif task.kind == 'classification' and task.name in truth.labels:
+            probabilities = np.zeros(len(task.classes), np.float32)
+            probabilities[class_ids(task, [truth.labels[task.name]])] = 1
+            result.probabilities[task.name] = probabilities
+    return result
+
+
+def scaled(image: Image, width: int) -> Image:
+    """At most `width` pixels wide, at its own aspect ratio."""
+    height, found = image.shape[:2]
+    if found <= width:
+        return image
+    size = (width, round(height * width / found))
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
