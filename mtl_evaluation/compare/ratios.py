@@ -59,7 +59,7 @@ def ratios(task: Task, record: FrameRecord) -> dict[str, tuple[float, float]]:
     if isinstance(piece, DetectionMetric):
         road = RoadRecall(task.classes)
         for image in piece.images.values():
-            road.add(image, match(image, len(task.classes)), None)
+            road.add(image, match(image, len(task.classes)), '')
         for name, (objects, hits) in zip(_RECALLS, road.by_height.sum(0), strict=True):
             found[name] = float(hits), float(objects)
     if record.stability is not None:
