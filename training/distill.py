@@ -38,6 +38,7 @@ from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
 from training.data.transforms import AugmentConfig
 from training.network_error import NetworkError
+from training.networks.cpu import suit_cpu
 from training.networks.trunk import STRIDES, Trunk
 from training.networks.weights import OWN
 from training.train import NonFiniteLossError, learning_rate, parameter_groups
@@ -153,6 +154,8 @@ def distill(config: DistillConfig) -> Path:
     losses_of = FeatureLoss(student, teacher.channels, config.level_weights)
     for module in (teacher, losses_of):
         module.to(memory_format=torch.channels_last)
+        if fabric.device.type == 'cpu':
+            suit_cpu(module)
     wrapped, optimizer = fabric.setup(
         losses_of,
         torch.optim.AdamW(parameter_groups(losses_of, opt), lr=opt.lr, fused=True),

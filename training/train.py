@@ -59,6 +59,7 @@ from training.evaluate import evaluate_network, headline
 from training.initial_weights import start_from
 from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
+from training.networks.cpu import suit_cpu
 from training.selection import check_validation, score
 from training.step import PLAIN, Batch, Step, TaskLosses
 
@@ -236,6 +237,8 @@ def fit(
     output, opt = Path(config.output), config.optimizer
     found = find_checkpoint(output / LAST)
     network.to(memory_format=torch.channels_last)
+    if fabric.device.type == 'cpu':
+        suit_cpu(network)
     ema = copy.deepcopy(network).eval()
     fabric.to_device(ema)
     if config.batch_norm == 'sync' and fabric.world_size > 1:
