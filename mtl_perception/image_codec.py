@@ -18,10 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.pipeline import Frame
+from mtl_perception.text import one_line, quoted
 
 MAX_SIDE = 16384
 MAX_PIXELS = 1 << 26
 """A header beyond these (64 Mpixel) is refused before anything of its size is allocated."""
+
+MAX_SCANS = 64
+"""Scans of a JPEG: a progressive one has about ten. Each makes the decoder walk the whole picture
+again, also where a scan holds nothing, so that their number is the time that it takes."""
 
 Bytes = bytes | bytearray | memoryview | array | NDArray[np.uint8]
 
@@ -85,7 +90,7 @@ def decode_raw(
     layout = ENCODINGS.get(encoding)
     if layout is None:
         raise ImageError(
-            f'unsupported encoding {encoding!r}; supported: {", ".join(ENCODINGS)}. '
+            f'unsupported encoding {quoted(encoding)}; supported: {", ".join(ENCODINGS)}. '
             f'Put image_proc before this node for other ones.'
         )
     if (layout.even_width and width % 2) or (layout.even_height and height % 2):
@@ -133,14 +138,14 @@ def decode_compressed(format: str, data: Bytes) -> Frame:
     flat = _flat(data)
     head = flat[:8].tobytes()
     if 'compressedDepth' in format:
-        raise ImageError(f'format {format!r} is a depth image, expected a colour JPEG or PNG')
+        raise ImageError(f'format {quoted(format)} is a depth image, expected a colour JPEG or PNG')
     if head.startswith(b'\xff\xd8'):
         kind, (width, height) = 'JPEG', _jpeg_size(flat)
     elif head == b'\x89PNG\r\n\x1a\n':
         kind, (width, height) = 'PNG', _png_size(flat)
     else:
         raise ImageError(
-            f'neither JPEG nor PNG: format {format!r}, {flat.size} bytes starting with '
+            f'neither JPEG nor PNG: format {quoted(format)}, {flat.size} bytes starting with '
             f'{head.hex() or "nothing"}. Use another image_transport in the driver, or republish.'
         )
     _check_size(height, width, kind)
@@ -172,7 +177,7 @@ def _opencv(convert: Callable[[], Any], what: str) -> Any:
     try:
         return convert()
     except cv2.error as error:
-        raise ImageError(f'OpenCV cannot convert {what}: {error}') from error
+        raise ImageError(f'OpenCV cannot convert {what}: {one_line(str(error))}') from error
 
 
 def _png_size(flat: NDArray[np.uint8]) -> tuple[int, int]:
@@ -205,6 +210,12 @@ def _jpeg_size(flat: NDArray[np.uint8]) -> tuple[int, int]:
             break
     else:
         raise ImageError(f'broken JPEG: no scan in {flat.size} bytes')
+    # Within coded data 0xFF is followed by 0, a restart or a marker: this counts markers only.
+    scans = 1 + data.count(b'\xff\xda', at)
+    if scans > MAX_SCANS:
+        raise ImageError(
+            f'JPEG of {scans} scans, expected at most {MAX_SCANS}: decoding would take too long'
+        )
     if size is None or data.rfind(b'\xff\xd9', at) < 0:
         raise ImageError(f'broken JPEG: truncated, no end marker in {flat.size} bytes')
     return size

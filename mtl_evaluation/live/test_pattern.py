@@ -101,6 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         rclpy.init(args=None if argv is None else list(argv))
         node = PatternCamera()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        return 0
     except (RuntimeError, ValueError, rclpy.exceptions.ParameterException) as error:
         print(f'test_pattern: cannot start: {error}', file=sys.stderr)
         return 2

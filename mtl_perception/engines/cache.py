@@ -14,6 +14,7 @@ import os
 import platform
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -74,9 +75,12 @@ def is_built(key: CacheKey) -> bool:
     Raises EngineError when that cannot be told, as of another user's engine.
     """
     try:
-        return (key.folder / BUILT_FILE).is_file() and (key.folder / KEY_FILE).is_file()
+        there = (key.folder / BUILT_FILE).is_file() and (key.folder / KEY_FILE).is_file()
+        if there:
+            _check_private(key.folder)
     except OSError as error:
         raise _unreadable(key.folder, error) from error
+    return there
 
 
 def built_file(key: CacheKey, command: str) -> Path:
@@ -125,6 +129,9 @@ def verdict(key: CacheKey) -> dict[str, Any]:
     That of the whole graph at batch 1 holds for its subsets and batches: their arithmetic is it.
     """
     whole = replace(key, outputs=(), shape=(1, *key.shape[1:]))
+    for each in (key, whole):
+        if each.folder.exists():
+            _check_private(each.folder)
     return _read(key.folder / VERDICT_FILE) or _read(whole.folder / VERDICT_FILE)
 
 
@@ -157,6 +164,7 @@ def build(
     root = cache_root()
     try:
         root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        _check_private(root)
         work = Path(tempfile.mkdtemp(prefix='.building-', dir=root))
     except OSError as error:
         raise EngineError(
@@ -219,6 +227,31 @@ def cpu_flags() -> frozenset[str]:
     except OSError:
         pass
     return frozenset()
+
+
+def _check_private(folder: Path) -> None:
+    """Raise EngineError where somebody else could have written an engine, which is native code.
+
+    The cache, the engine's folder and, where others can enter that, the files in it must be this
+    user's or root's, and writable for nobody else. Raises OSError as well.
+    """
+    paths = [cache_root(), folder]
+    if folder.stat().st_mode & (stat.S_IXGRP | stat.S_IXOTH) and folder != cache_root():
+        paths += folder.iterdir()
+    for path in dict.fromkeys(paths):
+        status = path.stat()
+        if status.st_uid not in (os.geteuid(), 0):
+            raise EngineError(
+                f'{path} belongs to user {status.st_uid}, not to {os.geteuid()} who runs this: an '
+                f'engine in it could be anything. Set XDG_CACHE_HOME to a folder of your own and '
+                f'build there.'
+            )
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise EngineError(
+                f'{path} can be written by others (mode {stat.S_IMODE(status.st_mode):o}): an '
+                f'engine in it could be anything. If it is yours alone: `rm -r {path}`, and build '
+                f'again.'
+            )
 
 
 def _unreadable(path: Path, error: OSError) -> EngineError:

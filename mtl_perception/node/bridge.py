@@ -15,6 +15,7 @@ from sensor_msgs.msg import Image
 
 from mtl_perception.image_codec import ImageError, check_layout, decode_raw
 from mtl_perception.pipeline import Frame
+from mtl_perception.text import one_line
 
 BRIDGED: dict[str, int] = {
     'mono16': 2,
@@ -62,7 +63,9 @@ def decode_image(message: Image) -> Frame:
     try:
         pixels = np.asarray(bridge.imgmsg_to_cv2(message, 'rgb8'))
     except Exception as error:  # CvBridgeError, cv2.error, TypeError: it has no common base class
-        raise ImageError(f'cv_bridge cannot convert {message.encoding}: {error}') from error
+        raise ImageError(
+            f'cv_bridge cannot convert {message.encoding}: {one_line(str(error))}'
+        ) from error
     expected = (message.height, message.width, 3)
     if pixels.shape != expected or pixels.dtype != np.uint8:
         raise ImageError(

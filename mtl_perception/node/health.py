@@ -17,6 +17,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from mtl_perception.newest import SlotCounts
+from mtl_perception.text import one_line
 
 OK: bytes = DiagnosticStatus.OK
 WARN: bytes = DiagnosticStatus.WARN
@@ -25,7 +26,12 @@ ERROR: bytes = DiagnosticStatus.ERROR
 WINDOW = 300
 """Samples a percentile is taken over: 10 s at 30 Hz."""
 RATE_WINDOW_S = 5.0
+MAX_LOST_SHARE = 0.1
+"""Of a camera's frames in `RATE_WINDOW_S`, rejected or failed: more of them, and two at least, are
+a WARN. One broken image among many is counted and no more."""
 LOG_PERIOD_S = 5.0
+MAX_REASON = 600
+"""Characters of a reason in a log line or a status: it may quote what others wrote."""
 MAX_FAILURES = 3
 """Failed frames in a row after which the node stops and says so."""
 HUNG_S = 5.0
@@ -121,6 +127,7 @@ class CameraHealth:
         self._age_ms = Window()
         self._stages = {stage: Window() for stage in STAGES}
         self._done_s: deque[float] = deque()
+        self._lost_s: deque[float] = deque()
         self._lock = threading.Lock()
 
     def frame_done(self, stages_ms: Mapping[str, float], age_ms: float | None) -> None:
@@ -139,21 +146,43 @@ class CameraHealth:
         """One image was not usable."""
         with self._lock:
             self.rejected += 1
-            self.last_rejection = reason
+            self.last_rejection = one_line(reason, MAX_REASON)
+            self._lost_s.append(self._clock())
 
     def frame_failed(self) -> None:
         """The engine failed on one frame."""
         with self._lock:
             self.failed += 1
+            self._lost_s.append(self._clock())
 
     def frame_unwanted(self) -> None:
         """One frame came while nobody listened to anything that could be made of it."""
         with self._lock:
             self.unwanted += 1
 
-    def values(self, counts: SlotCounts) -> dict[str, str]:
-        """Everything about the camera as diagnostic key and value."""
+    @property
+    def losses(self) -> str:
+        """What part of the last frames came to nothing, once that is worth a WARN; else empty."""
         with self._lock:
+            self._forget_before(self._clock() - RATE_WINDOW_S)
+            lost, answered = len(self._lost_s), len(self._done_s)
+        if lost < 2 or lost <= MAX_LOST_SHARE * (lost + answered):
+            return ''
+        why = f', the last one: {self.last_rejection}' if self.last_rejection else ''
+        return (
+            f'{lost} of {lost + answered} images of the last {RATE_WINDOW_S:g} s were rejected or '
+            f'failed{why}'
+        )
+
+    def values(self, slot_counts: Callable[[], SlotCounts]) -> dict[str, str]:
+        """Everything about the camera as diagnostic key and value.
+
+        received = processed + replaced + rejected + failed + unwanted + pending, exactly: no frame
+        ends while the counters are read, and pending are those that wait and those in work.
+        """
+        with self._lock:
+            counts = slot_counts()
+            ended = self.processed + self.rejected + self.failed + self.unwanted
             self._forget_before(self._clock() - RATE_WINDOW_S)
             values = {
                 'rate_hz': f'{self._rate_hz():.2f}',
@@ -163,7 +192,7 @@ class CameraHealth:
                 'rejected': str(self.rejected),
                 'failed': str(self.failed),
                 'unwanted': str(self.unwanted),
-                'pending': str(counts.pending),
+                'pending': str(counts.pending + counts.taken - ended),
                 'silence_s': f'{self.watchdog.silence_s:.3f}',
             }
             for name, window in {'age': self._age_ms, **self._stages}.items():
@@ -181,8 +210,9 @@ class CameraHealth:
         return (len(self._done_s) - 1) / span_s if span_s > 0 else 0.0
 
     def _forget_before(self, limit_s: float) -> None:
-        while self._done_s and self._done_s[0] < limit_s:
-            self._done_s.popleft()
+        for moments in (self._done_s, self._lost_s):
+            while moments and moments[0] < limit_s:
+                moments.popleft()
 
 
 class EngineHealth:
@@ -245,24 +275,26 @@ class Status:
 
 
 def camera_level(health: CameraHealth) -> bytes:
-    """The watchdog's level, at least WARN while somebody cannot connect."""
-    return max(health.watchdog.level, WARN if health.mismatches else OK)
+    """The watchdog's level, at least WARN while somebody cannot connect or frames are lost."""
+    return max(health.watchdog.level, WARN if health.mismatches or health.losses else OK)
 
 
 def camera_status(
-    name: str, topic: str, publishers: int, health: CameraHealth, counts: SlotCounts
+    name: str, topic: str, publishers: int, health: CameraHealth, counts: Callable[[], SlotCounts]
 ) -> Status:
     """Is this camera's stream alive, and what became of its frames."""
+    values = health.values(counts)
+    received = values['received'] != '0'
     if health.watchdog.level == OK:
-        message = 'images arrive' if counts.received else 'waiting for the first image'
+        message = 'images arrive' if received else 'waiting for the first image'
     else:
-        seen = 'no image' if counts.received else 'no image yet,'
+        seen = 'no image' if received else 'no image yet,'
         message = (
             f'{seen} for {health.watchdog.silence_s:.1f} s on {topic} ({publishers} publishers); '
             f'see `ros2 topic info -v {topic}`'
         )
-    message = '; '.join([message, *health.mismatches])
-    return Status(name, camera_level(health), message, {'topic': topic, **health.values(counts)})
+    message = '; '.join(filter(None, [message, health.losses, *health.mismatches]))
+    return Status(name, camera_level(health), message, {'topic': topic, **values})
 
 
 def diagnostics_message(

@@ -10,6 +10,8 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.lifecycle import LifecycleNode, TransitionCallbackReturn
 
+from mtl_perception.text import one_line
+
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
@@ -36,7 +38,7 @@ class ManagedNode(LifecycleNode):
         try:
             return self._change_state(request, response)
         except RCLError:
-            wish = request.transition.label or f'transition {request.transition.id}'
+            wish = one_line(request.transition.label) or f'transition {request.transition.id}'
             self.get_logger().warning(
                 f'{wish} refused: not possible while {self.state}; possible ones: '
                 f'`ros2 lifecycle list {self.get_fully_qualified_name()}`'

@@ -16,6 +16,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from mtl_perception.tasks import Task
+from mtl_perception.text import quoted
 
 if TYPE_CHECKING:
     from rclpy.node import Node
@@ -71,9 +72,9 @@ class Parameter:
             hint = (
                 f' (write {value}.0)' if self.type_name == 'double' and type(value) is int else ''
             )
-            return f'must be a {self.type_name}, found {value!r}{hint}'
+            return f'must be a {self.type_name}, found {quoted(value)}{hint}'
         if self.choices and value not in self.choices:
-            return f'must be one of {list(self.choices)}, found {value!r}'
+            return f'must be one of {list(self.choices)}, found {quoted(value)}'
         if self.low is None or self.high is None or not isinstance(value, (int, float)):
             return ''
         within = self.low <= value <= self.high
@@ -210,7 +211,7 @@ def _cross_refusals(values: Mapping[str, Any]) -> list[str]:
     if not cameras or (bad and cameras != ['']) or len(set(cameras)) != len(cameras):
         reasons.append(
             f"cameras must be distinct topic names (letters, digits, _), or [''] for one without a "
-            f'name, found {cameras}'
+            f'name, found {quoted(cameras)}'
         )
     return reasons
 
@@ -220,7 +221,7 @@ def unknown_refusal(name: str, known: Sequence[str] = ()) -> str:
     if name in BY_NAME or name in known:
         return ''
     near = get_close_matches(name, BY_NAME, n=1, cutoff=0.75)
-    return f'unknown parameter {name!r}' + (f'; did you mean {near[0]!r}?' if near else '')
+    return f'unknown parameter {quoted(name)}' + (f'; did you mean {near[0]!r}?' if near else '')
 
 
 def declare(node: Node) -> Parameters:
@@ -297,7 +298,7 @@ def overlay_task(value: str, tasks: Sequence[Task]) -> str | None:
     if value not in (MASK_AUTO, MASK_NONE, *masks):
         raise ParameterError(
             f'overlay_task must be {MASK_AUTO!r}, {MASK_NONE!r} or a segmentation task of the '
-            f'model ({masks}), found {value!r}'
+            f'model ({masks}), found {quoted(value)}'
         )
     if value == MASK_AUTO:
         return 'drivable' if 'drivable' in masks else next(iter(masks), None)

@@ -36,6 +36,7 @@ from mtl_perception.node.topics import (
 )
 from mtl_perception.node.worker import Camera, Worker
 from mtl_perception.pipeline import Pipeline
+from mtl_perception.text import one_line
 from mtl_perception.variants import Variants, opener
 
 HEALTH_TICK_S = 0.05
@@ -85,7 +86,7 @@ class PerceptionNode(ManagedNode):
         else:
             return SUCCESS
         self._release()
-        self._engine.fault = f'not configured: {" ".join(reason.split())}'
+        self._engine.fault = f'not configured: {one_line(reason, 2 * health.MAX_REASON)}'
         name = self.get_fully_qualified_name()
         self.get_logger().error(
             f'{self._engine.fault} | after `ros2 param set {name} <parameter> <value>` try again: '
@@ -269,7 +270,7 @@ class PerceptionNode(ManagedNode):
                     camera.topic,
                     self.count_publishers(camera.topic),
                     camera.health,
-                    self._worker.counts(camera.name),
+                    partial(self._worker.counts, camera.name),
                 )
                 for camera in self._cameras
             ]

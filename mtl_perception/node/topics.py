@@ -28,6 +28,7 @@ from mtl_perception import overlay
 from mtl_perception.node import messages
 from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
+from mtl_perception.text import one_line
 
 # Loses nothing at 30 Hz (a depth of 1: 2.5 %); what keeps only the newest is `newest.py`.
 INPUT_DEPTH = 5
@@ -54,7 +55,7 @@ def input_qos(reliability: str) -> QoSProfile:
 def unheard_publishers(node: Node, topic: str, qos: QoSProfile) -> list[str]:
     """A sentence for every publisher whose QoS keeps it from a subscription of ours."""
     return [
-        f'publisher {info.node_name} of {topic} does not reach us ({why}); '
+        f'publisher {one_line(info.node_name)} of {topic} does not reach us ({why}); '
         f'with image_reliability best_effort every one does'
         for info in node.get_publishers_info_by_topic(topic)
         if (why := _why_apart(info.qos_profile, qos))
@@ -64,7 +65,7 @@ def unheard_publishers(node: Node, topic: str, qos: QoSProfile) -> list[str]:
 def unreached_subscribers(node: Node, publishers: Sequence[Publisher]) -> list[str]:
     """A sentence for every subscription whose QoS keeps it from one of our publishers."""
     return [
-        f'subscriber {info.node_name} of {publisher.topic_name} is not reached ({why}); '
+        f'subscriber {one_line(info.node_name)} of {publisher.topic_name} is not reached ({why}); '
         f'change its QoS'
         for publisher in publishers
         for info in node.get_subscriptions_info_by_topic(publisher.topic_name)

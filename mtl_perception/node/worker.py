@@ -30,7 +30,10 @@ from mtl_perception.node.bridge import decode_image
 from mtl_perception.node.health import CameraHealth, EngineHealth
 from mtl_perception.node.topics import CameraTopics, Wanted
 from mtl_perception.pipeline import Frame, Pipeline, Ran
+from mtl_perception.text import one_line, quoted
 from mtl_perception.variants import Variants
+
+MAX_FRAME_ID = 256
 
 ImageMessage: TypeAlias = Image | CompressedImage
 
@@ -130,6 +133,12 @@ class Worker:
             return None
         with self._accounted(camera):
             started_s = time.perf_counter()
+            # It goes out with every box of the frame.
+            if len(message.header.frame_id) > MAX_FRAME_ID:
+                raise ImageError(
+                    f'frame_id is {quoted(message.header.frame_id)}, expected at most '
+                    f'{MAX_FRAME_ID} characters'
+                )
             if isinstance(message, CompressedImage):
                 frame = decode_compressed(message.format, message.data)
             else:
@@ -158,8 +167,9 @@ class Worker:
         try:
             yield
         except ImageError as error:
-            camera.health.frame_rejected(str(error))
-            self._warn(f'{camera.topic}: image rejected: {error}', key=f'image {camera.name}')
+            reason = one_line(str(error), health.MAX_REASON)
+            camera.health.frame_rejected(reason)
+            self._warn(f'{camera.topic}: image rejected: {reason}', key=f'image {camera.name}')
         except Exception as error:  # whatever an engine throws must not end the thread silently
             # Going down, or left behind: publishing fails, rightly.
             if self._node.context.ok() and not self._given_up:
@@ -170,6 +180,7 @@ class Worker:
         self._engine.failures += 1
         camera.health.frame_failed()
         what = str(error) if isinstance(error, EngineError) else f'{type(error).__name__}: {error}'
+        what = one_line(what, health.MAX_REASON)
         self._warn(f'{camera.topic}: frame skipped: {what}', key='engine')
         self._node.get_logger().debug(traceback.format_exc())
         failures = self._engine.failures

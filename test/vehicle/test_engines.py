@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
@@ -220,6 +221,40 @@ class TestEveryEngine:
 
         with pytest.raises(EngineError, match=r'shape \[3, 64, 96, 3\], wanted \[1, 64, 96, 3\]'):
             open_engine(bundle, name)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason='only root can give files to another user')
+@pytest.mark.parametrize('which', ['cache', 'engine'])
+def test_an_engine_of_another_user_is_not_loaded(bundle, own_cache, which):
+    opened(bundle, 'onnxruntime').close()
+    folder = own_cache if which == 'cache' else next(own_cache.iterdir())
+    os.chown(folder, 12345, 12345)
+
+    with pytest.raises(EngineError, match=r'belongs to user 12345.*XDG_CACHE_HOME'):
+        open_engine(bundle, 'onnxruntime')
+
+
+@pytest.mark.parametrize('which', ['cache', 'engine', 'file'])
+def test_an_engine_that_others_can_write_is_not_loaded(bundle, own_cache, which):
+    opened(bundle, 'onnxruntime').close()
+    engine = next(own_cache.iterdir())
+    if which == 'file':
+        engine.chmod(0o755)
+        (engine / cache.BUILT_FILE).chmod(0o666)
+    else:
+        (own_cache if which == 'cache' else engine).chmod(0o777)
+
+    for attempt in (open_engine, lambda *args: open_engine(*args, build=True)):
+        with pytest.raises(EngineError, match='can be written by others'):
+            attempt(bundle, 'onnxruntime')
+
+
+def test_nothing_is_built_into_a_cache_that_others_can_write(bundle, own_cache):
+    own_cache.mkdir(parents=True)
+    own_cache.chmod(0o777)
+
+    with pytest.raises(EngineError, match='can be written by others'):
+        engines.compile_engine(bundle, 'onnxruntime')
 
 
 def missing(name):

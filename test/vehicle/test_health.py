@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
+from functools import partial
+
 import pytest
 
 pytest.importorskip('diagnostic_msgs.msg', reason='needs ROS 2 (make test installs the wheels)')
 
 from builtin_interfaces.msg import Time
 
-from mtl_perception.newest import SlotCounts
+from mtl_perception.newest import NewestSlots, SlotCounts
 from mtl_perception.node import health
 from mtl_perception.node.health import ERROR, OK, WARN, CameraHealth, Status
 
@@ -65,15 +68,15 @@ def test_window_keeps_the_last_samples() -> None:
 def test_rate_follows_the_stream_and_falls_when_it_stops(clock: HandClock) -> None:
     camera = CameraHealth(1.0, 2.0, clock)
     counts = SlotCounts(0, 0, 0, 0)
-    assert camera.values(counts)['rate_hz'] == '0.00'
+    assert camera.values(lambda: counts)['rate_hz'] == '0.00'
     for frame in range(100):
         clock.now_s = 100 + frame / 10
         camera.frame_done({}, None)
-    assert float(camera.values(counts)['rate_hz']) == pytest.approx(10, rel=0.03)
+    assert float(camera.values(lambda: counts)['rate_hz']) == pytest.approx(10, rel=0.03)
     clock.now_s += 2.5
-    assert float(camera.values(counts)['rate_hz']) == pytest.approx(5, rel=0.1)
+    assert float(camera.values(lambda: counts)['rate_hz']) == pytest.approx(5, rel=0.1)
     clock.now_s += 10
-    assert camera.values(counts)['rate_hz'] == '0.00'
+    assert camera.values(lambda: counts)['rate_hz'] == '0.00'
 
 
 def test_camera_values_hold_counts_stages_and_reason(clock: HandClock) -> None:
@@ -83,7 +86,7 @@ def test_camera_values_hold_counts_stages_and_reason(clock: HandClock) -> None:
     camera.frame_rejected('step is 0')
     camera.frame_failed()
     camera.frame_unwanted()
-    values = camera.values(SlotCounts(received=9, taken=5, dropped=3, pending=1))
+    values = camera.values(lambda: SlotCounts(received=9, taken=5, dropped=3, pending=1))
     assert values['received'] == '9'
     assert values['replaced'] == '3'
     assert (values['processed'], values['rejected']) == ('2', '1')
@@ -99,7 +102,7 @@ def test_camera_status_says_what_to_look_at(clock: HandClock) -> None:
     nothing, some = SlotCounts(0, 0, 0, 0), SlotCounts(5, 5, 0, 0)
 
     def status(counts: SlotCounts) -> Status:
-        return health.camera_status('perception: camera', '/image', 0, camera, counts)
+        return health.camera_status('perception: camera', '/image', 0, camera, lambda: counts)
 
     assert (status(nothing).level, status(nothing).message) == (OK, 'waiting for the first image')
     assert (status(some).level, status(some).message) == (OK, 'images arrive')
@@ -147,7 +150,7 @@ def test_who_cannot_connect_is_a_warning_and_no_less_than_a_stall(clock: HandClo
     camera = CameraHealth(1.0, 2.0, clock)
     camera.mismatches = ('driver offers /image as best_effort, volatile',)
     counts = SlotCounts(0, 0, 0, 0)
-    status = health.camera_status('perception: camera', '/image', 1, camera, counts)
+    status = health.camera_status('perception: camera', '/image', 1, camera, lambda: counts)
     assert status.level == WARN == health.camera_level(camera)
     assert status.message.endswith('; driver offers /image as best_effort, volatile')
     clock.now_s += 3
@@ -163,3 +166,57 @@ def test_message_carries_every_status() -> None:
     ]  # fmt: skip
     assert [(v.key, v.value) for v in message.status[0].values] == [('k', 'v')]
     assert {s.hardware_id for s in message.status} == {'/perception'}
+
+
+def test_the_counters_fit_together_at_every_moment() -> None:
+    """Read while frames flow: each frame is in exactly one of the counters, or in work."""
+    slots: NewestSlots[int] = NewestSlots(['camera'])
+    camera = CameraHealth(1.0, 2.0)
+    ending = (lambda: camera.frame_done({}, None), lambda: camera.frame_rejected('x'),
+              camera.frame_failed, camera.frame_unwanted)  # fmt: skip
+
+    def work() -> None:
+        while (taken := slots.take()) is not None:
+            ending[taken[1] % 4]()
+
+    def feed() -> None:
+        for number in range(20_000):
+            slots.put('camera', number)
+        slots.close()
+
+    threads = [threading.Thread(target=run) for run in (work, feed)]
+    for thread in threads:
+        thread.start()
+    sums = []
+    while threads[1].is_alive():
+        values = camera.values(partial(slots.counts, 'camera'))
+        ended = ('processed', 'replaced', 'rejected', 'failed', 'unwanted', 'pending')
+        sums.append(int(values['received']) - sum(int(values[name]) for name in ended))
+    for thread in threads:
+        thread.join()
+
+    assert sums
+    assert set(sums) == {0}
+
+
+@pytest.mark.parametrize(
+    ('good', 'rejected', 'level'), [(20, 0, OK), (20, 1, OK), (20, 10, WARN), (0, 3, WARN)]
+)
+def test_many_rejected_frames_are_a_warning_while_they_come(
+    clock: HandClock, good: int, rejected: int, level: bytes
+) -> None:
+    camera = CameraHealth(10.0, 20.0, clock)
+    for _ in range(good):
+        camera.frame_done({}, None)
+    for _ in range(rejected):
+        camera.frame_rejected('step is 0')
+    counts = SlotCounts(good + rejected, good + rejected, 0, 0)
+
+    status = health.camera_status('perception: camera', '/image', 1, camera, lambda: counts)
+
+    assert status.level == level
+    if level == WARN:
+        assert f'{rejected} of {good + rejected} images of the last 5 s' in status.message
+        assert 'step is 0' in status.message
+        clock.now_s += 6
+        assert health.camera_level(camera) == OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from array import array
 from functools import lru_cache
 from itertools import product
@@ -262,3 +263,55 @@ def test_damaged_compressed_never_escapes(extension: str, at: int, change: bytes
             continue
         assert frame.pixels.dtype == np.uint8
         assert frame.pixels.ndim == 3
+
+
+def progressive_jpeg(width: int, height: int, scans: int) -> bytes:
+    """Grey, progressive (ITU-T T.81): one DC scan, then scans that say "nothing" of every block."""
+    blocks = -(-width // 8) * -(-height // 8)
+    header = bytes([11]).rjust(2, b'\0') + struct.pack('>BHHB', 8, height, width, 1)
+    dc = struct.pack('>HB', 20, 0x00) + bytes([1] + [0] * 15 + [0])
+    ac = struct.pack('>HB', 20, 0x10) + bytes([1] + [0] * 15 + [0xE0])  # EOB14: a run of blocks
+    run = bytes([0] * (2 * -(-blocks // 16384) + 2))
+    scan = b'\xff\xda' + struct.pack('>HB', 8, 1) + bytes([1, 0])
+    return b''.join(
+        [
+            b'\xff\xd8\xff\xdb' + struct.pack('>HB', 67, 0) + bytes([1] * 64),
+            b'\xff\xc2' + header + bytes([1, 0x11, 0]),
+            b'\xff\xc4' + dc + b'\xff\xc4' + ac,
+            scan + bytes([0, 0, 0]) + bytes(-(-blocks // 8)),
+            *[scan + bytes([1, 63, 0]) + run] * scans,
+            b'\xff\xd9',
+        ]
+    )
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_it_is_decoded(monkeypatch):
+    """Each empty scan makes the decoder walk all blocks: a thousand of them took 22 s."""
+    monkeypatch.setattr(cv2, 'imdecode', lambda *_: pytest.fail('it is being decoded'))
+
+    with pytest.raises(ImageError, match='JPEG of 1001 scans, expected at most 64'):
+        decode_compressed('jpeg', progressive_jpeg(8192, 8192, 1000))
+
+
+def test_a_progressive_jpeg_is_decoded():
+    pixels = np.random.default_rng(0).integers(0, 255, (48, 64, 3)).astype(np.uint8)
+    _, jpeg = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])
+    assert jpeg.tobytes().count(b'\xff\xda') > 5
+
+    assert decode_compressed('jpeg', jpeg.tobytes()).pixels.shape == (48, 64, 3)
+    assert decode_compressed('jpeg', progressive_jpeg(64, 48, 3)).pixels.shape == (48, 64, 3)
+
+
+@pytest.mark.parametrize(
+    'decode',
+    [
+        lambda text: decode_raw(text, 1, 1, 3, 0, b'xxx'),
+        lambda text: decode_compressed(text, b'xxx'),
+        lambda text: decode_compressed(f'compressedDepth {text}', b'xxx'),
+    ],
+)
+def test_a_refusal_repeats_little_of_a_long_text(decode):
+    with pytest.raises(ImageError) as caught:
+        decode('Z' * (2 << 20))
+
+    assert len(str(caught.value)) < 1000
