@@ -143,7 +143,7 @@ def load_checkpoint(
                     f'{folder / OPTIMIZER}: {name} of parameter {index} has shape '
                     f'{list(tensor.shape)}, expected {list(parameter.shape)}: {AS_BEFORE}'
                 )
-            tensor = _as_in_memory(tensor, parameter)
+            tensor = as_in_memory(tensor, parameter)
         state['state'].setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict(state)
     return found
@@ -196,7 +196,7 @@ def _optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     )
 
 
-def _as_in_memory(tensor: Tensor, parameter: Tensor) -> Tensor:
+def as_in_memory(tensor: Tensor, parameter: Tensor) -> Tensor:
     """A moment in its parameter's memory format: a fused step does not look at strides."""
     return torch.empty_like(parameter, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 

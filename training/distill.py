@@ -1,14 +1,20 @@
-"""Pretrain one timm trunk on another's features: `python -m training.distill CONFIG [key=value]`.
+"""Pretrain a trunk on another's features: `python -m training.distill CONFIG [key=value ...]`.
 
-For trunks whose ImageNet weights cannot be had (offline, or not published): a pretrained trunk
-shows the student its features of unlabelled images at strides 4-32. After FitNets (Romero et al.,
-ICLR 2015, eq. 3): a 1x1 regressor maps each student level to the teacher's channels and is thrown
-away afterwards. The target is whitened per channel and the distance is smooth L1 (Wei et al.,
-"Contrastive learning rivals masked image modeling in fine-tuning via feature distillation", 2022,
-section 3); changed: whitening by batch statistics, since convolutional features have no token norm.
+For trunks whose ImageNet weights cannot be had (offline, or not published). A pretrained network
+shows the student its features of unlabelled images at strides 4-32, in one of two ways:
 
-Writes OUTPUT/trunk.safetensors, which `network.trunk_weights` takes, and resumes an interrupted
-run: images and schedule are functions of the step.
+- `teacher.trunk`: any timm trunk teaches any timm trunk. After FitNets (Romero et al., ICLR 2015,
+  eq. 3): a 1x1 regressor maps each student level to the teacher's channels and is thrown away
+  afterwards. Writes OUTPUT/trunk.safetensors, which `network.trunk_weights` takes.
+- `teacher.model`: a trained model of ours (a bundle or run) teaches the neck of a model with
+  another trunk, which takes over its heads as they are: they read the neck only, so that the
+  student answers all tasks before it has seen a label. Writes a run folder, which
+  `network.init_from` takes.
+
+The target is whitened per channel and the distance is smooth L1 (Wei et al., "Contrastive learning
+rivals masked image modeling in fine-tuning via feature distillation", 2022, section 3); changed:
+whitening by batch statistics, since convolutional features have no token norm. An interrupted run
+is resumed: images and schedule are functions of the step.
 """
 
 from __future__ import annotations
@@ -19,7 +25,7 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,26 +38,40 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.config import PRECISIONS, ConfigError, OptimizerConfig, read_layers
+from training.checkpoint import BEST, as_in_memory, save_best
+from training.config import (
+    PRECISIONS,
+    ConfigError,
+    OptimizerConfig,
+    RunConfig,
+    load_config,
+    read_layers,
+    save_config,
+)
 from training.data.layout import LayoutConfig, open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
 from training.data.transforms import AugmentConfig
+from training.initial_weights import find_model, read_weights
 from training.network_error import NetworkError
+from training.networks.base import MultiTaskNetwork
+from training.networks.build import build_network
 from training.networks.cpu import suit_cpu
 from training.networks.trunk import STRIDES, Trunk
 from training.networks.weights import OWN
+from training.tasks import Features
 from training.train import NonFiniteLossError, learning_rate, parameter_groups
 
 WEIGHTS, STATE, LOG = 'trunk.safetensors', 'state.safetensors', 'losses.jsonl'
 STEP = 'step'
+EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
 class TrunkConfig:
     """trunk: a timm pyramid model. pretrained, trunk_weights: as in `NetworkConfig`."""
 
-    trunk: str
+    trunk: str = ''
     pretrained: bool = False
     trunk_weights: str = ''
     drop_path_rate: float = 0.0
@@ -59,6 +79,13 @@ class TrunkConfig:
     def make(self) -> Trunk:
         """The trunk with its weights; raises NetworkError."""
         return Trunk(self.trunk, self.pretrained, self.drop_path_rate, self.trunk_weights)
+
+
+@dataclass(frozen=True)
+class TeacherConfig(TrunkConfig):
+    """A trunk, or `model`: a bundle or run of ours, by name or folder."""
+
+    model: str = ''
 
 
 @dataclass(frozen=True)
@@ -71,7 +98,7 @@ class DistillConfig:
 
     name: str
     output: str
-    teacher: TrunkConfig
+    teacher: TeacherConfig
     student: TrunkConfig
     data: list[LayoutConfig]
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -93,11 +120,15 @@ class DistillConfig:
                 f'level_weights: expected {len(STRIDES)} numbers of 0 or more, one for each of the '
                 f'strides {STRIDES}, found {self.level_weights}'
             )
-        if not (self.teacher.pretrained or self.teacher.trunk_weights):
+        if bool(self.teacher.trunk) == bool(self.teacher.model):
+            raise ConfigError('teacher: expected either trunk or model, found both or neither')
+        if self.teacher.trunk and not (self.teacher.pretrained or self.teacher.trunk_weights):
             raise ConfigError(
                 'teacher: a trunk without weights teaches nothing; give teacher.pretrained=true or '
                 'teacher.trunk_weights=FILE'
             )
+        if not self.student.trunk:
+            raise ConfigError('student.trunk: expected a timm model, found none')
         if not self.data:
             raise ConfigError('data: expected at least one source of images, found none')
 
@@ -118,39 +149,101 @@ def load_distill_config(path: str | Path, overrides: Sequence[str] = ()) -> Dist
     return config
 
 
+class Neck(nn.Module):
+    """The neck of a network: images uint8 [B, 3, H, W] -> [B, C, H/s, W/s] at strides 4-32."""
+
+    def __init__(self, network: MultiTaskNetwork, channels: int) -> None:
+        """channels: of every level."""
+        super().__init__()
+        self.network = network
+        self.channels = [channels] * len(STRIDES)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """Run trunk and neck; raises NetworkError where tasks have features of their own."""
+        features = self.network.features(image)
+        if not isinstance(features, Features) or len(features.neck) != len(STRIDES):
+            raise NetworkError(
+                'teacher.model: its tasks do not share one neck of four levels, which is what is '
+                'taught; take a model with network.sharing hard and a neck'
+            )
+        return list(features.neck)
+
+
 class FeatureLoss(nn.Module):
-    """Student and regressors in one forward, so that DDP and autocast wrap them together."""
+    """Student and regressors in one forward, so that autocast wraps them together."""
 
     def __init__(
-        self, student: Trunk, teacher_channels: Sequence[int], weights: Sequence[float]
+        self, student: Trunk | Neck, teacher_channels: Sequence[int], weights: Sequence[float]
     ) -> None:
-        """A 1x1 regressor per level, to the teacher's channels."""
+        """A 1x1 regressor per level of a trunk; a neck has the teacher's channels already."""
         super().__init__()
         self.student = student
-        self.regressors = nn.ModuleList(
-            nn.Conv2d(own, theirs, 1)
-            for own, theirs in zip(student.channels, teacher_channels, strict=True)
+        pairs = zip(student.channels, teacher_channels, strict=True)
+        self.regressors = (
+            nn.ModuleList(nn.Conv2d(own, theirs, 1) for own, theirs in pairs)
+            if isinstance(student, Trunk)
+            else None
         )
-        self.whiten = nn.ModuleList(nn.BatchNorm2d(c, affine=False) for c in teacher_channels)
-        self.weights = list(weights)
+        self.register_buffer('weights', torch.tensor(list(weights)), persistent=False)
 
     def forward(self, image: Tensor, targets: Sequence[Tensor]) -> Tensor:
         """Images uint8 [B, 3, H, W], the teacher's features [B, C, H/s, W/s] -> losses [4]."""
         losses = []
-        for feature, regress, whiten, target in zip(
-            self.student(image), self.regressors, self.whiten, targets, strict=True
-        ):
-            losses.append(F.smooth_l1_loss(regress(feature).float(), whiten(target.float())))
-        return torch.stack(losses) * torch.tensor(self.weights, device=image.device)
+        for i, (feature, target) in enumerate(zip(self.student(image), targets, strict=True)):
+            var, mean = torch.var_mean(target.float(), (0, 2, 3), keepdim=True)
+            scale = (var + EPSILON).rsqrt()
+            if self.regressors is None:
+                predicted = (feature.float() - mean) * scale
+            else:
+                predicted = self.regressors[i](feature).float()
+            losses.append(F.smooth_l1_loss(predicted, (target.float() - mean) * scale))
+        return torch.stack(losses) * self.weights
+
+
+def load_teacher(name: str) -> tuple[MultiTaskNetwork, RunConfig]:
+    """A trained model and the configuration that made it; raises ConfigError."""
+    weights, settings = find_model(name)
+    config = load_config(settings)
+    network = build_network(config.network, config.task_table(), initialise=False)
+    network.load_state_dict(read_weights(weights))
+    return network.eval(), config
+
+
+def student_of(teacher: MultiTaskNetwork, config: RunConfig) -> MultiTaskNetwork:
+    """A network with another trunk, a fresh neck and the teacher's heads; raises ConfigError."""
+    try:
+        network = build_network(config.network, config.task_table())
+        network.heads.load_state_dict(teacher.heads.state_dict())
+    except RuntimeError as error:
+        raise ConfigError(
+            f'student.trunk {config.network.trunk}: the heads of the teacher cannot be taken over, '
+            f'since they read its trunk: {str(error).splitlines()[-1].strip()}'
+        ) from error
+    return network
 
 
 def distill(config: DistillConfig) -> Path:
-    """Train the student for the configured number of steps; returns the file of its weights."""
+    """Train the student for the configured number of steps; returns its weights or run folder.
+
+    Raises ConfigError, DatasetError, NetworkError, NonFiniteLossError.
+    """
     fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)  # type: ignore[arg-type]
     fabric.seed_everything(config.seed, verbose=False)
     output, opt = Path(config.output), config.optimizer
-    teacher = fabric.to_device(config.teacher.make().eval().requires_grad_(False))
-    student = config.student.make()
+    run: RunConfig | None = None
+    teacher: Trunk | Neck
+    student: Trunk | Neck
+    if config.teacher.model:
+        network, run = load_teacher(config.teacher.model)
+        teacher = Neck(network, run.network.neck_channels)
+        given = asdict(config.student) | {'init_from': '', 'frozen_stages': 0}
+        run = replace(
+            run, name=config.name, output=config.output, network=replace(run.network, **given)
+        )
+        student = Neck(student_of(network, run), run.network.neck_channels)
+    else:
+        teacher, student = config.teacher.make(), config.student.make()
+    fabric.to_device(teacher.eval().requires_grad_(False))
     losses_of = FeatureLoss(student, teacher.channels, config.level_weights)
     for module in (teacher, losses_of):
         module.to(memory_format=torch.channels_last)
@@ -191,8 +284,8 @@ def distill(config: DistillConfig) -> Path:
             _log(output / LOG, done, values, rate)
             mean, begun = torch.zeros_like(mean), time.monotonic()
         if done % config.checkpoint_every == 0 or done == opt.steps:
-            _save(output, done, losses_of, optimizer)
-    return output / WEIGHTS
+            _save(output, done, losses_of, optimizer, run)
+    return output if run else output / WEIGHTS
 
 
 def _log(path: Path, step: int, losses: Sequence[float], rate: float) -> None:
@@ -203,17 +296,32 @@ def _log(path: Path, step: int, losses: Sequence[float], rate: float) -> None:
         file.write(json.dumps(line) + '\n')
 
 
-def _save(output: Path, step: int, losses_of: FeatureLoss, optimizer: Any) -> None:
-    """The student's weights under the names of a run's checkpoint, and what resuming needs."""
-    body = {f'{OWN}{k}': v.contiguous() for k, v in losses_of.student.body.state_dict().items()}
+def _save(
+    output: Path, step: int, losses_of: FeatureLoss, optimizer: Any, run: RunConfig | None
+) -> None:
+    """The student as others load it, and what resuming needs.
+
+    A trunk has the names of a run's checkpoint; a model is a run of `run`.
+    """
     state = {f'network.{k}': v.contiguous() for k, v in losses_of.state_dict().items()}
     for i, moments in optimizer.state_dict()['state'].items():
         state |= {f'optimizer.{i}.{k}': v.contiguous() for k, v in moments.items()}
     state[STEP] = torch.tensor(step)
-    for name, tensors in ((STATE, state), (WEIGHTS, body)):
-        fresh = output / f'{name}.new'
-        save_file(tensors, fresh)
-        fresh.replace(output / name)
+    _replace(output / STATE, state)
+    student = losses_of.student
+    if isinstance(student, Trunk):
+        body = student.body.state_dict()
+        _replace(output / WEIGHTS, {f'{OWN}{k}': v.contiguous() for k, v in body.items()})
+    else:
+        assert run is not None
+        save_config(run, output / 'config.yaml')
+        save_best(output / BEST, student.network, {'step': step})
+
+
+def _replace(path: Path, tensors: dict[str, Tensor]) -> None:
+    fresh = path.with_name(f'{path.name}.new')
+    save_file(tensors, fresh)
+    fresh.replace(path)
 
 
 def _resume(path: Path, losses_of: FeatureLoss, optimizer: Any) -> int:
@@ -230,11 +338,13 @@ def _resume(path: Path, losses_of: FeatureLoss, optimizer: Any) -> int:
             f'{path} does not fit this configuration ({str(error).splitlines()[0]}); give the '
             f'trunks as before, or another output folder'
         ) from error
+    parameters = [p for group in optimizer.param_groups for p in group['params']]
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         if name.startswith('optimizer.'):
             _, index, key = name.split('.')
-            moments.setdefault(int(index), {})[key] = tensor
+            like = tensor if key == STEP else as_in_memory(tensor, parameters[int(index)])
+            moments.setdefault(int(index), {})[key] = like
     optimizer.load_state_dict({**optimizer.state_dict(), 'state': moments})
     return int(tensors[STEP])
 
@@ -250,7 +360,8 @@ def main(argv: list[str] | None = None) -> int:
     except (ConfigError, DatasetError, NetworkError, NonFiniteLossError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    print(f'distilled. Next: python -m training.train CONFIG network.trunk_weights={weights}')
+    key = 'init_from' if weights.is_dir() else 'trunk_weights'
+    print(f'distilled. Next: python -m training.train CONFIG network.{key}={weights}')
     return 0
 
 

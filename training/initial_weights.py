@@ -37,7 +37,7 @@ def start_from(network: MultiTaskNetwork, config: NetworkConfig) -> list[str]:
             + ', '.join(f'network.{key} is {there[key]!r}, here {here[key]!r}' for key in differing)
             + '. Set these keys as the model has them, or begin from another model.'
         )
-    fitting, fresh = _sort(network, _read(weights))
+    fitting, fresh = _sort(network, read_weights(weights))
     if strange := [name for name in fresh if not name.startswith('heads.')]:
         raise ConfigError(
             f'network.init_from: {weights} has no {strange[0]} of shape '
@@ -72,7 +72,7 @@ def _structure(config: NetworkConfig) -> dict[str, Any]:
     return {key: getattr(config, key) for key in STRUCTURE}
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
     """In single precision, whatever precision a bundle stores kernels in."""
     try:
         tensors = load_file(path)
