@@ -22,11 +22,11 @@ from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, Segmentation
 from mtl_evaluation.metrics.normals import NormalsMetric
 from mtl_evaluation.runs.bag_replay import answers_digest
 from mtl_evaluation.runs.run import FrameRecord, frame_key
-from mtl_perception.pipeline import Frame, Pipeline, Result
+from mtl_perception.pipeline import Detections, Frame, Pipeline, Result
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout
-from training.data.sample import Sample
+from training.data.sample import Boxes, Sample
 from training.tasks.segmentation import GROUPS
 
 AHEAD = 4
@@ -148,9 +148,9 @@ def pieces(key: str, sample: Sample, result: Result, fine: Iterable[str]) -> dic
     for name in result.detections.keys() & sample.boxes.keys():
         truth = sample.boxes[name]
         detection = DetectionMetric(ALL_TASKS[name])
+        found_boxes = _of_covered(result.detections[name], truth)
         detection.update(
-            key, result.detections[name], truth.xyxy, truth.labels, truth.ignored,
-            width=width, height=height,
+            key, found_boxes, truth.xyxy, truth.labels, truth.ignored, width=width, height=height
         )  # fmt: skip
         found[name] = detection
     for name in result.masks.keys() & sample.masks.keys():
@@ -174,6 +174,14 @@ def pieces(key: str, sample: Sample, result: Result, fine: Iterable[str]) -> dic
         measured.update(result.maps[name], sample.maps[name])
         found[name] = measured
     return found
+
+
+def _of_covered(found: Detections, truth: Boxes) -> Detections:
+    """Without boxes of the classes that nobody labelled in this image."""
+    if truth.covered is None or truth.covered.all():
+        return found
+    kept = truth.covered[found.labels]
+    return Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
 
 
 def _loaded(layout: Layout, indices: Iterable[int]) -> Iterator[tuple[int, Sample]]:
