@@ -55,8 +55,9 @@ def draw(
     """A painted copy of the frame.
 
     image: uint8 [H, W, 3] RGB, the frame that `result` is about; a box whose score is NaN (truth)
-    is named without one. mask_task: the segmentation task
-    to tint with; 'auto' prefers drivable, None paints none; one that `result` lacks is left out.
+    is named without one, a box that belongs to a track with its id. mask_task: the segmentation
+    task to tint with; 'auto' prefers drivable, None paints none; one that `result` lacks is left
+    out.
     status: one line at the bottom. Returns uint8 [H, W, 3] RGB.
     """
     painted = np.array(image, np.uint8, order='C')
@@ -67,7 +68,9 @@ def draw(
     if mask_task in result.masks and by_name[mask_task].colours:
         _tint(painted, result.masks[mask_task], by_name[mask_task], style)
     for name, detections in result.detections.items():
-        _boxes(painted, detections, by_name[name], style)
+        tracks = result.tracks.get(name)
+        ids = None if tracks is None else tracks.of_detections(len(detections))
+        _boxes(painted, detections, by_name[name], style, ids)
     lines = [
         (name, by_name[name].classes[int(values.argmax())], float(values.max()))
         for name, values in result.probabilities.items()
@@ -96,7 +99,13 @@ def _tint(image: Image, mask: NDArray[np.uint8], task: Task, style: _Style) -> N
             cv2.polylines(image, large, True, colour, style.line, cv2.LINE_AA)
 
 
-def _boxes(image: Image, detections: Detections, task: Task, style: _Style) -> None:
+def _boxes(
+    image: Image,
+    detections: Detections,
+    task: Task,
+    style: _Style,
+    ids: NDArray[np.int64] | None,
+) -> None:
     """Boxes from weak to strong, then labels from strong to weak where no other label is."""
     colours = [colour if any(colour) else _NO_COLOUR for colour in task.colours]
     colours = colours or [_NO_COLOUR] * len(task.classes)
@@ -109,8 +118,7 @@ def _boxes(image: Image, detections: Detections, task: Task, style: _Style) -> N
         )
     taken = np.zeros((len(detections), 4), int)
     for i, label in enumerate(detections.labels.tolist()):
-        score = detections.scores[i]
-        text = task.classes[label] + ('' if np.isnan(score) else f' {score:.2f}')
+        text = box_text(task.classes[label], detections.scores[i], 0 if ids is None else ids[i])
         chip = _chip(image, detections.boxes[i], text, style)
         meets = (taken[:i, :2] < chip[2:]).all(axis=1) & (taken[:i, 2:] > chip[:2]).all(axis=1)
         if meets.any():
@@ -120,6 +128,12 @@ def _boxes(image: Image, detections: Detections, task: Task, style: _Style) -> N
         cv2.rectangle(image, (left, top), (right - 1, bottom - 1), colours[label], cv2.FILLED)
         at = (left + style.margin // 2, bottom - 1 - style.margin // 2)
         _write(image, text, at, style, _ink(colours[label]))
+
+
+def box_text(name: str, score: float, track_id: int = 0) -> str:
+    """What is written at a box: class, track id (0: none) and score (NaN: none)."""
+    number = f' #{track_id}' if track_id else ''
+    return name + number + ('' if np.isnan(score) else f' {score:.2f}')
 
 
 def _chip(image: Image, box: NDArray[np.float32], text: str, style: _Style) -> NDArray[np.int_]:

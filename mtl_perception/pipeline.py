@@ -21,6 +21,7 @@ from mtl_perception.engines import Options, open_engine
 from mtl_perception.engines.base import Engine, EngineError, EngineInfo
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
+from mtl_perception.tracking import Tracks
 
 __all__ = ['Detections', 'Frame', 'Pipeline', 'Result', 'Thresholds']
 
@@ -56,6 +57,7 @@ class Result:
 
     masks: uint8 [H, W] class ids of source pixels, 255 unlabelled. probabilities: float32 [C].
     maps: float32 of source pixels, depth [H, W] in metres, normals [H, W, 3] unit vectors.
+    tracks: which detections are of which track, where they are tracked.
     timings_ms: 'letterbox', 'engine', 'decode'.
     """
 
@@ -63,6 +65,7 @@ class Result:
     masks: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
+    tracks: dict[str, Tracks] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 

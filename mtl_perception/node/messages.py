@@ -27,19 +27,31 @@ from vision_msgs.msg import (
 
 from mtl_perception.decode import Detections
 from mtl_perception.tasks import Task
+from mtl_perception.tracking import Tracks
 
 JPEG_QUALITY = 85
 
 
 def detections_message(header: Header, detections: Detections, task: Task) -> Detection2DArray:
-    """Boxes (xyxy, source pixels) as centre and size; `id` stays empty, nothing is tracked here."""
+    """Boxes (xyxy, source pixels) as centre and size; `id` stays empty."""
+    return _boxes_message(header, detections, task, [''] * len(detections))
+
+
+def tracks_message(header: Header, tracks: Tracks, task: Task) -> Detection2DArray:
+    """As `detections_message`, of the boxes that belong to a track, with its number as `id`."""
+    return _boxes_message(header, tracks, task, [str(number) for number in tracks.ids.tolist()])
+
+
+def _boxes_message(
+    header: Header, found: Detections | Tracks, task: Task, ids: list[str]
+) -> Detection2DArray:
     message = Detection2DArray(header=header)
-    boxes = detections.boxes.tolist()
-    scores = detections.scores.tolist()
-    labels = detections.labels.tolist()
-    for (left, top, right, bottom), score, label in zip(boxes, scores, labels, strict=True):
-        found = Detection2D(header=header)
-        box = found.bbox
+    boxes, scores, labels = found.boxes.tolist(), found.scores.tolist(), found.labels.tolist()
+    for (left, top, right, bottom), score, label, name in zip(
+        boxes, scores, labels, ids, strict=True
+    ):
+        detection = Detection2D(header=header, id=name)
+        box = detection.bbox
         box.center.position.x = (left + right) / 2
         box.center.position.y = (top + bottom) / 2
         box.size_x = right - left
@@ -47,8 +59,8 @@ def detections_message(header: Header, detections: Detections, task: Task) -> De
         hypothesis = ObjectHypothesisWithPose()
         hypothesis.hypothesis.class_id = task.classes[label]
         hypothesis.hypothesis.score = score
-        found.results = [hypothesis]
-        message.detections.append(found)
+        detection.results = [hypothesis]
+        message.detections.append(detection)
     return message
 
 

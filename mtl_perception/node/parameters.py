@@ -141,6 +141,15 @@ TABLE: tuple[Parameter, ...] = (
         'first one; `none`: no mask.',
     ),
     Parameter(
+        'track_start_score', 0.4, 'live',
+        'A track begins with a detection of this score; weaker ones only continue it.', 0.0, 1.0,
+    ),
+    Parameter(
+        'track_memory_s', 1.0, 'live',
+        'Seconds, by the stamps, that a track outlives its last detection: an object that comes '
+        'back in time keeps its id.', 0.01, 60.0,
+    ),
+    Parameter(
         'stall_warn_s', 0.9, 'configure',
         'Seconds without an image until /diagnostics says WARN (steady clock).', 0.05, 3600.0,
     ),
@@ -176,6 +185,8 @@ class Parameters:
     cross_class_iou_threshold: float
     max_detections: int
     overlay_task: str
+    track_start_score: float
+    track_memory_s: float
     stall_warn_s: float
     stall_error_s: float
     diagnostics_period_s: float

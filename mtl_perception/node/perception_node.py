@@ -37,6 +37,7 @@ from mtl_perception.node.topics import (
 from mtl_perception.node.worker import Camera, Worker
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.text import one_line
+from mtl_perception.tracking import Tracking
 from mtl_perception.variants import Variants, opener
 
 HEALTH_TICK_S = 0.05
@@ -115,6 +116,7 @@ class PerceptionNode(ManagedNode):
         mask_task = parameters.overlay_task(p.overlay_task, manifest.tasks)
         for name in p.cameras:
             topics = CameraTopics(self, name, manifest.tasks, mask_task)
+            topics.tracks.configure(_tracking(p))
             topics.publish_label_infos(self.get_clock().now().to_msg())
             topic = image_topic(self, name, p.image_transport)
             camera_health = CameraHealth(p.stall_warn_s, p.stall_error_s)
@@ -202,6 +204,8 @@ class PerceptionNode(ManagedNode):
         if self._worker is not None:
             self._settings = parameters.read(self)
             self._worker.variants.thresholds = _thresholds(self._settings)
+            for camera in self._cameras:
+                camera.topics.tracks.configure(_tracking(self._settings))
 
     # Health --------------------------------------------------------------------------------------
 
@@ -315,3 +319,7 @@ def _thresholds(p: Parameters) -> Thresholds:
     return Thresholds(
         p.score_threshold, p.nms_iou_threshold, p.max_detections, p.cross_class_iou_threshold
     )
+
+
+def _tracking(p: Parameters) -> Tracking:
+    return Tracking(p.track_start_score, p.track_memory_s)

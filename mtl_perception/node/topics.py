@@ -26,6 +26,7 @@ from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
 
 from mtl_perception import overlay
 from mtl_perception.node import messages
+from mtl_perception.node.tracks import CameraTracks
 from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
 from mtl_perception.text import one_line
@@ -124,17 +125,18 @@ def output_topic(camera: str, task: Task) -> str:
 class Wanted:
     """What somebody listens to at the moment: tasks to publish, and the two kinds of overlay.
 
-    painted: the tasks that an overlay shows.
+    tracks: tasks whose tracks are published. painted: the tasks that an overlay shows.
     """
 
     published: frozenset[str]
+    tracks: frozenset[str] = frozenset()
     overlay: bool = False
     overlay_compressed: bool = False
     painted: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         """Whether anybody listens at all."""
-        return bool(self.published or self.has_overlay)
+        return bool(self.published or self.tracks or self.has_overlay)
 
     @property
     def has_overlay(self) -> bool:
@@ -144,7 +146,12 @@ class Wanted:
     @property
     def computed(self) -> frozenset[str]:
         """Tasks to compute."""
-        return self.published | self.painted if self.has_overlay else self.published
+        return self.published | self.tracked
+
+    @property
+    def tracked(self) -> frozenset[str]:
+        """Tasks whose detections need ids, where they are detections."""
+        return self.tracks | self.painted if self.has_overlay else self.tracks
 
 
 class CameraTopics:
@@ -163,6 +170,7 @@ class CameraTopics:
             if task.kind in ('detection', 'classification') or task.name == mask_task
         )
         prefix = topic_prefix(camera)
+        self.tracks = CameraTracks(node, prefix, self._tasks)
         self._outputs: dict[str, Publisher] = {}
         self._label_infos: dict[str, Publisher] = {}
         for task in self._tasks:
@@ -192,6 +200,7 @@ class CameraTopics:
             frozenset(
                 name for name, output in self._outputs.items() if output.get_subscription_count()
             ),
+            self.tracks.requested(),
             bool(self._overlay.get_subscription_count()),
             bool(self._overlay_compressed.get_subscription_count()),
             self._painted,
@@ -199,6 +208,8 @@ class CameraTopics:
 
     def publish(self, header: Header, frame: Frame, result: Result, wanted: Wanted) -> None:
         """Send what is wanted of a frame, small messages first, all with the same header."""
+        self.tracks.add(header, frame, result, wanted.tracked)
+        self.tracks.publish(header, result, wanted.tracks)
         for task in sorted(self._tasks, key=lambda task: TYPES[task.kind] is Image):
             if task.name in wanted.published:
                 self._outputs[task.name].publish(self._message(header, result, task))
@@ -215,6 +226,7 @@ class CameraTopics:
     def publishers(self) -> list[Publisher]:
         """All of them."""
         outputs = [*self._outputs.values(), *self._label_infos.values()]
+        outputs += self.tracks.publishers
         return [*outputs, self._overlay, self._overlay_compressed]
 
     def destroy(self) -> None:

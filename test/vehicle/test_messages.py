@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from mtl_perception.decode import Detections
 from mtl_perception.node import messages
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
+from mtl_perception.tracking import Tracks
 
 pytestmark = pytest.mark.ros
 
@@ -102,3 +103,17 @@ def test_overlay_is_bgr_and_jpeg(header: Header) -> None:
     decoded = cv2.imdecode(np.frombuffer(jpeg.data, np.uint8), cv2.IMREAD_COLOR)
     np.testing.assert_allclose(decoded[8, 12], [0, 0, 250], atol=6)
     assert 'jpeg' in jpeg.format
+
+
+def test_a_track_is_a_detection_with_its_number_as_id(header: Header) -> None:
+    found = detections((10, 20, 30, 60, 0.75, 2), (50, 20, 90, 60, 0.5, 0))
+    tracks = Tracks(found.boxes, found.scores, found.labels, np.array([7, 12]), np.array([0, 1]))
+
+    message = messages.tracks_message(header, tracks, DETECTION)
+
+    plain = messages.detections_message(header, found, DETECTION)
+    assert [item.id for item in message.detections] == ['7', '12']
+    for track, detection in zip(message.detections, plain.detections, strict=True):
+        assert (track.header, track.bbox, track.results) == (
+            header, detection.bbox, detection.results,
+        )  # fmt: skip

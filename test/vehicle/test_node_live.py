@@ -112,6 +112,28 @@ def test_overlay_is_published_to_who_asks(peer: Peer) -> None:
     assert decoded.shape == (120, 160, 3)
 
 
+def test_tracks_alone_are_computed_and_keep_their_id(peer: Peer) -> None:
+    """One subscriber, of ~/tracks: its header, and one id until the camera is another one."""
+    tracks = peer.listen(f'{NODE}/tracks', Detection2DArray)
+    seen: list[list[str]] = []
+    for number in range(12):
+        frame = image(number)
+        frame.header.frame_id = 'front' if number < 8 else 'rear'
+        frame.header.stamp.sec, frame.header.stamp.nanosec = (
+            5000 + number // 10,
+            number % 10 * 10**8,
+        )
+        peer.send(frame)
+        peer.until(
+            lambda header=frame.header: tracks and tracks[-1].header == header, f'frame {number}'
+        )
+        seen.append([found.id for found in tracks[-1].detections])
+    first = seen[1:8]
+    assert first[0] and first == [first[0]] * 7, seen
+    assert seen[8] == []
+    assert seen[9] and not set(seen[9]) & set(first[0])
+
+
 def test_nobody_listening_costs_nothing(peer: Peer) -> None:
     """Frames that nobody wants are counted as such, not processed."""
     before = values(peer.diagnostics()['perception: camera'])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_perception.overlay import draw
+from mtl_perception.overlay import box_text, draw
 from mtl_perception.pipeline import Detections, Result
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TASKS, Task
+from mtl_perception.tracking import Tracks
 
 ALL = tuple(TASKS.values())
 SIZES = [(360, 640), (720, 1280)]
@@ -137,3 +138,21 @@ def test_a_view_with_padded_rows_is_taken():
     result = Result(detections={'detection': boxes((10, 50, 300, 300, 0.9, 2))})
 
     np.testing.assert_array_equal(draw(wide[:, :640], result, ALL), draw(grey(), result, ALL))
+
+
+def test_the_id_of_a_track_is_written_at_its_box():
+    found = boxes((200, 100, 400, 300, 0.9, 2), (420, 100, 620, 300, 0.8, 2))
+    second = np.array([1])
+    tracks = Tracks(
+        found.boxes[second], found.scores[second], found.labels[second], np.array([7]), second
+    )
+
+    plain = draw(grey(), Result(detections={'detection': found}), ALL)
+    numbered = draw(
+        grey(), Result(detections={'detection': found}, tracks={'detection': tracks}), ALL
+    )
+
+    changed = (plain != numbered).any(axis=2)
+    assert changed[85:99, 420:].any() and not changed[:, :420].any()
+    assert box_text('car', 0.9, 7) == 'car #7 0.90'
+    assert box_text('car', float('nan')) == 'car'
