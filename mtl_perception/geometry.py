@@ -121,7 +121,11 @@ class CameraModel:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> CameraModel:
         """Inverse of `dataclasses.asdict`, also after a way through JSON."""
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        found: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**found)
 
     @property
     def description(self) -> str:
