@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -25,17 +26,16 @@ def detections(*boxes, labels=None):
 
 def test_places_by_hand():
     """50 rows below the horizon of boxes, 360, are 30 m; lights and what is above have no place."""
-    found = detections((620, 350, 660, 410), (520, 350, 560, 410), (0, 0, 9, 300), (620, 380, 660, 410),
-                       labels=[CAR, CAR, CAR, LIGHT])  # fmt: skip
+    boxes = (620, 350, 660, 410), (520, 350, 560, 410), (0, 0, 9, 300), (620, 380, 660, 410)
+    found = detections(*boxes, labels=[CAR, CAR, CAR, LIGHT])
 
     places = place(found, DETECTION, CAMERA, MOUNT)
 
     np.testing.assert_allclose(places.positions[:2], [[30, 0, 0], [30, 3, 0]], atol=1e-9)
     assert places.known.tolist() == [True, True, False, False]
     # 60 pixels of height: 1.8 pixels; with 0.005 rad together 5.3 of the 50 pixels.
-    assert np.sqrt(places.covariance[0, 0, 0]) == pytest.approx(
-        30 * np.hypot(1.8, 5) / 50, rel=0.05
-    )
+    deviation_m = 30 * np.hypot(1.8, 5) / 50
+    assert np.sqrt(places.covariance[0, 0, 0]) == pytest.approx(deviation_m, rel=0.05)
 
 
 def test_a_thousand_boxes_and_none():
@@ -83,14 +83,11 @@ def test_what_is_cut_off_by_the_image_is_in_the_way_near_the_axis():
 
 def draw_lines(*lines, width_m=0.15):
     """A lane mask with straight markings: ((x, y), (x, y)) on the road."""
-    import cv2
-
     mask = np.ones((720, 1280), np.uint8)
-    for start, end in lines:
-        (x0, y0), (x1, y1) = start, end
-        along = np.array([x1 - x0, y1 - y0], float)
+    for start, end in np.array(lines, float):
+        along = end - start
         side = np.array([-along[1], along[0]]) / np.linalg.norm(along) * width_m / 2
-        corners = np.array([(x0, y0) + side, (x1, y1) + side, (x1, y1) - side, (x0, y0) - side])
+        corners = np.array([start + side, end + side, end - side, start - side])
         road = np.concatenate([corners, np.zeros((4, 1))], 1)
         pixels = CAMERA.project(MOUNT.to_camera(road))
         cv2.fillPoly(mask, [np.round(pixels).astype(np.int32)], LANE.classes.index('lane'))

@@ -51,7 +51,7 @@ def test_what_is_not_connected_is_said():
         tree.lookup('base_link', 'camera')
     tree.put('map', 'base_link', (0.0, 0.0, 0.0), NO_TURN)
     tree.put('rig', 'camera', (0.0, 0.0, 0.0), NO_TURN)
-    with pytest.raises(TransformError, match="'camera' with 'base_link'.*'rig'.*'map'"):
+    with pytest.raises(TransformError, match=r"'camera' with 'base_link'.*'rig'.*'map'"):
         tree.lookup('base_link', 'camera')
 
 
