@@ -55,7 +55,8 @@ def draw(
     """A painted copy of the frame.
 
     image: uint8 [H, W, 3] RGB, the frame that `result` is about; a box whose score is NaN (truth)
-    is named without one, a box that belongs to a track with its id. mask_task: the segmentation
+    is named without one, a box that belongs to a track with its id, one whose place on the road
+    is known with the metres ahead. mask_task: the segmentation
     task to tint with; 'auto' prefers drivable, None paints none; one that `result` lacks is left
     out.
     status: one line at the bottom. Returns uint8 [H, W, 3] RGB.
@@ -70,7 +71,9 @@ def draw(
     for name, detections in result.detections.items():
         tracks = result.tracks.get(name)
         ids = None if tracks is None else tracks.of_detections(len(detections))
-        _boxes(painted, detections, by_name[name], style, ids)
+        places = result.places.get(name)
+        ahead_m = None if places is None else places.ahead_m
+        _boxes(painted, detections, by_name[name], style, ids, ahead_m)
     lines = [
         (name, by_name[name].classes[int(values.argmax())], float(values.max()))
         for name, values in result.probabilities.items()
@@ -105,6 +108,7 @@ def _boxes(
     task: Task,
     style: _Style,
     ids: NDArray[np.int64] | None,
+    ahead_m: NDArray[np.float64] | None,
 ) -> None:
     """Boxes from weak to strong, then labels from strong to weak where no other label is."""
     colours = [colour if any(colour) else _NO_COLOUR for colour in task.colours]
@@ -118,7 +122,12 @@ def _boxes(
         )
     taken = np.zeros((len(detections), 4), int)
     for i, label in enumerate(detections.labels.tolist()):
-        text = box_text(task.classes[label], detections.scores[i], 0 if ids is None else ids[i])
+        text = box_text(
+            task.classes[label],
+            detections.scores[i],
+            0 if ids is None else ids[i],
+            np.nan if ahead_m is None else ahead_m[i],
+        )
         chip = _chip(image, detections.boxes[i], text, style)
         meets = (taken[:i, :2] < chip[2:]).all(axis=1) & (taken[:i, 2:] > chip[:2]).all(axis=1)
         if meets.any():
@@ -130,10 +139,11 @@ def _boxes(
         _write(image, text, at, style, _ink(colours[label]))
 
 
-def box_text(name: str, score: float, track_id: int = 0) -> str:
-    """What is written at a box: class, track id (0: none) and score (NaN: none)."""
+def box_text(name: str, score: float, track_id: int = 0, ahead_m: float = np.nan) -> str:
+    """What is written at a box: class, track id (0: none), score and metres ahead (NaN: none)."""
     number = f' #{track_id}' if track_id else ''
-    return name + number + ('' if np.isnan(score) else f' {score:.2f}')
+    distance = '' if np.isnan(ahead_m) else f' {ahead_m:.0f} m'
+    return name + number + ('' if np.isnan(score) else f' {score:.2f}') + distance
 
 
 def _chip(image: Image, box: NDArray[np.float32], text: str, style: _Style) -> NDArray[np.int_]:

@@ -19,6 +19,7 @@ from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.decode import DECODERS, NEEDED, Detections, Thresholds
 from mtl_perception.engines import Options, open_engine
 from mtl_perception.engines.base import Engine, EngineError, EngineInfo
+from mtl_perception.geometry import GroundPoints
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
 from mtl_perception.tracking import Tracks
@@ -57,7 +58,8 @@ class Result:
 
     masks: uint8 [H, W] class ids of source pixels, 255 unlabelled. probabilities: float32 [C].
     maps: float32 of source pixels, depth [H, W] in metres, normals [H, W, 3] unit vectors.
-    tracks: which detections are of which track, where they are tracked.
+    tracks: which detections are of which track, where they are tracked. places: where on the road
+    the detections are, where the camera's geometry is known.
     timings_ms: 'letterbox', 'engine', 'decode'.
     """
 
@@ -66,6 +68,7 @@ class Result:
     probabilities: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     tracks: dict[str, Tracks] = field(default_factory=dict)
+    places: dict[str, GroundPoints] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 

@@ -112,7 +112,8 @@ class Watchdog:
 class CameraHealth:
     """Counters and timings of one camera. Fed by callback and worker, read by the timer.
 
-    mismatches: a sentence for every endpoint that cannot connect to the camera's topics.
+    mismatches: a sentence for every endpoint that cannot connect to the camera's topics, and for
+    topics that cannot be served.
     """
 
     def __init__(self, warn_s: float, error_s: float, clock: Clock = time.monotonic) -> None:
@@ -280,10 +281,15 @@ def camera_level(health: CameraHealth) -> bytes:
 
 
 def camera_status(
-    name: str, topic: str, publishers: int, health: CameraHealth, counts: Callable[[], SlotCounts]
+    name: str,
+    topic: str,
+    publishers: int,
+    health: CameraHealth,
+    counts: Callable[[], SlotCounts],
+    more: Mapping[str, str] | None = None,
 ) -> Status:
-    """Is this camera's stream alive, and what became of its frames."""
-    values = health.values(counts)
+    """Is this camera's stream alive, and what became of its frames; more: further values."""
+    values = {**health.values(counts), **(more or {})}
     received = values['received'] != '0'
     if health.watchdog.level == OK:
         message = 'images arrive' if received else 'waiting for the first image'

@@ -16,7 +16,6 @@ from mtl_perception.geometry import Floats
 from mtl_perception.lanes import lane_lines
 from mtl_perception.node import place_messages
 from mtl_perception.node.camera_geometry import CameraGeometry, View
-from mtl_perception.node.health import Throttle
 from mtl_perception.objects import between_lines, closest, in_path, place
 from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
@@ -53,7 +52,6 @@ class CameraObjects:
         """Create the publishers below `prefix` (`~/`, `~/<camera>/`)."""
         self.geometry = geometry
         self.closest: Closest | None = None
-        self._node = node
         self._tasks = {task.name: task for task in tasks}
         self._detection = [task.name for task in tasks if task.kind == 'detection']
         masks = [task for task in tasks if task.kind == 'segmentation']
@@ -68,7 +66,6 @@ class CameraObjects:
         for name in self._lines:
             topic = f'{prefix}{name}/lines'
             self._outputs[name] = node.create_publisher(MarkerArray, topic, QOS)
-        self._throttle = Throttle()
 
     def requested(self) -> frozenset[str]:
         """Tasks whose places have subscribers."""
@@ -117,18 +114,27 @@ class CameraObjects:
                 )
 
     @property
+    def fault(self) -> str:
+        """Why what is subscribed to cannot be served, '' where it can."""
+        fault = self.geometry.fault
+        return f'no places on the road: {fault}' if fault and self.requested() else ''
+
+    @property
+    def values(self) -> dict[str, str]:
+        """For /diagnostics."""
+        found = self.closest
+        if found is None:
+            return {}
+        return {'closest_in_path': found.name, 'closest_in_path_m': f'{found.ahead_m:.2f}'}
+
+    @property
     def publishers(self) -> list[Publisher]:
         """All of them."""
         return list(self._outputs.values())
 
     def _view(self, header: Header, frame: Frame) -> View | None:
         height, width = frame.pixels.shape[:2]
-        view = self.geometry.view(header, width, height)
-        if view is None and self._throttle('view') is not None:
-            self._node.get_logger().warning(
-                f'{self.geometry.topic}: no places on the road: {self.geometry.fault}'
-            )
-        return view
+        return self.geometry.view(header, width, height)
 
     def _find_closest(self, name: str, result: Result, view: View) -> None:
         """Look for the closest object on the own path."""

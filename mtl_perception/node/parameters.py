@@ -150,6 +150,41 @@ TABLE: tuple[Parameter, ...] = (
         'back in time keeps its id.', 0.01, 60.0,
     ),
     Parameter(
+        'camera_height_m', 0.0, 'configure',
+        'Metres of the camera above a flat road, for places on it; 0: not known. For every camera: '
+        'where they differ, base_frame is the way.', 0.0, 100.0,
+    ),
+    Parameter(
+        'camera_pitch_rad', 0.0, 'configure', 'Radians that the camera looks down (REP 103).',
+        -1.5708, 1.5708,
+    ),
+    Parameter(
+        'camera_roll_rad', 0.0, 'configure',
+        'Radians that the camera leans to the right (REP 103).', -1.5708, 1.5708,
+    ),
+    Parameter(
+        'base_frame', '', 'configure',
+        'Frame whose plane z = 0 is the road (base_footprint, or base_link), found through tf '
+        'instead of the three above; places are then given in it. Empty: they are given in the '
+        'frame of the image.',
+    ),
+    Parameter(
+        'rectification', 'auto', 'configure',
+        'Whether the images are distorted as D of camera_info says, or rectified, so that P holds; '
+        '`auto`: rectified where the image topic is called image_rect or image_rect_*.',
+        choices=('auto', 'raw', 'rectified'),
+    ),
+    Parameter(
+        'foot_std', 0.03, 'configure',
+        'Standard deviation of the lower edge of boxes, in heights of the box, for covariances.',
+        0.0, 1.0,
+    ),
+    Parameter(
+        'tilt_std_rad', 0.005, 'configure',
+        'Standard deviation of pitch and roll between camera and road, radians, for covariances.',
+        0.0, 0.5,
+    ),
+    Parameter(
         'stall_warn_s', 0.9, 'configure',
         'Seconds without an image until /diagnostics says WARN (steady clock).', 0.05, 3600.0,
     ),
@@ -187,6 +222,13 @@ class Parameters:
     overlay_task: str
     track_start_score: float
     track_memory_s: float
+    camera_height_m: float
+    camera_pitch_rad: float
+    camera_roll_rad: float
+    base_frame: str
+    rectification: str
+    foot_std: float
+    tilt_std_rad: float
     stall_warn_s: float
     stall_error_s: float
     diagnostics_period_s: float

@@ -24,6 +24,7 @@ from mtl_perception.bundle import BundleError
 from mtl_perception.decode import Thresholds
 from mtl_perception.engines.base import EngineError
 from mtl_perception.node import health, parameters
+from mtl_perception.node.camera_geometry import CameraGeometry, Geometry
 from mtl_perception.node.health import CameraHealth, EngineHealth, Status
 from mtl_perception.node.lifecycle import ERROR, FAILURE, SUCCESS, ManagedNode
 from mtl_perception.node.parameters import ParameterError, Parameters
@@ -34,6 +35,7 @@ from mtl_perception.node.topics import (
     unheard_publishers,
     unreached_subscribers,
 )
+from mtl_perception.node.transforms import TransformListener
 from mtl_perception.node.worker import Camera, Worker
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.text import one_line
@@ -62,6 +64,7 @@ class PerceptionNode(ManagedNode):
         self._settings = parameters.declare(self)
         self.lost = False
         self._worker: Worker | None = None
+        self._transforms: TransformListener | None = None
         self._engine = EngineHealth()
         self._levels: list[bytes] = []
         self._reported_s = 0.0
@@ -112,13 +115,16 @@ class PerceptionNode(ManagedNode):
         )
         variants = Variants(pipeline, opener(pipeline, p.device, p.build, len(p.cameras)))
         self._worker = Worker(self, p.cameras, variants, self._engine)
+        settings = Geometry.of(p)
+        self._transforms = TransformListener(self) if p.base_frame else None
         manifest = pipeline.bundle.manifest
         mask_task = parameters.overlay_task(p.overlay_task, manifest.tasks)
         for name in p.cameras:
-            topics = CameraTopics(self, name, manifest.tasks, mask_task)
+            topic = image_topic(self, name, p.image_transport)
+            geometry = CameraGeometry(self, topic, settings, self._transforms)
+            topics = CameraTopics(self, name, manifest.tasks, mask_task, geometry)
             topics.tracks.configure(_tracking(p))
             topics.publish_label_infos(self.get_clock().now().to_msg())
-            topic = image_topic(self, name, p.image_transport)
             camera_health = CameraHealth(p.stall_warn_s, p.stall_error_s)
             self._worker.cameras[name] = Camera(name, topic, topics, camera_health)
         info = pipeline.info
@@ -136,6 +142,7 @@ class PerceptionNode(ManagedNode):
         p = self._settings
         for camera in self._cameras:
             camera.health.watchdog.feed()
+            camera.topics.objects.geometry.listen()
             camera.subscription = self.create_subscription(
                 CompressedImage if p.image_transport == 'compressed' else Image,
                 camera.topic,
@@ -172,6 +179,7 @@ class PerceptionNode(ManagedNode):
     def _stop(self, timeout_s: float) -> bool:
         """End subscriptions and worker; False when the worker is still busy after `timeout_s`."""
         for camera in self._cameras:
+            camera.topics.objects.geometry.stop()
             if camera.subscription is not None:
                 self.destroy_subscription(camera.subscription)
                 camera.subscription = None
@@ -182,6 +190,9 @@ class PerceptionNode(ManagedNode):
         idle = self._stop(WORKER_EXIT_S)
         for camera in self._cameras:
             camera.topics.destroy()
+        if self._transforms is not None:
+            self._transforms.destroy()
+            self._transforms = None
         if self._worker is not None and idle:
             self._worker.variants.close()
         self._worker = None
@@ -255,11 +266,15 @@ class PerceptionNode(ManagedNode):
         self._diagnostics.publish(health.diagnostics_message(statuses, name, stamp))
 
     def _find_mismatches(self) -> None:
-        """Who cannot connect to a camera's topics for its QoS; what is new is logged."""
+        """Who cannot connect to a camera's topics for its QoS, and what cannot be served.
+
+        What is new is logged.
+        """
         qos = input_qos(self._settings.image_reliability)
         for camera in self._cameras:
             found = unheard_publishers(self, camera.topic, qos)
             found += unreached_subscribers(self, camera.topics.publishers)
+            found += filter(None, [camera.topics.objects.fault])
             for sentence in set(found).difference(camera.health.mismatches):
                 self.get_logger().warning(sentence)
             camera.health.mismatches = tuple(found)
@@ -275,6 +290,7 @@ class PerceptionNode(ManagedNode):
                     self.count_publishers(camera.topic),
                     camera.health,
                     partial(self._worker.counts, camera.name),
+                    camera.topics.objects.values,
                 )
                 for camera in self._cameras
             ]

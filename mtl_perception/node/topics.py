@@ -26,6 +26,8 @@ from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
 
 from mtl_perception import overlay
 from mtl_perception.node import messages
+from mtl_perception.node.camera_geometry import CameraGeometry
+from mtl_perception.node.objects import CameraObjects
 from mtl_perception.node.tracks import CameraTracks
 from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
@@ -125,18 +127,21 @@ def output_topic(camera: str, task: Task) -> str:
 class Wanted:
     """What somebody listens to at the moment: tasks to publish, and the two kinds of overlay.
 
-    tracks: tasks whose tracks are published. painted: the tasks that an overlay shows.
+    tracks, places: tasks whose tracks, or places on the road, are published. needed: tasks to
+    compute for the places. painted: the tasks that an overlay shows.
     """
 
     published: frozenset[str]
     tracks: frozenset[str] = frozenset()
+    places: frozenset[str] = frozenset()
+    needed: frozenset[str] = frozenset()
     overlay: bool = False
     overlay_compressed: bool = False
     painted: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
         """Whether anybody listens at all."""
-        return bool(self.published or self.tracks or self.has_overlay)
+        return bool(self.published or self.tracks or self.places or self.has_overlay)
 
     @property
     def has_overlay(self) -> bool:
@@ -146,19 +151,29 @@ class Wanted:
     @property
     def computed(self) -> frozenset[str]:
         """Tasks to compute."""
-        return self.published | self.tracked
+        return self.published | self.tracked | self.needed
 
     @property
     def tracked(self) -> frozenset[str]:
         """Tasks whose detections need ids, where they are detections."""
-        return self.tracks | self.painted if self.has_overlay else self.tracks
+        return self.tracks | self.placed
+
+    @property
+    def placed(self) -> frozenset[str]:
+        """Tasks whose detections need places on the road, where they are detections."""
+        return self.places | self.painted if self.has_overlay else self.places
 
 
 class CameraTopics:
     """Publishers of everything that one camera's frames become."""
 
     def __init__(
-        self, node: Node, camera: str, tasks: Sequence[Task], mask_task: str | None
+        self,
+        node: Node,
+        camera: str,
+        tasks: Sequence[Task],
+        mask_task: str | None,
+        geometry: CameraGeometry,
     ) -> None:
         """Create the publishers; mask_task: the segmentation task that the overlay shows."""
         self._node = node
@@ -171,6 +186,7 @@ class CameraTopics:
         )
         prefix = topic_prefix(camera)
         self.tracks = CameraTracks(node, prefix, self._tasks)
+        self.objects = CameraObjects(node, prefix, self._tasks, geometry)
         self._outputs: dict[str, Publisher] = {}
         self._label_infos: dict[str, Publisher] = {}
         for task in self._tasks:
@@ -196,11 +212,14 @@ class CameraTopics:
 
     def wanted(self) -> Wanted:
         """Ask once a frame, so that what is published of a frame fits together."""
+        places = self.objects.requested()
         return Wanted(
             frozenset(
                 name for name, output in self._outputs.items() if output.get_subscription_count()
             ),
             self.tracks.requested(),
+            places,
+            self.objects.needs(places),
             bool(self._overlay.get_subscription_count()),
             bool(self._overlay_compressed.get_subscription_count()),
             self._painted,
@@ -209,7 +228,9 @@ class CameraTopics:
     def publish(self, header: Header, frame: Frame, result: Result, wanted: Wanted) -> None:
         """Send what is wanted of a frame, small messages first, all with the same header."""
         self.tracks.add(header, frame, result, wanted.tracked)
+        self.objects.add(header, frame, result, wanted.placed)
         self.tracks.publish(header, result, wanted.tracks)
+        self.objects.publish(header, frame, result, wanted.places)
         for task in sorted(self._tasks, key=lambda task: TYPES[task.kind] is Image):
             if task.name in wanted.published:
                 self._outputs[task.name].publish(self._message(header, result, task))
@@ -226,7 +247,7 @@ class CameraTopics:
     def publishers(self) -> list[Publisher]:
         """All of them."""
         outputs = [*self._outputs.values(), *self._label_infos.values()]
-        outputs += self.tracks.publishers
+        outputs += [*self.tracks.publishers, *self.objects.publishers]
         return [*outputs, self._overlay, self._overlay_compressed]
 
     def destroy(self) -> None:
@@ -249,4 +270,6 @@ class CameraTopics:
         rgb = frame.pixels
         if frame.order == 'bgr':
             rgb = np.asarray(cv2.cvtColor(rgb, cv2.COLOR_BGR2RGB), np.uint8)
-        return overlay.draw(rgb, result, self._tasks, self._mask_task)
+        closest = self.objects.closest
+        status = f'closest in the own path: {closest}' if closest else ''
+        return overlay.draw(rgb, result, self._tasks, self._mask_task, status)

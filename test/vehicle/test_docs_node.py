@@ -24,6 +24,8 @@ pytestmark = pytest.mark.ros
 README = (Path(__file__).parents[2] / 'README.md').read_text('utf-8')
 ROS_OWN = {'/parameter_events', '/rosout', '/perception/transition_event'}
 """Topics that every (lifecycle) node has."""
+OF_LANE_MODELS = {'/perception/lane/lines': 'visualization_msgs/msg/MarkerArray'}
+"""Documented, and published where the model finds lane markings (`test_lines_live.py`)."""
 
 
 def table(header: str) -> list[list[str]]:
@@ -90,9 +92,11 @@ def test_topics(node: PerceptionNode, tmp_path: Path) -> None:
         assert node.trigger_configure() == SUCCESS
         assert node.trigger_activate() == SUCCESS
         subscribed = {s.topic_name: s.msg_type for s in node.subscriptions}
-        kind = subscribed[f'/perception/{topic}']
-        found[f'/perception/{topic}'] = f'sensor_msgs/msg/{kind.__name__}'
+        for name in (f'/perception/{topic}', '/perception/camera_info'):
+            found[name] = f'sensor_msgs/msg/{subscribed[name].__name__}'
         node.trigger_deactivate()
+    for topic, kind in OF_LANE_MODELS.items():
+        assert found.setdefault(topic, kind) == kind
     assert documented == found
 
 

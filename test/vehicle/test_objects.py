@@ -10,6 +10,8 @@ from mtl_perception.decode import Detections
 from mtl_perception.geometry import CameraModel, Mount, locate
 from mtl_perception.lanes import lane_lines
 from mtl_perception.objects import Deviations, between_lines, closest, in_path, place, size_m
+from mtl_perception.overlay import box_text, draw
+from mtl_perception.pipeline import Result
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE
 
 CAMERA = CameraModel(1280, 720, 1000.0, 1000.0, 639.5, 359.5)
@@ -132,3 +134,16 @@ def test_noise_is_no_marking():
     for mask in (noise, np.ones((720, 1280), np.uint8), np.zeros((720, 1280), np.uint8)):
         for line in lane_lines(mask, 0, CAMERA, MOUNT):
             assert np.isfinite(line).all() and len(line) >= 2
+
+
+def test_the_overlay_shows_metres():
+    found = detections((520, 350, 560, 410), (620, 250, 660, 310))
+    places = {'detection': place(found, DETECTION, CAMERA, MOUNT)}
+    image = np.full((720, 1280, 3), 100, np.uint8)
+
+    plain = draw(image, Result({'detection': found}), [DETECTION])
+    placed = draw(image, Result({'detection': found}, places=places), [DETECTION])
+
+    changed = (plain != placed).any(axis=(2))
+    assert changed[325:350, 520:].any() and not changed[:325].any()
+    assert box_text('car', 0.9, 7, 12.4) == 'car #7 0.90 12 m'
