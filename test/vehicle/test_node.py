@@ -34,7 +34,7 @@ from mtl_perception.pipeline import Pipeline
 pytestmark = pytest.mark.ros
 
 Start = Callable[..., 'Bench']
-EVERYTHING = Wanted(frozenset({'detection', 'drivable'}), False, False)
+EVERYTHING = Wanted(frozenset({'detection', 'drivable'}))
 
 
 class Rows(FakeEngine):
