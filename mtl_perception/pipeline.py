@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from mtl_perception.batching import Batch, open_batch
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.decode import DECODERS, NEEDED, Detections, Thresholds
+from mtl_perception.decode.confidence import confidence_to_source
 from mtl_perception.engines import Options, open_engine
 from mtl_perception.engines.base import Engine, EngineError, EngineInfo
 from mtl_perception.geometry import GroundPoints
@@ -56,7 +57,8 @@ class Frame:
 class Result:
     """What is known about one frame, by task name; only tasks that were wanted are there.
 
-    masks: uint8 [H, W] class ids of source pixels, 255 unlabelled. probabilities: float32 [C].
+    masks: uint8 [H, W] class ids of source pixels, 255 unlabelled. confidences: uint8 [H, W], of
+    masks for which they were asked, 255 = sure. probabilities: float32 [C].
     maps: float32 of source pixels, depth [H, W] in metres, normals [H, W, 3] unit vectors.
     tracks: which detections are of which track, where they are tracked. places: where on the road
     the detections are, where the camera's geometry is known.
@@ -69,6 +71,7 @@ class Result:
     maps: dict[str, NDArray[np.float32]] = field(default_factory=dict)
     tracks: dict[str, Tracks] = field(default_factory=dict)
     places: dict[str, GroundPoints] = field(default_factory=dict)
+    confidences: dict[str, NDArray[np.uint8]] = field(default_factory=dict)
     timings_ms: dict[str, float] = field(default_factory=dict)
 
 
@@ -196,12 +199,17 @@ class Pipeline:
         ]
 
     def __call__(
-        self, frame: Frame, tasks: Collection[str] | None = None, ran: Ran | None = None
+        self,
+        frame: Frame,
+        tasks: Collection[str] | None = None,
+        ran: Ran | None = None,
+        confidences: Collection[str] = (),
     ) -> Result:
         """Run one frame; `tasks` names those to decode (None: all, empty: none).
 
-        ran: what a batch has made of this frame already. Raises ValueError on an unknown task name
-        and EngineError when the engine fails.
+        ran: what a batch has made of this frame already. confidences: those of the tasks whose
+        masks are to tell how sure they are; of a mask that leaves the graph as classes nothing is
+        known. Raises ValueError on an unknown task name and EngineError when the engine fails.
         """
         wanted = self.tasks if tasks is None else [self._task(name) for name in tasks]
         thresholds = self.thresholds
@@ -221,6 +229,11 @@ class Pipeline:
             stores[task.kind][task.name] = DECODERS[task.kind](
                 task, specs, tensors, ran.letterbox, thresholds
             )
+            if task.name in confidences and 'logits' in tensors:
+                result.confidences[task.name] = confidence_to_source(
+                    tensors['logits'], result.masks[task.name], ran.letterbox,
+                    specs['logits'].stride,
+                )  # fmt: skip
         decode = _milliseconds(decode=time.perf_counter() - started)
         result.timings_ms.update(**ran.timings_ms, **decode)
         return result

@@ -175,6 +175,12 @@ TABLE: tuple[Parameter, ...] = (
         choices=('auto', 'raw', 'rectified'),
     ),
     Parameter(
+        'points_source', 'auto', 'configure',
+        'What ~/<task>/points is made of: the depth task of the model, depth images on '
+        '~/depth_image, or a flat road; `auto`: depth where the model has it, else ground.',
+        choices=('auto', 'depth', 'topic', 'ground'),
+    ),
+    Parameter(
         'foot_std', 0.03, 'configure',
         'Standard deviation of the lower edge of boxes, in heights of the box, for covariances.',
         0.0, 1.0,
@@ -227,6 +233,7 @@ class Parameters:
     camera_roll_rad: float
     base_frame: str
     rectification: str
+    points_source: str
     foot_std: float
     tilt_std_rad: float
     stall_warn_s: float

@@ -119,10 +119,15 @@ class PerceptionNode(ManagedNode):
         self._transforms = TransformListener(self) if p.base_frame else None
         manifest = pipeline.bundle.manifest
         mask_task = parameters.overlay_task(p.overlay_task, manifest.tasks)
+        with_logits = frozenset(
+            task.name for task in manifest.tasks if 'logits' in manifest.outputs_of(task.name)
+        )
         for name in p.cameras:
             topic = image_topic(self, name, p.image_transport)
             geometry = CameraGeometry(self, topic, settings, self._transforms)
-            topics = CameraTopics(self, name, manifest.tasks, mask_task, geometry)
+            topics = CameraTopics(
+                self, name, manifest.tasks, mask_task, geometry, with_logits, p.points_source
+            )
             topics.tracks.configure(_tracking(p))
             topics.publish_label_infos(self.get_clock().now().to_msg())
             camera_health = CameraHealth(p.stall_warn_s, p.stall_error_s)
@@ -142,7 +147,7 @@ class PerceptionNode(ManagedNode):
         p = self._settings
         for camera in self._cameras:
             camera.health.watchdog.feed()
-            camera.topics.objects.geometry.listen()
+            camera.topics.listen()
             camera.subscription = self.create_subscription(
                 CompressedImage if p.image_transport == 'compressed' else Image,
                 camera.topic,
@@ -179,7 +184,7 @@ class PerceptionNode(ManagedNode):
     def _stop(self, timeout_s: float) -> bool:
         """End subscriptions and worker; False when the worker is still busy after `timeout_s`."""
         for camera in self._cameras:
-            camera.topics.objects.geometry.stop()
+            camera.topics.stop()
             if camera.subscription is not None:
                 self.destroy_subscription(camera.subscription)
                 camera.subscription = None
@@ -274,7 +279,7 @@ class PerceptionNode(ManagedNode):
         for camera in self._cameras:
             found = unheard_publishers(self, camera.topic, qos)
             found += unreached_subscribers(self, camera.topics.publishers)
-            found += filter(None, [camera.topics.objects.fault])
+            found += camera.topics.faults
             for sentence in set(found).difference(camera.health.mismatches):
                 self.get_logger().warning(sentence)
             camera.health.mismatches = tuple(found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -27,6 +27,7 @@ from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
 from mtl_perception import overlay
 from mtl_perception.node import messages
 from mtl_perception.node.camera_geometry import CameraGeometry
+from mtl_perception.node.navigation import CameraNavigation, Requested
 from mtl_perception.node.objects import CameraObjects
 from mtl_perception.node.tracks import CameraTracks
 from mtl_perception.pipeline import Frame, Result
@@ -128,12 +129,13 @@ class Wanted:
     """What somebody listens to at the moment: tasks to publish, and the two kinds of overlay.
 
     tracks, places: tasks whose tracks, or places on the road, are published. needed: tasks to
-    compute for the places. painted: the tasks that an overlay shows.
+    compute for places and navigation. painted: the tasks that an overlay shows.
     """
 
     published: frozenset[str]
     tracks: frozenset[str] = frozenset()
     places: frozenset[str] = frozenset()
+    navigation: Requested = Requested()  # noqa: RUF009 - it is immutable
     needed: frozenset[str] = frozenset()
     overlay: bool = False
     overlay_compressed: bool = False
@@ -141,7 +143,8 @@ class Wanted:
 
     def __bool__(self) -> bool:
         """Whether anybody listens at all."""
-        return bool(self.published or self.tracks or self.places or self.has_overlay)
+        extras = self.tracks or self.places or self.navigation
+        return bool(self.published or extras or self.has_overlay)
 
     @property
     def has_overlay(self) -> bool:
@@ -174,8 +177,13 @@ class CameraTopics:
         tasks: Sequence[Task],
         mask_task: str | None,
         geometry: CameraGeometry,
+        with_logits: Collection[str] = (),
+        points_source: str = 'auto',
     ) -> None:
-        """Create the publishers; mask_task: the segmentation task that the overlay shows."""
+        """Create the publishers; mask_task: the segmentation task that the overlay shows.
+
+        with_logits, points_source: see `CameraNavigation`.
+        """
         self._node = node
         self._tasks = [task for task in tasks if task.kind in TYPES]
         self._mask_task = mask_task
@@ -187,6 +195,9 @@ class CameraTopics:
         prefix = topic_prefix(camera)
         self.tracks = CameraTracks(node, prefix, self._tasks)
         self.objects = CameraObjects(node, prefix, self._tasks, geometry)
+        self.navigation = CameraNavigation(
+            node, prefix, self._tasks, with_logits, geometry, points_source
+        )
         self._outputs: dict[str, Publisher] = {}
         self._label_infos: dict[str, Publisher] = {}
         for task in self._tasks:
@@ -203,6 +214,21 @@ class CameraTopics:
             CompressedImage, f'{prefix}overlay/compressed', IMAGE_OUTPUT
         )
 
+    def listen(self) -> None:
+        """Take in what comes beside the images."""
+        self.objects.geometry.listen()
+        self.navigation.listen()
+
+    def stop(self) -> None:
+        """Take in nothing any more."""
+        self.objects.geometry.stop()
+        self.navigation.stop()
+
+    @property
+    def faults(self) -> list[str]:
+        """A sentence for every kind of output that is subscribed to and cannot be made."""
+        return [fault for fault in (self.objects.fault, self.navigation.fault) if fault]
+
     def publish_label_infos(self, stamp: Time) -> None:
         """Latch the names of mask values beside every mask topic."""
         for task in self._tasks:
@@ -212,14 +238,15 @@ class CameraTopics:
 
     def wanted(self) -> Wanted:
         """Ask once a frame, so that what is published of a frame fits together."""
-        places = self.objects.requested()
+        places, navigation = self.objects.requested(), self.navigation.requested()
         return Wanted(
             frozenset(
                 name for name, output in self._outputs.items() if output.get_subscription_count()
             ),
             self.tracks.requested(),
             places,
-            self.objects.needs(places),
+            navigation,
+            self.objects.needs(places) | self.navigation.needs(navigation),
             bool(self._overlay.get_subscription_count()),
             bool(self._overlay_compressed.get_subscription_count()),
             self._painted,
@@ -234,6 +261,7 @@ class CameraTopics:
         for task in sorted(self._tasks, key=lambda task: TYPES[task.kind] is Image):
             if task.name in wanted.published:
                 self._outputs[task.name].publish(self._message(header, result, task))
+        self.navigation.publish(header, frame, result, wanted.navigation)
         if wanted.has_overlay:
             picture = self._draw(frame, result)
             if wanted.overlay:
@@ -247,7 +275,8 @@ class CameraTopics:
     def publishers(self) -> list[Publisher]:
         """All of them."""
         outputs = [*self._outputs.values(), *self._label_infos.values()]
-        outputs += [*self.tracks.publishers, *self.objects.publishers]
+        for extra in (self.tracks, self.objects, self.navigation):
+            outputs += extra.publishers
         return [*outputs, self._overlay, self._overlay_compressed]
 
     def destroy(self) -> None:

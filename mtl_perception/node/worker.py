@@ -148,7 +148,7 @@ class Worker:
         return None
 
     def _answer(self, job: Job, pipeline: Pipeline, ran: Ran | None) -> None:
-        result = pipeline(job.frame, job.wanted.computed, ran)
+        result = pipeline(job.frame, job.wanted.computed, ran, job.wanted.navigation.confidences)
         if self._given_up:
             return
         inferred_s = time.perf_counter()

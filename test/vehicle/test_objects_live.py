@@ -13,9 +13,9 @@ pytest.importorskip('rclpy', reason='needs ROS 2 (make test installs the Jazzy w
 pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test builds it)')
 
 import live_node
-from live_node import BEST_EFFORT, NODE, NodeProcess, Peer, values
-from sensor_msgs.msg import CameraInfo, Image
-from vision_msgs.msg import Detection2DArray, Detection3DArray
+from live_node import BEST_EFFORT, LATCHED, NODE, NodeProcess, Peer, values
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
 from mtl_perception.geometry import CameraModel, Mount, on_ground
 
@@ -156,3 +156,37 @@ def test_a_camera_info_that_cannot_be_used_is_said_and_costs_only_places(
         peer.spin(0.3)
     assert boxes and not objects
     assert len(answered(peer, driver, 50).detections) == 4
+
+
+def test_confidence_and_points_have_header_and_size_of_their_mask(peer: Peer) -> None:
+    """And the names of the classes are there before the first mask is."""
+    names = peer.listen(f'{NODE}/drivable/label_info', LabelInfo, LATCHED)
+    peer.until(lambda: names, 'label info')
+    driver = Driver(peer)
+    topics = {'': Image, '/confidence': Image, '/points': PointCloud2}
+    heard = {name: peer.listen(f'{NODE}/drivable{name}', kind) for name, kind in topics.items()}
+    answered(peer, driver, 60)
+    sent = red_image(61)
+    for messages in heard.values():
+        messages.clear()
+    for _ in range(50):
+        peer.send(sent)
+        peer.spin(0.1)
+        if all(any(m.header == sent.header for m in messages) for messages in heard.values()):
+            break
+    mask, confidence, cloud = (
+        next(m for m in messages if m.header == sent.header) for messages in heard.values()
+    )
+
+    assert {(m.height, m.width) for m in (mask, confidence, cloud)} == {(HEIGHT, WIDTH)}
+    assert (confidence.encoding, confidence.step) == ('mono8', WIDTH)
+    # Logits of pure red are 1, 0 and 0: the probability is e / (e + 2).
+    assert set(confidence.data) == {round(255 * np.e / (np.e + 2))}
+    assert (cloud.point_step, cloud.row_step) == (12, 12 * WIDTH)
+    points = np.frombuffer(cloud.data, np.float32).reshape(HEIGHT, WIDTH, 3)
+    assert np.isnan(points[:31]).all()
+    rows, columns = np.nonzero(np.isfinite(points[..., 2]))
+    camera = CameraModel(WIDTH, HEIGHT, 100.0, 100.0, 47.5, 31.5, 'plumb_bob', PLUMB_BOB)
+    pixels = camera.project(points[rows, columns].astype(float))
+    np.testing.assert_allclose(pixels, np.stack([columns, rows], 1), atol=1e-3)
+    np.testing.assert_allclose(points[rows, columns, 1], 1.5, rtol=1e-5)
