@@ -7,9 +7,9 @@ shows the student its features of unlabelled images at strides 4-32, in one of t
   eq. 3): a 1x1 regressor maps each student level to the teacher's channels and is thrown away
   afterwards. Writes OUTPUT/trunk.safetensors, which `network.trunk_weights` takes.
 - `teacher.model`: a trained model of ours (a bundle or run) teaches the neck of a model with
-  another trunk, which takes over its heads as they are: they read the neck only, so that the
-  student answers all tasks before it has seen a label. Writes a run folder, which
-  `network.init_from` takes.
+  another trunk, which takes over the heads that read the neck as they are, so that the student
+  answers their tasks before it has seen a label. Writes a run folder, which `network.init_from`
+  takes.
 
 The target is whitened per channel and the distance is smooth L1 (Wei et al., "Contrastive learning
 rivals masked image modeling in fine-tuning via feature distillation", 2022, section 3); changed:
@@ -209,17 +209,21 @@ def load_teacher(name: str) -> tuple[MultiTaskNetwork, RunConfig]:
     return network.eval(), config
 
 
-def student_of(teacher: MultiTaskNetwork, config: RunConfig) -> MultiTaskNetwork:
-    """A network with another trunk, a fresh neck and the teacher's heads; raises ConfigError."""
-    try:
-        network = build_network(config.network, config.task_table())
-        network.heads.load_state_dict(teacher.heads.state_dict())
-    except RuntimeError as error:
-        raise ConfigError(
-            f'student.trunk {config.network.trunk}: the heads of the teacher cannot be taken over, '
-            f'since they read its trunk: {str(error).splitlines()[-1].strip()}'
-        ) from error
-    return network
+def student_of(
+    teacher: MultiTaskNetwork, config: RunConfig
+) -> tuple[MultiTaskNetwork, list[str]]:  # fmt: skip
+    """A network with another trunk, a fresh neck and the teacher's heads.
+
+    Also returns the tasks whose heads start fresh, because they read the trunk. Raises ConfigError.
+    """
+    network = build_network(config.network, config.task_table())
+    fresh = []
+    for task in config.tasks:
+        try:
+            network.head(task).load_state_dict(teacher.head(task).state_dict())
+        except RuntimeError:
+            fresh.append(task)
+    return network, fresh
 
 
 def distill(config: DistillConfig) -> Path:
@@ -240,7 +244,10 @@ def distill(config: DistillConfig) -> Path:
         run = replace(
             run, name=config.name, output=config.output, network=replace(run.network, **given)
         )
-        student = Neck(student_of(network, run), run.network.neck_channels)
+        model, fresh = student_of(network, run)
+        student = Neck(model, run.network.neck_channels)
+        if fresh:
+            fabric.print(f'heads that read the trunk start fresh: {", ".join(fresh)}')
     else:
         teacher, student = config.teacher.make(), config.student.make()
     fabric.to_device(teacher.eval().requires_grad_(False))
