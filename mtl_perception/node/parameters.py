@@ -1,8 +1,8 @@
 """The one table of ROS parameters: name, type, default, range, when it applies, description.
 
-The node declares from it, `config/perception.param.yaml` and the README's table are written from it
-(`python -m mtl_perception.node.parameters yaml|markdown`) and a test compares them. Nothing here
-needs ROS before `declare` is called, so that documents can be built without it.
+The node declares from it, `config/perception.param.yaml` and the table of docs/node.md are written
+from it (`python -m mtl_perception.node.parameters yaml|markdown`) and a test compares them. Nothing
+here needs ROS before `declare` is called, so that documents can be built without it.
 """
 
 from __future__ import annotations
@@ -376,7 +376,7 @@ def _constraints(parameter: Parameter) -> str:
 
 
 def as_markdown() -> str:
-    """The README's table of parameters."""
+    """The table of parameters in docs/node.md."""
     lines = [
         '| parameter | type | default | range | applies | what it does |',
         '|---|---|---|---|---|---|',

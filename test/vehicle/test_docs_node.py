@@ -1,4 +1,4 @@
-"""The README's tables of topics and parameters are those of the live node."""
+"""The tables of docs/node.md of topics and parameters are those of the live node."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mtl_perception.node.perception_node import SUCCESS, PerceptionNode
 
 pytestmark = pytest.mark.ros
 
-README = (Path(__file__).parents[2] / 'README.md').read_text('utf-8')
+DOCUMENT = (Path(__file__).parents[2] / 'docs' / 'node.md').read_text('utf-8')
 ROS_OWN = {'/parameter_events', '/rosout', '/perception/transition_event'}
 """Topics that every (lifecycle) node has."""
 OF_LANE_MODELS = {'/perception/lane/lines': 'visualization_msgs/msg/MarkerArray'}
@@ -29,14 +29,14 @@ OF_LANE_MODELS = {'/perception/lane/lines': 'visualization_msgs/msg/MarkerArray'
 
 
 def table(header: str) -> list[list[str]]:
-    """Rows of the README's table with that header line, cells as text."""
-    lines = README.partition(header + '\n')[2].splitlines()[1:]
+    """Rows of the table with that header line, cells as text."""
+    lines = DOCUMENT.partition(header + '\n')[2].splitlines()[1:]
     rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith('|'))]
     return [[cell.strip() for cell in row.strip('|').split('|')] for row in rows]
 
 
 def documented_topics() -> dict[str, str]:
-    """Topic -> type by the README; a row may hold several topics, with one type or one each."""
+    """Topic -> type by docs/node.md; a row may hold several topics, with one type or one each."""
     found = {}
     for topics, types, _ in table('| topic | type | notes |'):
         names = re.findall(r'`([^`]+)`', topics)
