@@ -16,8 +16,8 @@ import numpy as np
 from rich.console import Console
 
 from mtl_perception import extensions
-from mtl_perception.batching import open_batch
 from mtl_perception.bundle import Bundle, find_bundle
+from mtl_perception.engine_pool import open_batch
 from mtl_perception.engines import (
     ENGINES,
     Calibration,
@@ -92,8 +92,9 @@ def run(args: argparse.Namespace) -> int:
             build(bundle, name, single, args.calibrate)
         alone = open_engine(bundle, name, single)
         found = open_batch(bundle, alone, options, build=False)  # says whether the node will use it
-        for opened in (alone, *([found.engine] if found else [])):
-            opened.close()
+        alone.close()
+        if found is not None:
+            found.pipeline.close()
     engine.close()
     return 0
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.pipeline import Frame
+from mtl_perception.frame import Frame
 from mtl_perception.text import one_line, quoted
 
 MAX_SIDE = 16384

@@ -76,10 +76,10 @@ class NewestSlots(Generic[Item]):
 
         The camera served last is asked last.
         """
-        taken = self.take_together(1, 1, timeout_s)
+        taken = self.take_several(1, 1, timeout_s)
         return taken[0] if taken else None
 
-    def take_together(
+    def take_several(
         self, least: int, most: int, timeout_s: float | None = None
     ) -> list[tuple[str, Item]]:
         """Wait for an item and take one each of the cameras that have one, at most `most`.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.geometry import CameraModel, Floats, GroundPoints, Mount, foot_pixels, locate
 from mtl_perception.tasks import Task
 

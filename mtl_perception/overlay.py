@@ -13,8 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import Task
 
 Colour = tuple[int, int, int]

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.assignment import assign
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections, Tracks
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -71,32 +71,6 @@ class Tracking:
                 f'tracking: expected a start_score from 0 to 1 and a memory_s above 0, found '
                 f'{self.start_score} and {self.memory_s}'
             )
-
-
-@dataclass(frozen=True)
-class Tracks:
-    """The detections of one frame that belong to a track.
-
-    boxes float32 [N, 4] xyxy source pixels, scores float32 [N]: as detected. labels int64 [N]: the
-    class of the track, which may differ from the detection's. ids int64 [N]: 1 and up, unique in a
-    frame and never used again by a tracker. rows int64 [N]: which detections of the frame they are.
-    """
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: Indices
-    ids: Indices
-    rows: Indices
-
-    def __len__(self) -> int:
-        """Count the tracks."""
-        return len(self.ids)
-
-    def of_detections(self, count: int) -> Indices:
-        """The id of each of the frame's `count` detections; 0 where it has none."""
-        ids = np.zeros(count, np.int64)
-        ids[self.rows] = self.ids
-        return ids
 
 
 @dataclass

@@ -30,7 +30,8 @@ from mtl_evaluation.runs.writer import RunWriter
 from mtl_perception import machine
 from mtl_perception.bundle import BundleError
 from mtl_perception.engines.base import EngineError
-from mtl_perception.pipeline import DEFAULT_THRESHOLDS, Frame, Pipeline
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import DEFAULT_THRESHOLDS, Pipeline
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, open_layouts

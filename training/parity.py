@@ -20,7 +20,8 @@ from mtl_perception import machine
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.engines import Options, available, open_engine
 from mtl_perception.engines.base import EngineError
-from mtl_perception.pipeline import Detections, Frame, Pipeline
+from mtl_perception.frame import Detections, Frame
+from mtl_perception.pipeline import Pipeline
 from training.config import ConfigError
 from training.export import load_network
 from training.module_engine import ModuleEngine

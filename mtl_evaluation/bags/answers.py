@@ -30,7 +30,7 @@ from mtl_evaluation.bags.cdr import (
 )
 from mtl_evaluation.bags.outputs import PREFIX, answer_topic
 from mtl_evaluation.truth.truth import Truth
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Result
 from mtl_perception.tasks import Task
 
 QUALITY = 90

@@ -52,9 +52,9 @@ from mtl_evaluation.bags.cdr import (
 )
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception.frame import Frame
 from mtl_perception.geometry import CameraModel, GeometryError, is_rectified
 from mtl_perception.image_codec import ImageError, decode_compressed, decode_raw
-from mtl_perception.pipeline import Frame
 from mtl_perception.tasks import TASKS
 
 __all__ = ['BagFrame', 'Camera', 'DriveBag', 'DriveFrame']

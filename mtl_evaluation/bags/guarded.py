@@ -30,9 +30,9 @@ from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.children import module_command
+from mtl_perception.frame import Frame
 from mtl_perception.geometry import CameraModel
 from mtl_perception.image_codec import ImageError
-from mtl_perception.pipeline import Frame
 
 PARSER = 'mtl_evaluation.bags.parser_process'
 SCAN_BYTES_PER_S = 20e6

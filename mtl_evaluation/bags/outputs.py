@@ -21,8 +21,7 @@ from mtl_evaluation.bags.cdr import (
 )
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.truth.truth import class_ids
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import Task
 
 TYPES = {'detection': DETECTIONS, 'segmentation': IMAGE, 'classification': CLASSIFICATION}
@@ -84,13 +83,13 @@ def _add(result: Result, task: Task, message: Any) -> None:
     if task.kind == 'detection':
         boxes, names = boxes_of(message)
         scores = [item.results[0].hypothesis.score for item in message.detections if item.results]
-        result.detections[task.name] = Detections(
+        result.answers[task.name] = Detections(
             boxes, np.array(scores, np.float32), np.array(class_ids(task, names), np.int64)
         )
     elif task.kind == 'segmentation':
-        result.masks[task.name] = mask_of(message)
+        result.answers[task.name] = mask_of(message)
     else:
         probabilities = np.zeros(len(task.classes), np.float32)
         ids = class_ids(task, [item.class_id for item in message.results])
         probabilities[ids] = [item.score for item in message.results]
-        result.probabilities[task.name] = probabilities
+        result.answers[task.name] = probabilities

@@ -22,7 +22,7 @@ from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import Entry, TruthFiles, stem_of
-from mtl_perception.pipeline import Frame
+from mtl_perception.frame import Frame
 
 Join = Literal['auto', 'name', 'stamp', 'index']
 TOLERANCE_MS = 1.0

@@ -38,7 +38,8 @@ from mtl_perception.engines import (
     is_built,
     open_engine,
 )
-from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Pipeline
 
 LIMITS = {'fp32': 0.5, 'bf16': 0.5, 'fp16': 0.5, 'int8': 1.0}
 """Points (hundredths) of AP and mIoU that a precision may lose."""

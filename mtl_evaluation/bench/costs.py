@@ -14,9 +14,9 @@ import numpy as np
 from mtl_perception.bundle import Bundle
 from mtl_perception.children import IsolatedSpawn
 from mtl_perception.engines import EngineError, Options, compile_engine, is_built, open_engine
+from mtl_perception.frame import Frame
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.newest import NewestSlots
-from mtl_perception.pipeline import Frame
 
 RUNS = 5
 """Runs that confirm a peak, as in ros2_benchmark."""

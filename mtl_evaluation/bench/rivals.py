@@ -14,8 +14,8 @@ import numpy as np
 
 from mtl_perception.bundle import Bundle, InputSpec, Manifest, OutputSpec, find_bundle, sha256_of
 from mtl_perception.engines import Engine, EngineError, EngineInfo
+from mtl_perception.frame import Frame, Result
 from mtl_perception.letterbox import Letterbox
-from mtl_perception.pipeline import Frame, Result
 
 GRAPH = 'model.onnx'
 

@@ -36,8 +36,9 @@ from mtl_perception.engines import (
     is_built,
     open_engine,
 )
+from mtl_perception.frame import Frame
 from mtl_perception.node.parameters import BY_NAME
-from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.pipeline import Pipeline
 from mtl_scenes import Drive, DriveConfig
 
 WARM_UP = 3

@@ -50,8 +50,9 @@ from mtl_evaluation.report.pictures import Example, panels, write_png
 from mtl_evaluation.report.report import write_report
 from mtl_perception import machine, overlay
 from mtl_perception.bundle import Bundle, find_bundle
+from mtl_perception.frame import Result
 from mtl_perception.image_codec import ImageError
-from mtl_perception.pipeline import Pipeline, Result
+from mtl_perception.pipeline import Pipeline
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from collections import Counter
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 
 FOREGROUND = 0.5
 """IoU from which a box is on a thing."""

@@ -13,7 +13,7 @@ from mtl_evaluation.metrics.metrics import (
     metric_for,
 )
 from mtl_evaluation.truth.truth import Truth, class_ids, same_size
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Result
 from mtl_perception.tasks import Task
 
 

@@ -26,8 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.truth.truth import Truth, same_size
-from mtl_perception.decode import Detections, Thresholds
-from mtl_perception.pipeline import Result
+from mtl_perception.decode import Thresholds
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import UNLABELLED, Task
 
 SCORE = Thresholds().score

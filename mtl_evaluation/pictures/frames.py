@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.flaws import SHOWN_SCORE
 from mtl_evaluation.truth.truth import Truth, class_ids
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Frame, Result
+from mtl_perception.frame import Detections, Frame, Result
 from mtl_perception.tasks import Task
 
 Image = NDArray[np.uint8]
@@ -35,28 +34,29 @@ def rgb_of(frame: Frame) -> Image:
 
 def shown(result: Result) -> Result:
     """The same answer without weak detections."""
-    detections = {}
-    for name, found in result.detections.items():
-        kept = found.scores >= SHOWN_SCORE
-        detections[name] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
-    return Result(detections, result.masks, result.probabilities)
+    answers = dict(result.answers)
+    for name, found in answers.items():
+        if isinstance(found, Detections):
+            kept = found.scores >= SHOWN_SCORE
+            answers[name] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
+    return Result(answers)
 
 
 def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
     """The truth in the shape of a perfect answer, for painting; its boxes have no score."""
-    result = Result(masks=dict(truth.masks))
+    result = Result(dict(truth.masks))
     for task in tasks:
         if task.kind == 'detection' and truth.boxes is not None:
             kept = ~truth.boxes.ignore
             labels = np.array(class_ids(task, truth.boxes.classes), np.int64)[kept]
             boxes = truth.boxes.boxes[kept]
-            result.detections[task.name] = Detections(
+            result.answers[task.name] = Detections(
                 boxes, np.full(len(boxes), np.nan, np.float32), labels
             )
         elif task.kind == 'classification' and task.name in truth.labels:
             probabilities = np.zeros(len(task.classes), np.float32)
             probabilities[class_ids(task, [truth.labels[task.name]])] = 1
-            result.probabilities[task.name] = probabilities
+            result.answers[task.name] = probabilities
     return result
 
 

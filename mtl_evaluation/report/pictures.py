@@ -16,8 +16,7 @@ from mtl_evaluation.metrics.average_precision import ScoredImage, at_iou_50, mat
 from mtl_evaluation.pictures.frames import Image, Seen, scaled, shown, truth_as_result
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, class_ids, same_size
 from mtl_perception import overlay
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import UNLABELLED, Task
 
 T = TypeVar('T')
@@ -63,9 +62,7 @@ def task_panels(seen: Seen, task: Task) -> tuple[Panel, ...]:
     truth = truth_as_result(seen.truth, [task])
     if task.kind == 'segmentation':
         return _mask_panels(seen, task, truth)
-    found = Result(
-        _only(shown(seen.result).detections, task), {}, _only(seen.result.probabilities, task)
-    )
+    found = Result(_only(shown(seen.result).answers, task))
     panels = [
         Panel('predicted', overlay.draw(seen.image, found, [task], None)),
         Panel('truth', overlay.draw(seen.image, truth, [task], None)),
@@ -100,7 +97,7 @@ def _painted(image: Image, mask: NDArray[np.uint8], task: Task) -> Image:
     """The mask on the picture; strongly, unless its table leaves classes unpainted."""
     if all(any(colour) for colour in task.colours):
         return _tinted(image, mask, task)
-    return overlay.draw(image, Result(masks={task.name: mask}), [task], task.name)
+    return overlay.draw(image, Result({task.name: mask}), [task], task.name)
 
 
 def _box_errors(image: Image, found: Detections, truth: TruthBoxes, task: Task) -> Image:

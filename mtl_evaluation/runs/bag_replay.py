@@ -39,9 +39,10 @@ from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles
 from mtl_perception.engines import EngineError
+from mtl_perception.frame import Frame, Result
 from mtl_perception.geometry import CameraModel, GeometryError
 from mtl_perception.image_codec import ImageError
-from mtl_perception.pipeline import Frame, Pipeline, Ran, Result
+from mtl_perception.pipeline import Inference, Pipeline
 
 AHEAD = 2
 """Frames at the engine and at the decoder while one is measured."""
@@ -277,13 +278,13 @@ class _Replay:
                 yield _Asked(number, frame, answer, read_ms)
             began = time.perf_counter()
 
-    def _run(self, frame: DriveFrame) -> tuple[Frame, Ran]:
+    def _run(self, frame: DriveFrame) -> tuple[Frame, Inference]:
         image = frame.image()
-        return image, self._pipeline.run(image)
+        return image, self._pipeline.infer(image)
 
-    def _answer(self, running: Future[tuple[Frame, Ran]]) -> tuple[Frame, Result]:
-        image, ran = running.result()
-        return image, self._pipeline(image, ran=ran)
+    def _answer(self, running: Future[tuple[Frame, Inference]]) -> tuple[Frame, Result]:
+        image, inference = running.result()
+        return image, inference.decode()
 
     def _record(self, asked: _Asked, store_ms: float) -> FrameRecord | None:
         """Measure one frame; None when its image cannot be decoded."""

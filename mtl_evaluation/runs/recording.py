@@ -25,7 +25,7 @@ from mtl_evaluation.pictures.frames import rgb_of, shown, truth_as_result
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception import overlay
-from mtl_perception.pipeline import Frame, Result
+from mtl_perception.frame import Frame, Result
 from mtl_perception.tasks import UNLABELLED, Task
 
 log = logging.getLogger(__name__)

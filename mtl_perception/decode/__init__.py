@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from mtl_perception.bundle import OutputSpec
 from mtl_perception.decode.boxes import detection, suppress
-from mtl_perception.decode.contract import Detections, Outputs, Thresholds
+from mtl_perception.decode.contract import Outputs, Thresholds
 from mtl_perception.decode.maps import depth, normals
 from mtl_perception.decode.masks import argmax_to_source, nearest_to_source, segmentation
 from mtl_perception.engines.base import EngineError
+from mtl_perception.frame import Detections
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
 
@@ -52,7 +53,7 @@ DECODERS: dict[str, Callable[..., Any]] = {
 }
 """Decode function by kind: (task, specs by meaning, outputs by meaning, letterbox, thresholds).
 
-A new kind is one function here, one field in `pipeline.Result` and one conversion in `messages.py`.
+A new kind is one function here and one conversion in `messages.py`.
 """
 
 NEEDED: dict[str, tuple[frozenset[str], ...]] = {

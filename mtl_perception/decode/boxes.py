@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.bundle import OutputSpec
-from mtl_perception.decode.contract import Detections, Outputs, Thresholds
+from mtl_perception.decode.contract import Outputs, Thresholds
 from mtl_perception.engines.base import EngineError
+from mtl_perception.frame import Detections
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import EXCLUSIVE, Task
 

@@ -1,4 +1,4 @@
-"""What every decode function takes and detection returns: thresholds, tensors by meaning, boxes."""
+"""What every decode function takes: thresholds, and tensors by meaning."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -32,21 +31,6 @@ class Thresholds:
                 raise ValueError(f'threshold {name} must be 0 to 1, got {getattr(self, name)!r}')
         if isinstance(self.max_detections, bool) or int(self.max_detections) < 1:
             raise ValueError(f'max_detections must be at least 1, got {self.max_detections!r}')
-
-
-@dataclass(frozen=True)
-class Detections:
-    """N boxes, best score first: boxes float32 [N, 4] xyxy source pixels, scores float32 [N],
-    labels int64 [N] (class id).
-    """  # noqa: D205
-
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        """Count of boxes."""
-        return len(self.scores)
 
 
 Outputs = Mapping[str, NDArray[Any]]

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from sensor_msgs.msg import Image
 
+from mtl_perception.frame import Frame
 from mtl_perception.image_codec import ImageError, check_layout, decode_raw
-from mtl_perception.pipeline import Frame
 from mtl_perception.text import one_line
 
 BRIDGED: dict[str, int] = {

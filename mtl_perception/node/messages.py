@@ -25,9 +25,8 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections, Tracks
 from mtl_perception.tasks import Task
-from mtl_perception.tracking import Tracks
 
 JPEG_QUALITY = 85
 

@@ -22,10 +22,10 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from mtl_perception.frame import Frame, Result
 from mtl_perception.geometry import GeometryError
 from mtl_perception.node import messages
 from mtl_perception.node.camera_geometry import CameraGeometry
-from mtl_perception.pipeline import Frame, Result
 from mtl_perception.points import Points, depth_points, ground_points
 from mtl_perception.tasks import Task
 from mtl_perception.transforms import TransformError

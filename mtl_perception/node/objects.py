@@ -12,12 +12,12 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
+from mtl_perception.frame import Frame, Result
 from mtl_perception.geometry import Floats
 from mtl_perception.lanes import lane_lines
 from mtl_perception.node import place_messages
 from mtl_perception.node.camera_geometry import CameraGeometry, View
 from mtl_perception.objects import between_lines, closest, in_path, place
-from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
 
 QOS = QoSProfile(depth=5)

@@ -22,7 +22,8 @@ from sensor_msgs.msg import CompressedImage, Image
 
 from mtl_perception.bundle import BundleError
 from mtl_perception.decode import Thresholds
-from mtl_perception.engines.base import EngineError
+from mtl_perception.engine_pool import EnginePool
+from mtl_perception.engines.base import EngineError, Options
 from mtl_perception.node import health, parameters
 from mtl_perception.node.camera_geometry import CameraGeometry, Geometry
 from mtl_perception.node.health import CameraHealth, EngineHealth, Status
@@ -37,10 +38,8 @@ from mtl_perception.node.topics import (
 )
 from mtl_perception.node.transforms import TransformListener
 from mtl_perception.node.worker import Camera, Worker
-from mtl_perception.pipeline import Pipeline
 from mtl_perception.text import one_line
 from mtl_perception.tracking import Tracking
-from mtl_perception.variants import Variants, opener
 
 HEALTH_TICK_S = 0.05
 """How late a change of level can show in /diagnostics."""
@@ -104,20 +103,14 @@ class PerceptionNode(ManagedNode):
         building = '; building a missing engine can take minutes' if p.build else ''
         self.get_logger().info(f'configuring: model {p.model!r}, engine {p.engine!r}{building}')
         self._report()
-        pipeline = Pipeline.open(
-            p.model,
-            engine=p.engine,
-            device=p.device,
-            precision=p.precision,
-            build=p.build,
-            thresholds=_thresholds(p),
-            cameras=len(p.cameras),
+        options = Options(None, p.device, p.precision)
+        pool = EnginePool.open(
+            p.model, p.engine, options, p.build, _thresholds(p), cameras=len(p.cameras)
         )
-        variants = Variants(pipeline, opener(pipeline, p.device, p.build, len(p.cameras)))
-        self._worker = Worker(self, p.cameras, variants, self._engine)
+        self._worker = Worker(self, p.cameras, pool, self._engine)
         settings = Geometry.of(p)
         self._transforms = TransformListener(self) if p.base_frame else None
-        manifest = pipeline.bundle.manifest
+        manifest = pool.full.bundle.manifest
         mask_task = parameters.overlay_task(p.overlay_task, manifest.tasks)
         with_logits = frozenset(
             task.name for task in manifest.tasks if 'logits' in manifest.outputs_of(task.name)
@@ -132,7 +125,7 @@ class PerceptionNode(ManagedNode):
             topics.publish_label_infos(self.get_clock().now().to_msg())
             camera_health = CameraHealth(p.stall_warn_s, p.stall_error_s)
             self._worker.cameras[name] = Camera(name, topic, topics, camera_health)
-        info = pipeline.info
+        info = pool.full.info
         self.get_logger().info(
             f'configured: {manifest.name} on {info.name} {info.version}, {info.device}, '
             f'{info.precision}; tasks {", ".join(task.name for task in manifest.tasks)}'
@@ -199,7 +192,7 @@ class PerceptionNode(ManagedNode):
             self._transforms.destroy()
             self._transforms = None
         if self._worker is not None and idle:
-            self._worker.variants.close()
+            self._worker.pool.close()
         self._worker = None
 
     @property
@@ -219,7 +212,7 @@ class PerceptionNode(ManagedNode):
         """Thresholds apply from the next frame on; the rest is read when it is needed."""
         if self._worker is not None:
             self._settings = parameters.read(self)
-            self._worker.variants.thresholds = _thresholds(self._settings)
+            self._worker.pool.thresholds = _thresholds(self._settings)
             for camera in self._cameras:
                 camera.topics.tracks.configure(_tracking(self._settings))
 
@@ -231,7 +224,7 @@ class PerceptionNode(ManagedNode):
             self._give_up()
         if self._worker is not None and self.state == 'active':
             wanted = (camera.topics.wanted().computed for camera in self._cameras)
-            self._worker.variants.want(frozenset().union(*wanted))
+            self._worker.pool.request(frozenset().union(*wanted))
         due = time.monotonic() - self._reported_s >= self._settings.diagnostics_period_s
         if due or self._present_levels() != self._levels:
             self._report()
@@ -304,8 +297,9 @@ class PerceptionNode(ManagedNode):
     def _engine_values(self) -> dict[str, str]:
         if self._worker is None:
             return {'model': self._settings.model}
-        variants = self._worker.variants
-        info, bundle = variants.full.info, variants.full.bundle
+        pool = self._worker.pool
+        info, bundle = pool.full.info, pool.full.bundle
+        least, most = pool.batch_range
         return {
             'model': self._settings.model,
             'engine': info.name,
@@ -314,10 +308,8 @@ class PerceptionNode(ManagedNode):
             'precision': info.precision,
             'bundle': bundle.manifest.name,
             'bundle_hash': bundle.hash,
-            'subset': ', '.join(sorted(variants.subset)),
-            'batch': '{}, from {} waiting cameras on'.format(*variants.full.together[::-1])
-            if variants.full.together[1] > 1
-            else '1',
+            'subset': ', '.join(sorted(pool.subset)),
+            'batch': f'{most}, from {least} waiting cameras on' if most > 1 else '1',
         }
 
     # The process ---------------------------------------------------------------------------------
@@ -333,7 +325,7 @@ class PerceptionNode(ManagedNode):
     def stop(self) -> bool:
         """Before the process ends: stop the worker; False when a thread is still in an engine."""
         idle = self._stop(PROCESS_EXIT_S / 2)
-        return idle and not (self._worker is not None and self._worker.variants.is_opening)
+        return idle and not (self._worker is not None and self._worker.pool.is_opening)
 
 
 def _thresholds(p: Parameters) -> Thresholds:

@@ -11,7 +11,7 @@ from std_msgs.msg import ColorRGBA, Header
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.geometry import Floats, GroundPoints, Mount
 from mtl_perception.node.camera_geometry import View
 from mtl_perception.objects import size_m

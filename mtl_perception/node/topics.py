@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -25,12 +26,12 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
 
 from mtl_perception import overlay
+from mtl_perception.frame import Frame, Result
 from mtl_perception.node import messages
 from mtl_perception.node.camera_geometry import CameraGeometry
 from mtl_perception.node.navigation import CameraNavigation, Requested
 from mtl_perception.node.objects import CameraObjects
 from mtl_perception.node.tracks import CameraTracks
-from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
 from mtl_perception.text import one_line
 
@@ -287,13 +288,14 @@ class CameraTopics:
     def _message(
         self, header: Header, result: Result, task: Task
     ) -> Detection2DArray | Image | Classification:
+        answer: Any = result.answers[task.name]
         if task.kind == 'detection':
-            return messages.detections_message(header, result.detections[task.name], task)
+            return messages.detections_message(header, answer, task)
         if task.kind == 'segmentation':
-            return messages.mask_message(header, result.masks[task.name])
+            return messages.mask_message(header, answer)
         if task.kind == 'classification':
-            return messages.classification_message(header, result.probabilities[task.name], task)
-        return messages.map_message(header, result.maps[task.name])
+            return messages.classification_message(header, answer, task)
+        return messages.map_message(header, answer)
 
     def _draw(self, frame: Frame, result: Result) -> NDArray[np.uint8]:
         rgb = frame.pixels

@@ -10,9 +10,9 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
+from mtl_perception.frame import Frame, Result
 from mtl_perception.node import messages
 from mtl_perception.node.health import Throttle
-from mtl_perception.pipeline import Frame, Result
 from mtl_perception.tasks import Task
 from mtl_perception.tracking import Tracker, Tracking
 

@@ -1,10 +1,9 @@
-"""A frame's way through the node: newest-frame slot -> pixels -> engine -> topics, on one thread.
+"""A frame's way through the node: take -> read -> infer -> decode -> publish, on one thread.
 
 `put` (executor thread) keeps the newest message of a camera; the worker thread takes it, runs the
-tasks that somebody listens to, and publishes with the source header unchanged. Where a batch is
-faster, it takes the newest of several cameras and runs them together. A frame that cannot be used
-is counted and said, without harm to the others; an engine that fails again and again stops the
-worker.
+subscribed tasks, and publishes with the source header unchanged. Where a batch is faster, it takes
+the newest of several cameras and runs them together. A frame that cannot be used is counted and
+logged, without harm to the others; an engine that fails again and again stops the worker.
 """
 
 from __future__ import annotations
@@ -22,16 +21,17 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from mtl_perception.engine_pool import EnginePool
 from mtl_perception.engines.base import EngineError
+from mtl_perception.frame import Frame
 from mtl_perception.image_codec import ImageError, decode_compressed
 from mtl_perception.newest import NewestSlots, SlotCounts
 from mtl_perception.node import health
 from mtl_perception.node.bridge import decode_image
 from mtl_perception.node.health import CameraHealth, EngineHealth
 from mtl_perception.node.topics import CameraTopics, Wanted
-from mtl_perception.pipeline import Frame, Pipeline, Ran
+from mtl_perception.pipeline import Inference
 from mtl_perception.text import one_line, quoted
-from mtl_perception.variants import Variants
 
 MAX_FRAME_ID = 256
 
@@ -64,11 +64,11 @@ class Worker:
     """The thread that infers, for all cameras in turn."""
 
     def __init__(
-        self, node: Node, cameras: Sequence[str], variants: Variants, engine: EngineHealth
+        self, node: Node, cameras: Sequence[str], pool: EnginePool, engine: EngineHealth
     ) -> None:
         """Nothing runs before `start`, and `cameras` has an entry a name; `node` gives the rest."""
         self.cameras: dict[str, Camera] = {}
-        self.variants = variants
+        self.pool = pool
         self._node = node
         self._engine = engine
         self._slots: NewestSlots[ImageMessage] = NewestSlots(cameras)
@@ -93,7 +93,7 @@ class Worker:
     def start(self) -> None:
         """Take frames from now on."""
         self._slots.reopen()
-        self._thread = threading.Thread(target=self._work, name='perception', daemon=True)
+        self._thread = threading.Thread(target=self._run, name='perception', daemon=True)
         self._thread.start()
 
     def stop(self, timeout_s: float) -> bool:
@@ -107,31 +107,40 @@ class Worker:
         self._given_up = self.is_running
         return not self._given_up
 
+    def _run(self) -> None:
+        """The thread: work until there is none left, and never end without saying so."""
+        try:
+            self._work()
+        except Exception as error:  # what no frame can be blamed for
+            if not self._is_leaving:
+                self._engine.fault = f'the worker ended: {type(error).__name__}: {error}'
+                self._node.get_logger().error(traceback.format_exc())
+        self._engine.frame_ended()
+
     def _work(self) -> None:
-        """Frame after frame until the slots are closed or the engine is given up."""
-        together = (1, 1)
-        while not self._engine.fault and (taken := self._slots.take_together(*together)):
-            self._engine.frame_started()
-            jobs = [job for name, message in taken if (job := self._read(name, message))]
-            if jobs:
-                pipeline = self.variants.pipeline(
-                    frozenset().union(*(job.wanted.computed for job in jobs))
-                )
-                together = pipeline.together
-                every = pipeline.run_together([job.frame for job in jobs])
-                for job, ran in zip(jobs, every, strict=True):
-                    with self._accounted(job.camera):
-                        self._answer(job, pipeline, ran)
+        """Frame after frame until the slots are closed or the engine is given up.
+
+        What raises in `_read`, `_infer` or `_answer` is counted as the failure of its frame there.
+        """
+        while not self._engine.fault and (taken := self._take()):
+            jobs = [job for camera, message in taken if (job := self._read(camera, message))]
+            for job, outcome in zip(jobs, self._infer(jobs), strict=False):
+                self._answer(job, outcome)
             self._engine.frame_ended()
 
-    def _read(self, name: str, message: ImageMessage) -> Job | None:
-        """The frame of a message, None when nobody wants it or it cannot be used."""
-        camera = self.cameras[name]
-        wanted = camera.topics.wanted()
-        if not wanted:
-            camera.health.frame_unwanted()
-            return None
+    def _take(self) -> list[tuple[Camera, ImageMessage]]:
+        """Wait for the newest message of one camera, or of several where a batch is faster."""
+        taken = self._slots.take_several(*self.pool.batch_range)
+        self._engine.frame_started()
+        return [(self.cameras[name], message) for name, message in taken]
+
+    def _read(self, camera: Camera, message: ImageMessage) -> Job | None:
+        """The frame of a message; None when nobody subscribes to it or it cannot be used."""
         with self._accounted(camera):
+            wanted = camera.topics.wanted()
+            if not wanted:
+                camera.health.frame_unwanted()
+                return None
             started_s = time.perf_counter()
             # It goes out with every box of the frame.
             if len(message.header.frame_id) > MAX_FRAME_ID:
@@ -147,41 +156,61 @@ class Worker:
             return Job(camera, message.header, frame, wanted, image_ms)
         return None
 
-    def _answer(self, job: Job, pipeline: Pipeline, ran: Ran | None) -> None:
-        result = pipeline(job.frame, job.wanted.computed, ran, job.wanted.navigation.confidences)
-        if self._given_up:
-            return
-        inferred_s = time.perf_counter()
-        job.camera.topics.publish(job.header, job.frame, result, job.wanted)
-        stages_ms = {
-            'image': job.image_ms,
-            **result.timings_ms,
-            'publish': (time.perf_counter() - inferred_s) * 1e3,
-        }
-        job.camera.health.frame_done(stages_ms, self._age_ms(job.header))
-        self._engine.failures = 0
+    def _infer(self, jobs: Sequence[Job]) -> Sequence[Inference | Exception]:
+        """What the engine computes for each; empty when it fails for all of them at once."""
+        if not jobs:
+            return []
+        with self._accounted(*(job.camera for job in jobs)):
+            tasks = frozenset().union(*(job.wanted.computed for job in jobs))
+            return self.pool.infer([job.frame for job in jobs], tasks)
+        return []
+
+    def _answer(self, job: Job, outcome: Inference | Exception) -> None:
+        """Decode and publish one frame."""
+        with self._accounted(job.camera):
+            if isinstance(outcome, Exception):
+                raise outcome
+            result = outcome.decode(job.wanted.computed, job.wanted.navigation.confidences)
+            if self._given_up:
+                return
+            decoded_s = time.perf_counter()
+            job.camera.topics.publish(job.header, job.frame, result, job.wanted)
+            stages_ms = {
+                'image': job.image_ms,
+                **result.timings_ms,
+                'publish': (time.perf_counter() - decoded_s) * 1e3,
+            }
+            job.camera.health.frame_done(stages_ms, self._age_ms(job.header))
+            self._engine.failures = 0
 
     @contextmanager
-    def _accounted(self, camera: Camera) -> Iterator[None]:
-        """Whatever goes wrong with a frame inside is counted and said, and ends there."""
+    def _accounted(self, *cameras: Camera) -> Iterator[None]:
+        """What raises inside is counted as a failed frame of each camera, logged, and ends here."""
         try:
             yield
         except ImageError as error:
             reason = one_line(str(error), health.MAX_REASON)
-            camera.health.frame_rejected(reason)
-            self._warn(f'{camera.topic}: image rejected: {reason}', key=f'image {camera.name}')
-        except Exception as error:  # whatever an engine throws must not end the thread silently
-            # Going down, or left behind: publishing fails, rightly.
-            if self._node.context.ok() and not self._given_up:
-                self._failed(camera, error)
+            for camera in cameras:
+                camera.health.frame_rejected(reason)
+                self._warn(f'{camera.topic}: image rejected: {reason}', key=f'image {camera.name}')
+        except Exception as error:  # whatever an engine throws must not end the thread
+            if not self._is_leaving:
+                self._failed(cameras, error)
 
-    def _failed(self, camera: Camera, error: Exception) -> None:
-        """Skip the frame; after a few in a row stop, and find out whether that can be mended."""
+    @property
+    def _is_leaving(self) -> bool:
+        """Whether the node goes down or left this worker behind: publishing fails then, rightly."""
+        return self._given_up or not self._node.context.ok()
+
+    def _failed(self, cameras: Sequence[Camera], error: Exception) -> None:
+        """Skip the frames; after a few in a row stop, and find out whether that can be mended."""
         self._engine.failures += 1
-        camera.health.frame_failed()
+        for camera in cameras:
+            camera.health.frame_failed()
+        topics = ', '.join(camera.topic for camera in cameras)
         what = str(error) if isinstance(error, EngineError) else f'{type(error).__name__}: {error}'
         what = one_line(what, health.MAX_REASON)
-        self._warn(f'{camera.topic}: frame skipped: {what}', key='engine')
+        self._warn(f'{topics}: frame skipped: {what}', key='engine')
         self._node.get_logger().debug(traceback.format_exc())
         failures = self._engine.failures
         if failures >= health.MAX_FAILURES and not self._engine.fault:
@@ -191,7 +220,7 @@ class Worker:
     def _fails_on_nothing(self) -> bool:
         """Whether the engine fails on an empty picture too: then no other frame will help it."""
         try:
-            self.variants.full.run_empty()
+            self.pool.full.run_empty()
         except Exception:  # what it throws has been said three times
             return True
         return False

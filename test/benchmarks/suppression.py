@@ -21,7 +21,8 @@ from rich.progress import track
 
 from mtl_evaluation.metrics.metrics import DetectionMetric
 from mtl_perception import decode, machine
-from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Pipeline
 from mtl_perception.tasks import DETECTION
 from training.config import load_config
 from training.data.layout import open_layouts

@@ -7,7 +7,7 @@ import pytest
 
 from mtl_evaluation.metrics.average_precision import MatchTable, match
 from mtl_evaluation.metrics.metrics import DetectionMetric
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.tasks import DETECTION
 
 CLASSES = len(DETECTION.classes)

@@ -12,7 +12,7 @@ from mtl_evaluation.bench.costs import _dropped
 from mtl_evaluation.bench.rivals import find_rival
 from mtl_perception import cli
 from mtl_perception.engines import EngineError
-from mtl_perception.pipeline import Frame
+from mtl_perception.frame import Frame
 
 onnx = pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')

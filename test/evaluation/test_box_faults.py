@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtl_evaluation.metrics.box_faults import KINDS, box_faults
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 
 CAR, TRUCK, SIGN = 2, 3, 9
 THING = (10, 10, 30, 30)

@@ -34,7 +34,7 @@ from mtl_evaluation.runs.run import Run
 from mtl_evaluation.runs.writer import RunWriter
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.cli import main
-from mtl_perception.pipeline import Pipeline
+from mtl_perception.pipeline import Inference, Pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -344,13 +344,13 @@ def test_a_finished_bag_that_was_replaced_is_an_error(tmp_path, tiny_bundle):
     assert not run['complete'] and 'is not the bag that' in run['partial_reason']
 
 
-@pytest.mark.parametrize('station', ['run', '__call__'])
+@pytest.mark.parametrize('station', [(Pipeline, 'infer'), (Inference, 'decode')])
 def test_frames_are_run_and_decoded_while_an_earlier_one_is_measured(
     tmp_path, tiny_bundle, monkeypatch, station
 ):
     bag = write_block_drive(tmp_path / 'bag', frames=4)
     taken, beside = threading.Semaphore(0), []
-    work, digest = getattr(Pipeline, station), bag_replay.answers_digest
+    work, digest = getattr(*station), bag_replay.answers_digest
 
     def count(*args, **options):
         taken.release()
@@ -362,7 +362,7 @@ def test_frames_are_run_and_decoded_while_an_earlier_one_is_measured(
         beside.append(len(beside) == 3 or taken.acquire(timeout=10))
         return digest(*args)
 
-    monkeypatch.setattr(Pipeline, station, count)
+    monkeypatch.setattr(*station, count)
     monkeypatch.setattr(bag_replay, 'answers_digest', wait_for_the_next)
     code, _ = replay(bag, tiny_bundle, tmp_path / 'a')
 

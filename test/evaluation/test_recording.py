@@ -19,8 +19,7 @@ from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
 from mtl_evaluation.bags.outputs import recorded_results
 from mtl_evaluation.runs.recording import RecordingError, Wanted, recorder
 from mtl_evaluation.truth.truth import Truth
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import TASKS
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
@@ -39,7 +38,7 @@ def answer(index: int) -> Result:
         if task.kind == 'classification'
     }
     found = Detections(boxes, scores, np.zeros(len(boxes), np.int64))
-    return Result({'detection': found}, dict(truth.masks), probabilities)
+    return Result({'detection': found, **truth.masks, **probabilities})
 
 
 def record(bag_path: Path, folder: Path, wanted: Wanted) -> None:

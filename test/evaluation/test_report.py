@@ -16,8 +16,7 @@ from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.report.pictures import Example, panels
 from mtl_evaluation.report.report import write_report
 from mtl_evaluation.truth.truth import Truth
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import TASKS
 
 MS = 1_000_000
@@ -43,7 +42,7 @@ def answer() -> Result:
     truth = red_truth()
     boxes = Detections(truth.boxes.boxes, np.full(8, 0.9, np.float32), np.zeros(8, int))
     probabilities = {'timeofday': np.array([0.1, 0.8, 0.1], np.float32)}
-    return Result({'detection': boxes}, dict(truth.masks), probabilities)
+    return Result({'detection': boxes, **truth.masks, **probabilities})
 
 
 def results_of(run: LiveRun, truth: Truth) -> dict:
@@ -143,7 +142,7 @@ def test_panels_without_truth_are_only_the_answer():
 def test_wrong_pixels_are_red_and_right_ones_grey():
     wrong = np.zeros((64, 96), np.uint8)
     wrong[:32] = 5
-    result = Result(masks={'semantic': wrong})
+    result = Result({'semantic': wrong})
     truth = Truth(masks={'semantic': np.zeros((64, 96), np.uint8)})
 
     panel = panels(red_image(), result, truth, list(TASKS.values()))[-1]

@@ -9,7 +9,7 @@ import numpy as np
 from mtl_evaluation.metrics.average_precision import match
 from mtl_evaluation.metrics.metrics import DetectionMetric
 from mtl_evaluation.metrics.road import NOT_PLACED, RoadRecall
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.geometry import CameraModel, Mount, foot_pixels, on_ground
 from mtl_perception.tasks import DETECTION
 

@@ -23,7 +23,7 @@ from mtl_evaluation.runs.run import (
     part_file,
 )
 from mtl_evaluation.runs.writer import RunWriter
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.geometry import CameraModel
 from mtl_perception.tasks import DETECTION, SEMANTIC, TIME_OF_DAY
 

@@ -43,7 +43,7 @@ def seen(record, error=0.3, model=0) -> Seen:
 
     image = np.full((SIZE[1], SIZE[0], 3), 90, np.uint8)
     masks = enlarged(result.masks)
-    result.masks.update(masks)
+    result.answers.update(masks)
     return Seen(image, result, Truth(truth.boxes, enlarged(truth.masks), truth.labels))
 
 
@@ -166,7 +166,7 @@ def test_boxes_are_painted_by_what_became_of_them(run):
     record = next(iter(run.records()))
     looked = seen(record, error=0.0)
     everything = task_panels(looked, TASK_LIST[0])[-1]
-    looked.result.detections.clear()
+    del looked.result.answers['detection']
 
     assert [panel.title for panel in task_panels(looked, TASK_LIST[0])] == ['predicted', 'truth']
     red, green, _ = everything.image.reshape(-1, 3).astype(int).T

@@ -7,8 +7,7 @@ import pytest
 
 from mtl_evaluation.metrics.temporal import PIXEL_STEP, Stability, StabilityTracker
 from mtl_evaluation.truth.truth import Truth
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import DETECTION, DRIVABLE
 
 STEP_NS = 100_000_000
@@ -30,7 +29,7 @@ def masks(*rows, truths=None):
     truths = [None if truth is None else np.repeat(truth, PIXEL_STEP) for truth in truths]
     return [
         (
-            Result(masks={'drivable': np.array([row], np.uint8)}),
+            Result({'drivable': np.array([row], np.uint8)}),
             Truth(masks={} if truth is None else {'drivable': np.array([truth], np.uint8)}),
         )
         for row, truth in zip(rows, truths, strict=True)
@@ -42,7 +41,7 @@ def boxes(*frames):
     return [
         (
             Result(
-                detections={
+                {
                     'detection': Detections(
                         np.array([[x, 0, x + 10, 10] for x, _, _ in rows], np.float32).reshape(
                             -1, 4
@@ -132,7 +131,7 @@ def test_parts_merge_to_the_whole():
         (Result({'detection': Detections(
             rng.uniform(0, 90, (6, 4)).astype(np.float32), rng.random(6).astype(np.float32),
             rng.integers(0, 2, 6),
-        )}, {'drivable': rng.integers(0, 3, (4, 4)).astype(np.uint8)}), Truth())
+        ), 'drivable': rng.integers(0, 3, (4, 4)).astype(np.uint8)}), Truth())
         for _ in range(9)
     ]  # fmt: skip
     tracker = StabilityTracker((DETECTION, DRIVABLE))

@@ -14,8 +14,7 @@ from mtl_evaluation.metrics.temporal import StabilityTracker
 from mtl_evaluation.runs.run import FrameRecord, Run
 from mtl_evaluation.runs.writer import RunWriter
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
-from mtl_perception.decode import Detections
-from mtl_perception.pipeline import Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import TASKS
 
 CLASSES = ('pedestrian', 'car', 'truck', 'traffic sign')
@@ -87,7 +86,7 @@ def made_result(truth: Truth, drive: int, index: int, error: float, model: int) 
     answer = right if chance.random() > 0.7 * rate else (right + 1) % 3
     probabilities = np.full(3, 0.1, np.float32)
     probabilities[answer] = 0.8
-    return Result({'detection': detections}, masks, {'timeofday': probabilities})
+    return Result({'detection': detections, **masks, 'timeofday': probabilities})
 
 
 def write_made_run(

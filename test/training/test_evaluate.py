@@ -17,7 +17,7 @@ from mtl_evaluation.bags.sources import ImageFolder, write_drive  # noqa: E402
 from mtl_evaluation.metrics.metrics import SegmentationMetric  # noqa: E402
 from mtl_evaluation.runs.run import Run  # noqa: E402
 from mtl_perception.cli import main as cli_main  # noqa: E402
-from mtl_perception.pipeline import Detections, Result  # noqa: E402
+from mtl_perception.frame import Detections, Result  # noqa: E402
 from mtl_perception.tasks import DRIVABLE, SEMANTIC  # noqa: E402
 from training import evaluate  # noqa: E402
 from training.checkpoint import save_best, save_checkpoint  # noqa: E402
@@ -309,7 +309,7 @@ def test_class_sets_are_scored_at_the_classes_that_they_tell_apart():
     found = np.array([[13, 14, 1, 0]], np.uint8)
     sample = Sample('a', 's', np.zeros((1, 4, 3), np.uint8), masks={'semantic': truth})
 
-    coarse = pieces('a', sample, Result(masks={'semantic': found}), ())['coarse7']
+    coarse = pieces('a', sample, Result({'semantic': found}), ())['coarse7']
 
     assert isinstance(coarse, SegmentationMetric)
     assert coarse.confusion[3, 3] == 2 and coarse.confusion[0, 1] == 1
@@ -377,7 +377,7 @@ def test_yolop_style_drivable_is_a_mean_over_images():
         found = truth.copy()
         found.ravel()[np.flatnonzero(truth.ravel() == 2)[:wrong]] = 1
         sample = Sample('a', 's', np.zeros((10, 20, 3), np.uint8), masks={'drivable': truth})
-        family.add(pieces('a', sample, Result(masks={'drivable': found}), ('drivable',)))
+        family.add(pieces('a', sample, Result({'drivable': found}), ('drivable',)))
 
     expected = (1 + (100 / 150 + 50 / 100) / 2) / 2
     assert family.result()['drivable_miou'] == pytest.approx(expected)

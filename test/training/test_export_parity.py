@@ -13,7 +13,8 @@ pytest.importorskip('torch', reason='training extras are not installed')
 
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines import Options, open_engine
-from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Pipeline
 from mtl_scenes import random_scene
 from training import parity
 

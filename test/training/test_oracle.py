@@ -14,7 +14,7 @@ pytest.importorskip('torch', reason='training extras are not installed')
 from mtl_evaluation.metrics.metrics import DetectionMetric, SegmentationMetric
 from mtl_evaluation.truth.labels import truth_boxes
 from mtl_evaluation.truth.truth import class_ids
-from mtl_perception.pipeline import Detections, Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, Task
 from training import evaluate, oracle
 from training.evaluation.official import BOXES, MASKS, OfficialWriter
@@ -133,8 +133,8 @@ def scored(tmp_path_factory):
         with OfficialWriter(root / 'masks') as writer:
             for number, (truth, found) in enumerate(hard_masks(task, rng)):
                 Image.fromarray(truth).save(folder / f'{number}.png')
-                writer.add(f'{number}.jpg', Result(masks={task.name: found}))
-                writer.add('unlabelled.jpg', Result(masks={task.name: found}))
+                writer.add(f'{number}.jpg', Result({task.name: found}))
+                writer.add('unlabelled.jpg', Result({task.name: found}))
                 metric.update(found, truth)
         ours[task.name] = metric.result()
         scratch = root / f'{task.name} truth'

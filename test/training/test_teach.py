@@ -11,7 +11,7 @@ from tiny_data import put, put_json
 
 pytest.importorskip('torch', reason='training extras are not installed')
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.tasks import DETECTION, SEMANTIC, WEATHER
 from training import teach
 from training.data.layout import Layout, LayoutConfig

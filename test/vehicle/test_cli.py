@@ -88,7 +88,8 @@ def test_compile_builds_runs_and_says_what_is_in_force(tiny_bundle, capsys):
 def test_the_command_an_error_names_is_one_that_works(tmp_path, capsys):
     from tiny_bundle import write_tiny_bundle
 
-    from mtl_perception.pipeline import EngineError, Pipeline
+    from mtl_perception.engines import EngineError
+    from mtl_perception.pipeline import Pipeline
 
     folder = write_tiny_bundle(tmp_path / 'fresh', width=224)
     with pytest.raises(EngineError) as caught:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtl_perception.frame import Frame
 from mtl_perception.image_codec import (
     ENCODINGS,
     MAX_PIXELS,
@@ -20,7 +21,6 @@ from mtl_perception.image_codec import (
     decode_compressed,
     decode_raw,
 )
-from mtl_perception.pipeline import Frame
 
 HEIGHT, WIDTH = 24, 32
 COLOUR = (200, 120, 40)  # RGB

@@ -12,10 +12,9 @@ pytest.importorskip('vision_msgs.msg', reason='needs vision_msgs (make test buil
 
 from std_msgs.msg import Header
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections, Tracks
 from mtl_perception.node import messages
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
-from mtl_perception.tracking import Tracks
 
 pytestmark = pytest.mark.ros
 

@@ -171,11 +171,11 @@ def test_cameras_that_wait_are_taken_together_one_frame_each() -> None:
     slots: NewestSlots[int] = NewestSlots(['a', 'b', 'c', 'd'])
     for camera in 'abcd':
         slots.put(camera, 1)
-    assert slots.take_together(2, 3) == [('a', 1), ('b', 1), ('c', 1)]
+    assert slots.take_several(2, 3) == [('a', 1), ('b', 1), ('c', 1)]
     for camera in 'abc':
         slots.put(camera, 2)
-    assert slots.take_together(2, 3) == [('d', 1), ('a', 2), ('b', 2)]
-    assert slots.take_together(1, 3) == [('c', 2)]
+    assert slots.take_several(2, 3) == [('d', 1), ('a', 2), ('b', 2)]
+    assert slots.take_several(1, 3) == [('c', 2)]
 
 
 def test_where_too_few_wait_only_the_next_in_turn_is_taken() -> None:
@@ -183,10 +183,10 @@ def test_where_too_few_wait_only_the_next_in_turn_is_taken() -> None:
     slots: NewestSlots[int] = NewestSlots(['a', 'b', 'c'])
     slots.put('a', 1)
     slots.put('b', 1)
-    assert slots.take_together(3, 3) == [('a', 1)]
+    assert slots.take_several(3, 3) == [('a', 1)]
     assert slots.put('b', 2) is True
-    assert slots.take_together(3, 3) == [('b', 2)]
-    assert slots.take_together(3, 3, timeout_s=0) == []
+    assert slots.take_several(3, 3) == [('b', 2)]
+    assert slots.take_several(3, 3, timeout_s=0) == []
 
 
 @given(
@@ -205,6 +205,6 @@ def test_together_or_not_no_camera_is_served_twice_before_one_that_waits(
         waiting_since.setdefault(camera, served)
         if most > 1:
             continue
-        for name, _ in slots.take_together(least, 4, timeout_s=0):
+        for name, _ in slots.take_several(least, 4, timeout_s=0):
             served += 1
             assert served - waiting_since.pop(name) <= 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,12 +22,13 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
 from mtl_perception import process
-from mtl_perception.batching import Batch
 from mtl_perception.bundle import Bundle
+from mtl_perception.engine_pool import Batch, EnginePool, Variant
 from mtl_perception.engines.base import EngineError
 from mtl_perception.engines.fake import FakeEngine, Step
 from mtl_perception.node import health
 from mtl_perception.node import perception_node as node_module
+from mtl_perception.node import worker as worker_module
 from mtl_perception.node.perception_node import SUCCESS, PerceptionNode
 from mtl_perception.node.topics import Wanted
 from mtl_perception.pipeline import Pipeline
@@ -56,12 +58,13 @@ class Bench:
     ) -> None:
         self.engine = FakeEngine(bundle, script)
         self.batched = Rows(bundle, batch=max(1, len(cameras)))
-        batch = Batch(self.batched, 2) if len(cameras) > 1 else None
+        self.batch = Batch(Pipeline(bundle, self.batched), 2) if len(cameras) > 1 else None
         self._patch = monkeypatch
+        self.variant = Variant(Pipeline(bundle, self.engine), batch=self.batch)
         monkeypatch.setattr(
-            node_module.Pipeline,
+            node_module.EnginePool,
             'open',
-            lambda *_, **__: Pipeline(bundle, self.engine, batch=batch),
+            lambda *_, **__: EnginePool(self.variant, lambda _: self.variant),
         )
         self.node = PerceptionNode()
         self.node.set_parameters([Parameter('cameras', value=list(cameras) or [''])])
@@ -209,7 +212,7 @@ def test_whatever_an_engine_throws_the_worker_survives(start: Start, error: Exce
     assert bench.camera()['failed'] == '1'
 
 
-def test_cameras_that_wait_are_run_together_and_none_harms_another(start: Start) -> None:
+def test_cameras_that_wait_share_a_batch_and_none_harms_another(start: Start) -> None:
     """One broken image and one senseless answer among four: the other two are published."""
     bench = start(Step(latency_s=0.3), Step(), cameras='abcd')
     bench.batched.senseless = (1,)
@@ -225,6 +228,94 @@ def test_cameras_that_wait_are_run_together_and_none_harms_another(start: Start)
     assert [counts[name].processed for name in 'abcd'] == [2, 1, 0, 0]
     assert (counts['c'].rejected, counts['d'].failed) == (1, 1)
     assert bench.node._statuses()[0].values['batch'] == '4, from 2 waiting cameras on'
+
+
+HOPS = ['wanted', 'decode_image', 'choose', 'letterbox', 'engine', 'decode', 'publish', 'health']
+"""Where a frame can be lost between `take` and the end of `publish`."""
+
+
+def break_once(
+    bench: Bench, pipeline: Pipeline, hop: str, monkeypatch: pytest.MonkeyPatch
+) -> threading.Event:
+    """Make a hop of the first camera's next frame raise, or of `pipeline`'s; set when it did."""
+    assert bench.node._worker is not None
+    camera = bench.node._cameras[0]
+    owner, name = {
+        'wanted': (camera.topics, 'wanted'),
+        'decode_image': (worker_module, 'decode_image'),
+        'choose': (bench.node._worker.pool, '_choose'),
+        'letterbox': (pipeline, '_letterbox'),
+        'engine': (pipeline.engine, 'run'),
+        'decode': (pipeline, 'requested'),
+        'publish': (camera.topics, 'publish'),
+        'health': (camera.health, 'frame_done'),
+    }[hop]
+    plain, broken = getattr(owner, name), threading.Event()
+
+    def raising(*arguments: object) -> object:
+        if not broken.is_set() and threading.current_thread().name == 'perception':
+            broken.set()
+            raise ValueError(f'broken {hop}')
+        return plain(*arguments)
+
+    monkeypatch.setattr(owner, name, raising)
+    return broken
+
+
+@pytest.mark.parametrize('hop', HOPS)
+def test_whatever_raises_between_take_and_publish_costs_one_frame(
+    start: Start, monkeypatch: pytest.MonkeyPatch, hop: str
+) -> None:
+    bench = start(Step())
+    bench.activate()
+    broken = break_once(bench, bench.variant.single, hop, monkeypatch)
+    bench.put(0)
+    bench.until(lambda: bench.camera()['failed'] == '1', f'failure; broken: {broken.is_set()}')
+    bench.put(1)
+    bench.until(lambda: bench.camera()['processed'] == '1', 'the next frame')
+    assert bench.published[-1] == image(1).header
+    assert bench.node._engine.failures == 0
+    assert bench.node.state == 'active'
+
+
+@pytest.mark.parametrize('hop', HOPS)
+def test_whatever_raises_in_a_batch_costs_only_its_frames(
+    start: Start, monkeypatch: pytest.MonkeyPatch, hop: str
+) -> None:
+    """Four cameras wait; a broken choice of the engine is of no frame in particular, so of all."""
+    bench = start(Step(latency_s=0.3), Step(), cameras='abcd')
+    bench.activate()
+    bench.put(0, 'b')
+    bench.until(lambda: bench.engine.runs == 1, 'the first frame in work')
+    assert bench.batch is not None
+    broken = break_once(bench, bench.batch.pipeline, hop, monkeypatch)
+    for number, camera in enumerate('abcd', 1):
+        bench.put(number, camera)
+    health = {camera.name: camera.health for camera in bench.node._cameras}
+    bench.until(
+        lambda: sum(each.processed + each.failed for each in health.values()) == 5, 'five outcomes'
+    )
+    assert broken.is_set()
+    failed = sum(each.failed for each in health.values())
+    assert failed == {'choose': 4, 'engine': 0}.get(hop, 1)
+    bench.put(5, 'a')
+    bench.until(lambda: bench.published[-1:] == [image(5).header], 'the next frame')
+    assert bench.node.state == 'active'
+
+
+def test_a_worker_that_ends_all_the_same_says_so(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = start(Step())
+    bench.activate()
+    worker = bench.node._worker
+    assert worker is not None
+    monkeypatch.setattr(worker, '_take', lambda: 1 / 0)
+    bench.put(0)  # the thread waits in the real one
+    bench.until(lambda: bench.node.state == 'inactive', 'deactivation')
+    status = bench.node._statuses()[0]
+    assert status.level == health.ERROR
+    assert 'the worker ended: ZeroDivisionError' in status.message
 
 
 def test_burst_on_a_slow_engine_is_answered_with_the_newest(start: Start) -> None:
@@ -264,7 +355,7 @@ def test_unexpected_error_in_configure_leaves_the_node_alive(
     def fail(*_: object, **__: object) -> Pipeline:
         raise OSError('disk on fire')
 
-    monkeypatch.setattr(node_module.Pipeline, 'open', fail)
+    monkeypatch.setattr(node_module.EnginePool, 'open', fail)
     assert bench.node.trigger_configure() != SUCCESS
     assert bench.node.state == 'unconfigured'
     assert 'disk on fire' in bench.node._statuses()[0].message

@@ -6,12 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections, Result
 from mtl_perception.geometry import CameraModel, Mount, locate
 from mtl_perception.lanes import lane_lines
 from mtl_perception.objects import Deviations, between_lines, closest, in_path, place, size_m
 from mtl_perception.overlay import box_text, draw
-from mtl_perception.pipeline import Result
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE
 
 CAMERA = CameraModel(1280, 720, 1000.0, 1000.0, 639.5, 359.5)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mtl_perception.frame import Detections, Result, Tracks
 from mtl_perception.overlay import box_text, draw
-from mtl_perception.pipeline import Detections, Result
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TASKS, Task
-from mtl_perception.tracking import Tracks
 
 ALL = tuple(TASKS.values())
 SIZES = [(360, 640), (720, 1280)]
@@ -26,7 +25,7 @@ def boxes(*rows):
 
 def test_the_frame_itself_is_not_touched():
     image = grey()
-    result = Result(detections={'detection': boxes((10, 50, 300, 300, 0.9, 2))})
+    result = Result({'detection': boxes((10, 50, 300, 300, 0.9, 2))})
 
     painted = draw(image, result, ALL)
 
@@ -40,7 +39,7 @@ def test_an_empty_result_changes_nothing():
 
 @pytest.mark.parametrize(('height', 'width'), SIZES)
 def test_a_box_has_its_class_colour_on_its_edges_and_nothing_inside(height, width):
-    result = Result(detections={'detection': boxes((200, 100, 400, 300, 0.9, 2))})
+    result = Result({'detection': boxes((200, 100, 400, 300, 0.9, 2))})
 
     painted = draw(grey(height, width), result, ALL)
 
@@ -51,8 +50,8 @@ def test_a_box_has_its_class_colour_on_its_edges_and_nothing_inside(height, widt
 
 
 def test_a_label_stands_above_its_box_or_in_it_at_the_upper_border():
-    above = draw(grey(), Result(detections={'detection': boxes((200, 100, 400, 300, 0.9, 2))}), ALL)
-    within = draw(grey(), Result(detections={'detection': boxes((200, 2, 400, 300, 0.9, 2))}), ALL)
+    above = draw(grey(), Result({'detection': boxes((200, 100, 400, 300, 0.9, 2))}), ALL)
+    within = draw(grey(), Result({'detection': boxes((200, 2, 400, 300, 0.9, 2))}), ALL)
 
     assert (above[88:98, 205:240] != 100).any() and (above[105:115, 205:240] == 100).all()
     assert (within[5:12, 205:240] != 100).any()
@@ -62,8 +61,8 @@ def test_a_label_does_not_cover_a_stronger_one():
     strong = boxes((200, 100, 400, 300, 0.9, 2))
     both = boxes((200, 100, 400, 300, 0.9, 2), (202, 102, 398, 298, 0.5, 9))
 
-    one = draw(grey(), Result(detections={'detection': strong}), ALL)
-    two = draw(grey(), Result(detections={'detection': both}), ALL)
+    one = draw(grey(), Result({'detection': strong}), ALL)
+    two = draw(grey(), Result({'detection': both}), ALL)
 
     np.testing.assert_array_equal(one[85:99], two[85:99])
 
@@ -73,7 +72,7 @@ def test_drivable_is_tinted_and_its_background_is_not():
     mask[200:, :320] = 0
     mask[200:, 320:] = 1
 
-    painted = draw(grey(), Result(masks={'drivable': mask}), ALL)
+    painted = draw(grey(), Result({'drivable': mask}), ALL)
 
     assert (painted[:190] == 100).all()
     direct, alternative = DRIVABLE.colours[:2]
@@ -86,12 +85,12 @@ def test_drivable_is_tinted_and_its_background_is_not():
 def test_unlabelled_pixels_are_not_tinted():
     mask = np.full((360, 640), 255, np.uint8)
 
-    np.testing.assert_array_equal(draw(grey(), Result(masks={'semantic': mask}), ALL), grey())
+    np.testing.assert_array_equal(draw(grey(), Result({'semantic': mask}), ALL), grey())
 
 
 def test_a_mask_without_colours_is_left_out():
     task = Task('plain', 'segmentation', ('a', 'b'))
-    result = Result(masks={'plain': np.ones((360, 640), np.uint8)})
+    result = Result({'plain': np.ones((360, 640), np.uint8)})
 
     assert (draw(grey(), result, [task]) == 100).all()
 
@@ -99,7 +98,7 @@ def test_a_mask_without_colours_is_left_out():
 def test_the_mask_to_paint_can_be_chosen():
     drivable = np.zeros((360, 640), np.uint8)
     semantic = np.full((360, 640), 10, np.uint8)
-    result = Result(masks={'semantic': semantic, 'drivable': drivable})
+    result = Result({'semantic': semantic, 'drivable': drivable})
 
     def at_centre(choice):
         return draw(grey(), result, ALL, choice)[180, 320].astype(int)
@@ -115,7 +114,7 @@ def test_the_mask_to_paint_can_be_chosen():
 def test_scene_labels_and_status_are_written_in_their_corners():
     probabilities = {'weather': np.array([0, 0, 0.9, 0.1, 0, 0], np.float32)}
 
-    painted = draw(grey(), Result(probabilities=probabilities), ALL, status='30 fps')
+    painted = draw(grey(), Result(probabilities), ALL, status='30 fps')
 
     changed = (painted != 100).any(axis=2)
     assert changed[:20, :60].any() and changed[-20:, :60].any()
@@ -125,9 +124,11 @@ def test_scene_labels_and_status_are_written_in_their_corners():
 @pytest.mark.parametrize(('height', 'width'), [(1, 1), (8, 8), (40, 2000), (2000, 40)])
 def test_tiny_and_odd_frames_do_no_harm(height, width):
     result = Result(
-        detections={'detection': boxes((0, 0, width, height, 0.9, 0), (0, 0, 1, 1, 0.1, 9))},
-        masks={'drivable': np.zeros((height, width), np.uint8)},
-        probabilities={'weather': np.eye(6, dtype=np.float32)[2]},
+        {
+            'detection': boxes((0, 0, width, height, 0.9, 0), (0, 0, 1, 1, 0.1, 9)),
+            'drivable': np.zeros((height, width), np.uint8),
+            'weather': np.eye(6, dtype=np.float32)[2],
+        }
     )
 
     assert draw(grey(height, width), result, ALL, status='x' * 200).shape == (height, width, 3)
@@ -135,7 +136,7 @@ def test_tiny_and_odd_frames_do_no_harm(height, width):
 
 def test_a_view_with_padded_rows_is_taken():
     wide = np.full((360, 700, 3), 100, np.uint8)
-    result = Result(detections={'detection': boxes((10, 50, 300, 300, 0.9, 2))})
+    result = Result({'detection': boxes((10, 50, 300, 300, 0.9, 2))})
 
     np.testing.assert_array_equal(draw(wide[:, :640], result, ALL), draw(grey(), result, ALL))
 
@@ -147,10 +148,8 @@ def test_the_id_of_a_track_is_written_at_its_box():
         found.boxes[second], found.scores[second], found.labels[second], np.array([7]), second
     )
 
-    plain = draw(grey(), Result(detections={'detection': found}), ALL)
-    numbered = draw(
-        grey(), Result(detections={'detection': found}, tracks={'detection': tracks}), ALL
-    )
+    plain = draw(grey(), Result({'detection': found}), ALL)
+    numbered = draw(grey(), Result({'detection': found}, tracks={'detection': tracks}), ALL)
 
     changed = (plain != numbered).any(axis=2)
     assert changed[85:99, 420:].any() and not changed[:, :420].any()

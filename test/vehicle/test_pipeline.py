@@ -9,7 +9,8 @@ from tiny_bundle import cell_box, write_tiny_bundle
 from mtl_perception.bundle import Bundle, BundleError
 from mtl_perception.engines import EngineError
 from mtl_perception.engines.fake import FakeEngine, Step
-from mtl_perception.pipeline import Frame, Pipeline, Thresholds
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Pipeline, Thresholds
 
 RED, BLUE, GREY = (255, 0, 0), (0, 0, 255), (114, 114, 114)
 

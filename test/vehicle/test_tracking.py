@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.tracking import Tracker, Tracking
 
 CAR, TRUCK, RIDER, BICYCLE = 2, 3, 1, 7

@@ -26,7 +26,8 @@ from mtl_evaluation.metrics.box_faults import KINDS, box_faults
 from mtl_perception import machine
 from mtl_perception.bundle import BundleError
 from mtl_perception.engines.base import EngineError
-from mtl_perception.pipeline import Frame, Pipeline, Thresholds
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Pipeline, Thresholds
 from mtl_perception.tasks import DETECTION
 from training.checkpoint import CheckpointError
 from training.config import ConfigError, load_config

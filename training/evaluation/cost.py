@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mtl_evaluation.bench.timing import take_turns, timing_figures
-from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Pipeline
 
 LATENCY_NOTE = (
     'Times of this machine at that load. They took turns on every frame, so paired_ratio_median is '

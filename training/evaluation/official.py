@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from PIL import Image
 
-from mtl_perception.pipeline import Detections, Result
+from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC
 from training.data.sample import Sample
 

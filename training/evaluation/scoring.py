@@ -22,7 +22,8 @@ from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, Segmentation
 from mtl_evaluation.metrics.normals import NormalsMetric
 from mtl_evaluation.runs.bag_replay import answers_digest
 from mtl_evaluation.runs.run import FrameRecord, frame_key
-from mtl_perception.pipeline import Detections, Frame, Pipeline, Result
+from mtl_perception.frame import Detections, Frame, Result
+from mtl_perception.pipeline import Pipeline
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout

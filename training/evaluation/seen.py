@@ -8,7 +8,8 @@ from mtl_evaluation.pictures.frames import Seen
 from mtl_evaluation.runs.revisit import Pictures
 from mtl_evaluation.runs.run import FrameRecord
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
-from mtl_perception.pipeline import Frame, Pipeline
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Pipeline
 from mtl_perception.tasks import ALL_TASKS, DETECTION
 from training.data.layout import Layout
 from training.evaluation.scoring import COARSE, told_apart
@@ -30,7 +31,7 @@ def looker(layouts: Sequence[Layout], pipeline: Pipeline) -> Pictures:
                 rough = COARSE[name]
                 masks[rough.task.name] = rough.table[mask]
                 if name in result.masks:
-                    result.masks[rough.task.name] = rough.table[result.masks[name]]
+                    result.answers[rough.task.name] = rough.table[result.masks[name]]
             if name not in COARSE or told_apart(layout, name):
                 masks[name] = mask
         found = None

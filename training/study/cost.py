@@ -22,7 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from mtl_evaluation.bench.timing import take_turns
 from mtl_perception import machine
 from mtl_perception.engines.base import EngineError
-from mtl_perception.pipeline import Frame
+from mtl_perception.frame import Frame
 from training.checkpoint import CheckpointError
 from training.config import ConfigError
 from training.data.layout import open_layouts

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from training.teaching.views import View
 
 SAME_OBJECT = 0.55

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.tasks import ALL_TASKS, Task
 
 KINDS = ('detection', 'segmentation', 'classification')

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
 from mtl_evaluation.truth.labels import read_mask
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.tasks import ALL_TASKS, UNLABELLED, Task
 from training.data.box_classes import class_of
 from training.tasks.segmentation import GROUPS

@@ -16,11 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.bundle import MANIFEST
-from mtl_perception.decode import Detections
 from mtl_perception.decode.boxes import detection
 from mtl_perception.decode.contract import Thresholds
+from mtl_perception.frame import Detections, Frame
 from mtl_perception.letterbox import Letterbox
-from mtl_perception.pipeline import Frame
 from mtl_perception.tasks import Task
 from training.evaluation.model import RUN_CONFIG, open_model
 from training.teaching.boxes import averaged

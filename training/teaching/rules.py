@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 from mtl_perception.tasks import UNLABELLED, Task
 from training.tasks.segmentation import GROUPS
 from training.teaching.boxes import fused, overlaps

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode import Detections
+from mtl_perception.frame import Detections
 
 EDGE = 0.01
 """A box this near to where a view cuts the image is likely cut as well, as a share of the view."""

@@ -1,10 +1,10 @@
-"""Only the heads that somebody listens to are computed, and no frame waits for the change."""
+"""Only the subscribed heads are computed, and no frame waits for the change."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ import pytest
 
 from mtl_perception.bundle import Bundle
 from mtl_perception.decode import Thresholds
+from mtl_perception.engine_pool import SETTLED_S, EnginePool, Variant
 from mtl_perception.engines.base import EngineError
 from mtl_perception.engines.fake import FakeEngine, Step
-from mtl_perception.pipeline import Frame, Pipeline
-from mtl_perception.variants import SETTLED_S, Variants
+from mtl_perception.frame import Frame
+from mtl_perception.pipeline import Inference, Pipeline
 
 FRAME = Frame(np.zeros((64, 96, 3), np.uint8))
 
@@ -28,7 +29,7 @@ class HandClock:
 
 
 class Door:
-    """Opens fake engines for subsets, when it is told to."""
+    """Opens fake engines for subsets, when it may."""
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -38,23 +39,30 @@ class Door:
         self.script: list[Step] = []
         self.clock = HandClock()
         self.full = Pipeline(bundle, FakeEngine(bundle))
-        self.variants = Variants(self.full, self.open, clock=self.clock)
+        self.pool = EnginePool(Variant(self.full), self.open, clock=self.clock)
 
-    def open(self, outputs: Sequence[str]) -> Pipeline:
+    def open(self, tasks: Collection[str]) -> Variant:
         assert self.may_open.wait(5)
+        outputs = [spec.name for spec in self.bundle.manifest.outputs if spec.task in tasks]
         self.opened.append(Pipeline(self.bundle, FakeEngine(self.bundle, self.script, 1, outputs)))
-        return self.opened[-1]
+        return Variant(self.opened[-1], tasks)
+
+    def pipeline(self, tasks: Collection[str] | None) -> Pipeline:
+        """What a frame of which these tasks are requested is run by."""
+        [outcome] = self.pool.infer([FRAME], tasks)
+        assert isinstance(outcome, Inference)
+        return outcome.pipeline
 
     def settle(self, tasks: set[str] | None) -> None:
-        """The same tasks are wanted for long enough; returns when nothing is being opened."""
-        self.variants.want(tasks)
+        """The same tasks are requested for long enough; returns when nothing is being opened."""
+        self.pool.request(tasks)
         self.clock.now_s += SETTLED_S
-        self.variants.want(tasks)
+        self.pool.request(tasks)
         self.wait()
 
     def wait(self) -> None:
         deadline = time.monotonic() + 5
-        while self.variants.is_opening:
+        while self.pool.is_opening:
             assert time.monotonic() < deadline
             time.sleep(0.001)
 
@@ -64,49 +72,49 @@ def door(tiny_bundle: Path) -> Iterator[Door]:
     made = Door(Bundle.open(tiny_bundle))
     yield made
     made.may_open.set()
-    made.variants.close()
+    made.pool.close()
 
 
 def test_a_subset_takes_over_once_it_was_wanted_for_a_while(door: Door) -> None:
     wanted = {'detection', 'weather'}
-    door.variants.want(wanted)
+    door.pool.request(wanted)
     door.clock.now_s += SETTLED_S / 2
-    door.variants.want(wanted)
+    door.pool.request(wanted)
     assert door.opened == []
     door.settle(wanted)
 
-    pipeline = door.variants.pipeline(wanted)
+    pipeline = door.pipeline(wanted)
 
     assert pipeline.info.outputs == ('boxes', 'scores', 'labels', 'weather')
     assert pipeline(FRAME, wanted).probabilities.keys() == {'weather'}
-    assert door.variants.subset == wanted
+    assert door.pool.subset == wanted
 
 
 def test_frames_go_on_while_the_subset_is_being_opened(door: Door) -> None:
     door.may_open.clear()
-    door.variants.want({'detection'})
+    door.pool.request({'detection'})
     door.clock.now_s += SETTLED_S
-    door.variants.want({'detection'})
-    assert door.variants.is_opening
-    assert door.variants.pipeline({'detection'}) is door.full
+    door.pool.request({'detection'})
+    assert door.pool.is_opening
+    assert door.pipeline({'detection'}) is door.full
     assert 'detection' in door.full(FRAME, {'detection'}).detections
     door.may_open.set()
     door.wait()
-    assert door.variants.pipeline({'detection'}) is door.opened[0]
+    assert door.pipeline({'detection'}) is door.opened[0]
 
 
 @pytest.mark.parametrize('more', [None, {'detection', 'drivable'}])
-def test_whoever_wants_more_gets_the_full_engine_with_the_next_frame(
+def test_more_subscribers_get_the_full_engine_with_the_next_frame(
     door: Door, more: set[str] | None
 ) -> None:
     door.settle({'detection'})
-    assert door.variants.pipeline(more) is door.full
-    assert door.variants.pipeline({'detection'}) is door.opened[0]
+    assert door.pipeline(more) is door.full
+    assert door.pipeline({'detection'}) is door.opened[0]
 
 
 def test_flapping_subscribers_open_nothing(door: Door) -> None:
     for turn in range(10):
-        door.variants.want({'detection'} if turn % 2 else {'drivable'})
+        door.pool.request({'detection'} if turn % 2 else {'drivable'})
         door.clock.now_s += SETTLED_S * 0.9
     assert door.opened == []
 
@@ -122,10 +130,10 @@ def test_all_or_nothing_needs_no_subset(door: Door, tasks: set[str] | None) -> N
 
 def test_the_subset_before_is_closed_by_the_next_frame(door: Door) -> None:
     door.settle({'detection'})
-    in_work = door.variants.pipeline({'detection'})
+    in_work = door.pipeline({'detection'})
     door.settle({'drivable'})
     assert not in_work.engine.closed  # a frame may be in it
-    assert door.variants.pipeline({'drivable'}) is door.opened[1]
+    assert door.pipeline({'drivable'}) is door.opened[1]
     assert in_work.engine.closed
 
 
@@ -139,12 +147,12 @@ def test_what_cannot_be_opened_or_run_is_said_once_and_not_tried_again(
     assert len(door.opened) == 1
     assert door.opened[0].engine.closed
     assert caplog.text.count('all heads are computed, since: out of memory') == 1
-    assert door.variants.pipeline({'detection'}) is door.full
+    assert door.pipeline({'detection'}) is door.full
 
 
 def test_thresholds_reach_every_variant(door: Door) -> None:
     door.settle({'detection'})
-    door.variants.thresholds = Thresholds(score=0.9)
+    door.pool.thresholds = Thresholds(score=0.9)
     door.settle({'drivable'})
     assert door.full.thresholds.score == 0.9
     assert [pipeline.thresholds.score for pipeline in door.opened] == [0.9, 0.9]
@@ -153,11 +161,11 @@ def test_thresholds_reach_every_variant(door: Door) -> None:
 def test_close_frees_every_engine_also_one_that_comes_late(door: Door) -> None:
     door.settle({'detection'})
     door.may_open.clear()
-    door.variants.want({'drivable'})
+    door.pool.request({'drivable'})
     door.clock.now_s += SETTLED_S
-    door.variants.want({'drivable'})
+    door.pool.request({'drivable'})
     threading.Timer(0.05, door.may_open.set).start()
-    door.variants.close()
+    door.pool.close()
     door.wait()
     assert len(door.opened) == 2
     assert all(p.engine.closed for p in (door.full, *door.opened))
