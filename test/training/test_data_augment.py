@@ -1,6 +1,7 @@
 """What augmentation does to images and, above all, to labels."""
 
 import struct
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,6 +12,7 @@ from tiny_data import HEIGHT, WIDTH, picture, put, write_layout
 pytest.importorskip('torch', reason='training extras are not installed')
 
 from mtl_perception.tasks import TIME_OF_DAY, UNLABELLED, WEATHER
+from training.data.bonnet import with_bonnet
 from training.data.layout import Layout, LayoutConfig
 from training.data.loader import Draws
 from training.data.mosaic import Tile, draw_tiles, join
@@ -124,6 +126,31 @@ def labelled(name: str, tile: Tile, *, box: bool, mask: bool) -> Sample:
         {'detection': boxes} if box else {}, {'semantic': np.zeros(size, np.uint8)} if mask else {},
         {'weather': 1},
     )  # fmt: skip
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_a_bonnet_hides_the_road_and_the_boxes_behind_it(seed):
+    sample = scene()
+    xyxy = np.array([[50, 30, 90, 60], [60, 85, 90, 90], [60, 40, 100, 90]], np.float32)
+    boxes = Boxes(xyxy, np.array([2, 2, 2]), np.zeros(3, bool))
+    sample = replace(
+        sample,
+        boxes={'detection': boxes},
+        masks={'drivable': np.zeros((90, 160), np.uint8), 'semantic': np.ones((90, 160), np.uint8)},
+        maps={'depth': np.ones((90, 160), np.float32)},
+    )
+
+    out = with_bonnet(sample, np.random.default_rng(seed))
+
+    hidden = out.masks['drivable'] == 2
+    assert hidden[-1, 80] and not hidden[:60].any() and 0.02 < hidden.mean() < 0.25
+    assert (out.masks['semantic'][hidden] == UNLABELLED).all()
+    assert (out.maps['depth'] == ~hidden).all()
+    np.testing.assert_array_equal(out.image[~hidden], sample.image[~hidden])
+    assert out.boxes['detection'].ignored.tolist() == [False, True, False]
+    top = hidden.argmax(axis=0)[80]
+    assert abs(out.boxes['detection'].xyxy[2, 3] - top) <= 1
+    assert (sample.masks['drivable'] == 0).all()
 
 
 def test_a_mosaic_is_labelled_only_where_its_tiles_are():

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import ALL_TASKS, LANE, UNLABELLED
 from training.data import weather
+from training.data.bonnet import with_bonnet
 from training.data.sample import Boxes, Sample
 
 MIN_BOX_SIDE = 3.0
@@ -41,7 +42,8 @@ class AugmentConfig:
 
     height, width: the training crop, pixels. scale: factor range on the letterbox scale. The rest
     are probabilities: flip; photometric (brightness, contrast, colour); fog, rain, night and sensor
-    as in `weather.py`; mosaic, four images in one, as in `mosaic.py`. Raises ValueError on values
+    as in `weather.py`; mosaic, four images in one, as in `mosaic.py`; bonnet, the vehicle's own, as
+    in `bonnet.py`. Raises ValueError on values
     that these cannot have.
     """
 
@@ -58,11 +60,12 @@ class AugmentConfig:
     night: float = 0.0
     sensor: float = 0.0
     mosaic: float = 0.0
+    bonnet: float = 0.0
     letterbox_colour: tuple[int, int, int] = (114, 114, 114)
 
     def __post_init__(self) -> None:
         """Check ranges."""
-        for name in ('flip', 'photometric', 'fog', 'rain', 'night', 'sensor', 'mosaic'):
+        for name in ('flip', 'photometric', 'fog', 'rain', 'night', 'sensor', 'mosaic', 'bonnet'):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f'augment.{name}: {value} is no probability, expected 0 to 1')
@@ -182,6 +185,8 @@ def outdoors(
     view: View, sample: Sample, config: AugmentConfig, rng: np.random.Generator
 ) -> Sample:  # fmt: skip
     """What the camera looks at: the view of the sample, in a weather and at an hour."""
+    if config.bonnet and rng.random() < config.bonnet:
+        sample = with_bonnet(sample, rng)
     seen = view.apply(sample, config.letterbox_colour)
     height, width = (side * sample.shrink for side in sample.image.shape[:2])
     rows, columns = view.covered((width, height))
