@@ -8,10 +8,12 @@ Exit codes: 0 done, 1 a failure that one sentence on stderr explains, 2 wrong us
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -35,25 +37,52 @@ PACKAGES = ('mtl_perception', 'mtl_evaluation', 'mtl_scenes')
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _print_anything()
     try:
-        args = _parser(arguments).parse_args(arguments)
-        _start_logging(args.verbose)
-        return int(args.run(args) or 0)
+        try:
+            args = _parser(arguments).parse_args(arguments)
+            _start_logging(args.verbose)
+            return int(args.run(args) or 0)
+        finally:
+            sys.stdout.flush()
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `mtl-perception doctor | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return 1
     except ModuleNotFoundError as error:
         if (error.name or '').partition('.')[0] in PACKAGES:
             raise
-        print(f'mtl-perception: {_missing(error)}', file=sys.stderr)
-        return 1
+        return _failed(_missing(error))
+    except OSError as error:  # a target that cannot be written, a disk that is full
+        _drop_output()
+        return _failed(str(error))
     except Exception as error:
         if not _is_ours(error):
             raise
-        print(f'mtl-perception: {error}', file=sys.stderr)
-        return 1
+        return _failed(str(error))
+
+
+def _print_anything() -> None:
+    """A path need not be UTF-8, nor the terminal: what cannot be shown is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+
+
+def _drop_output() -> None:
+    """What is still buffered goes nowhere, or Python would complain about it once more."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        return
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _failed(text: str) -> int:
+    with suppress(OSError):
+        print(f'mtl-perception: {text}', file=sys.stderr)
+    return 1
 
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:

@@ -2,7 +2,7 @@
 
 No tags, no aliases (they multiply), no deep nesting, a bounded size. YAML 1.1 reads
 `59:59:59` as a number in base 60, and PyYAML takes quadratic time over a long one; here it is text,
-as in YAML 1.2, and an integer has at most 18 digits.
+as in YAML 1.2, and an integer has at most 19 digits.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ MAX_BYTES = 1 << 18
 MAX_DEPTH = 16
 
 _NUMBERS = {'tag:yaml.org,2002:int', 'tag:yaml.org,2002:float'}
-_INT = re.compile(r'[-+]?(?:0|[1-9][0-9]{0,17}|0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20})')
+_INT = re.compile(r'[-+]?(?:0|[1-9][0-9]{0,18}|0x[0-9a-fA-F]{1,15}|0o[0-7]{1,20})')
 _FLOAT = re.compile(
     r'[-+]?(?:[0-9]{1,40}\.[0-9]{0,40}(?:[eE][-+]?[0-9]{1,3})?|[0-9]{1,40}[eE][-+]?[0-9]{1,3}'
     r'|\.[0-9]{1,40}(?:[eE][-+]?[0-9]{1,3})?|\.(?:inf|Inf|INF))|\.(?:nan|NaN|NAN)'
 )
-_LONG_INT = re.compile(r'[-+]?[0-9_]{19,}')
+_LONG_INT = re.compile(r'[-+]?[0-9_]{20,}')
 
 
 class PlainYamlError(Exception):
@@ -81,7 +81,7 @@ def _check(text: str) -> None:
             and event.implicit[0]
             and _LONG_INT.fullmatch(event.value)
         ):
-            raise PlainYamlError(f'an integer of {len(event.value)} digits, expected at most 18')
+            raise PlainYamlError(f'an integer of {len(event.value)} digits, expected at most 19')
         depth += isinstance(event, yaml.CollectionStartEvent)
         depth -= isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:

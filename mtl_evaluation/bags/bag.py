@@ -47,7 +47,6 @@ from mtl_evaluation.bags.cdr import (
     check_definition,
     deserialise,
     mask_of,
-    printable,
     truth_boxes_of,
 )
 from mtl_evaluation.bags.listing import Listing
@@ -56,6 +55,7 @@ from mtl_perception.frame import Frame
 from mtl_perception.geometry import CameraModel, GeometryError, is_rectified
 from mtl_perception.image_codec import ImageError, decode_compressed, decode_raw
 from mtl_perception.tasks import TASKS
+from mtl_perception.text import one_line, quoted
 
 __all__ = ['BagFrame', 'Camera', 'DriveBag', 'DriveFrame']
 
@@ -247,7 +247,7 @@ class DriveBag(CameraBag):
         if image is None:
             return camera
         encoding = image.format if camera.msgtype == COMPRESSED_IMAGE else image.encoding
-        camera = replace(camera, encoding=printable(encoding))
+        camera = replace(camera, encoding=one_line(encoding))
         with suppress(ImageError):
             height, width = _decoded(image).pixels.shape[:2]
             camera = replace(camera, size=(width, height))
@@ -267,7 +267,7 @@ class DriveBag(CameraBag):
         return None
 
     def _name(self, topic: str, cdr: bytes | None) -> str:
-        return '' if cdr is None else printable(self._deserialise(topic, cdr, HEADER).frame_id)
+        return '' if cdr is None else one_line(self._deserialise(topic, cdr, HEADER).frame_id)
 
     def _deserialise(self, topic: str, cdr: bytes, msgtype: str) -> Any:
         try:
@@ -278,7 +278,7 @@ class DriveBag(CameraBag):
     def _check_definitions(self) -> None:
         topics = self._topics(truth=True)
         for item in self._connections(topics):
-            check_definition(f'{self.path}: {item.topic}', item.msgtype, item.digest)
+            check_definition(f'{self.path}: {item.topic}', item)
 
     def _check_class_tables(self) -> None:
         """Compare each mask topic's label_info with the task of that name."""
@@ -296,8 +296,8 @@ class DriveBag(CameraBag):
             task = TASKS.get(names[topic])
             if task and found != dict(enumerate(task.classes)):
                 raise BagError(
-                    f'{self.path}: {topic} names classes {list(found.values())}, this version has '
-                    f'{list(task.classes)}. Write the bag again with this version.'
+                    f'{self.path}: {topic} names classes {quoted(list(found.values()))}, this '
+                    f'version has {list(task.classes)}. Write the bag again with this version.'
                 )
 
 

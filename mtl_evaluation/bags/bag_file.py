@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader
-from rosbags.rosbag2.reader import DirectoryReader
-from rosbags.rosbag2.storage_mcap import McapReader
 
-from mtl_evaluation.bags.cdr import BagError, printable, stamp_of
+from mtl_evaluation.bags.bag_folder import SUFFIXES, BagReader
+from mtl_evaluation.bags.cdr import BagError, stamp_of
+from mtl_evaluation.bags.storages import McapFile
+from mtl_perception.text import one_line, quoted
 
 WINDOW_NS = 1_000_000_000
 """Messages of one stamp are looked for within this much recorded time of the first of them."""
@@ -24,7 +24,7 @@ WINDOW_NS = 1_000_000_000
 WINDOW_BYTES = 512 << 20
 """And while no more than this waits: a recorder whose clock stands still must not fill memory."""
 
-SUFFIXES = ('.mcap', '.db3')
+VIDEO_SUFFIXES = ('.mp4', '.avi', '.mkv', '.mov', '.webm', '.m4v', '.mpg', '.mpeg', '.ts')
 HEADER_BYTES = 12
 """Every message that is read here begins with a std_msgs/Header."""
 MAX_MESSAGE_BYTES = 256 << 20
@@ -38,7 +38,8 @@ class BagInfo:
     storage: `mcap` or `sqlite3`. compression: '', or what is compressed how, as `zstd chunks` (of
     an mcap file, by its first one), `zstd messages` or `zstd files`. files: names and `bytes` of
     the storage files. Times in ns of the recorder's clock, both 0 in an empty bag. topics: name,
-    type and number of messages. custom: `custom_data` of metadata.yaml.
+    type and number of messages. custom: `custom_data` of metadata.yaml. notes: what of it is not
+    read, and why.
     """
 
     storage: str
@@ -49,28 +50,15 @@ class BagInfo:
     end_ns: int
     topics: tuple[tuple[str, str, int], ...]
     custom: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
-def open_bag(path: Path) -> Reader:
-    """An opened rosbags reader; raises BagError naming what the path is instead."""
-    if not path.exists():
-        raise BagError(
-            f'no bag at {path}: nothing is there. Give the folder that `ros2 bag record` made, '
-            f'or a .mcap or .db3 file.'
-        )
-    if path.is_dir() and not (path / 'metadata.yaml').is_file():
-        raise BagError(
-            f'{path} is not a bag: a folder without metadata.yaml. For a folder of pictures use '
-            f'--images; after a crashed recording run `ros2 bag reindex {path}`.'
-        )
-    if path.is_file() and path.suffix not in SUFFIXES:
-        raise BagError(
-            f'{path} is not a bag: expected a folder with metadata.yaml or a .mcap or .db3 file. '
-            f'For a video use --video.'
-        )
+def open_bag(path: Path) -> BagReader:
+    """An opened bag; raises BagError naming what the path is instead."""
+    if refusal := _no_bag(path):
+        raise BagError(refusal)
     try:
-        reader = Reader(path)
-        reader.open()
+        reader = BagReader(path)
         _check_types(reader)
     # rosbags, sqlite and zstd each raise classes of their own on damaged files.
     except Exception as error:
@@ -78,41 +66,70 @@ def open_bag(path: Path) -> Reader:
     return reader
 
 
-def bag_info(path: Path, reader: Reader) -> BagInfo:
-    """What an opened bag says about itself, without reading messages; raises BagError."""
-    try:
-        return _info(path, reader)
-    # metadata.yaml may hold anything under the right keys.
-    except Exception as error:
-        raise BagError(damaged(path, error)) from error
+def _no_bag(path: Path) -> str:
+    """What the path is, where it cannot be a bag; empty where it can."""
+    expected = 'expected a folder with metadata.yaml or a .mcap or .db3 file'
+    if not path.exists():
+        return (
+            f'no bag at {path}: nothing is there. Give the folder that `ros2 bag record` made, '
+            f'or a .mcap or .db3 file.'
+        )
+    if path.is_dir():
+        if (path / 'metadata.yaml').is_file():
+            return ''
+        files = sorted(item.name for item in path.iterdir() if item.suffix in SUFFIXES)
+        if files:
+            return (
+                f'{path} has no metadata.yaml, as after a crashed recording. Give a file in it, '
+                f'{path / files[0]}{f" (of {len(files)})" if files[1:] else ""}, which is read as '
+                f'far as it goes; `ros2 bag reindex {path}` writes a new metadata.yaml.'
+            )
+        return (
+            f'{path} is not a bag: a folder without metadata.yaml. For a folder of pictures use '
+            f'--images.'
+        )
+    if path.suffix in SUFFIXES:
+        return ''
+    if path.suffix == '.bag':
+        return (
+            f'{path} is a bag of ROS 1. Make one of ROS 2 of it: '
+            f'`rosbags-convert --src {path} --dst {path.with_suffix("")}`.'
+        )
+    if path.suffix in ('.zstd', '.zst', '.lz4', '.gz'):
+        inner = path.with_suffix('')
+        if inner.suffix in SUFFIXES:
+            return (
+                f'{path} is a compressed file of a bag: give its folder, if metadata.yaml is '
+                f'there, or unpack it with `unzstd {path}` and give {inner.name}.'
+            )
+        return f'{path} is a compressed file, {expected}: unpack it first.'
+    if path.suffix.lower() in VIDEO_SUFFIXES:
+        return f'{path} is not a bag: {expected}. For a video use --video.'
+    return f'{path} is not a bag: {expected}.'
 
 
-def _info(path: Path, reader: Reader) -> BagInfo:
-    if isinstance(reader.storage, DirectoryReader):
-        first = next(iter(reader.storage.storages), None)
-        files = [item for item in path.iterdir() if item.suffix in (*SUFFIXES, '.zstd')]
-    else:
-        first, files = reader.storage, [path]
-    metadata = reader.storage.metadata
-    compression = ''
-    if metadata.compression_mode:
-        compression = f'{metadata.compression_format} {metadata.compression_mode}s'
-    elif isinstance(first, McapReader) and first.chunks and first.chunks[0].compression:
+def bag_info(path: Path, reader: BagReader) -> BagInfo:
+    """What an opened bag says about itself, without reading messages."""
+    first = next(iter(reader.storages), None)
+    mode = reader.metadata.mode
+    compression = f'{reader.metadata.format} {mode}s' if mode else ''
+    if not mode and isinstance(first, McapFile) and first.chunks and first.chunks[0].compression:
         compression = f'{first.chunks[0].compression} chunks'
     return BagInfo(
-        'mcap' if isinstance(first, McapReader) else 'sqlite3',
+        'mcap' if isinstance(first, McapFile) else 'sqlite3',
         compression,
-        tuple(sorted(item.name for item in files)),
-        sum(item.stat().st_size for item in files),
-        reader.start_time if reader.message_count else 0,
-        reader.end_time if reader.message_count else 0,
+        tuple(sorted(item.name for item in reader.paths)),
+        sum(item.stat().st_size for item in reader.paths),
+        reader.start_ns,
+        reader.end_ns,
         tuple(sorted((item.topic, item.msgtype, item.msgcount) for item in reader.connections)),
-        {str(key): str(value) for key, value in (metadata.custom or {}).items()},
+        dict(reader.metadata.custom or {}),
+        tuple(reader.notes),
     )
 
 
 def read_messages(
-    path: Path, reader: Reader, connections: Iterable[Connection]
+    path: Path, reader: BagReader, connections: Iterable[Connection]
 ) -> Iterator[tuple[str, int, bytes]]:
     """Topic, log time and CDR bytes in log order; raises BagError on damage."""
     wanted = list(connections)
@@ -189,14 +206,16 @@ def _first(waiting: Waiting) -> tuple[int, dict[str, bytes], list[str]]:
     return stamp, group, repeated
 
 
-def _check_types(reader: Reader) -> None:
+def _check_types(reader: BagReader) -> None:
     """Raise TypeError where names and counts are not; names are written to terminals."""
     for item in reader.connections:
         for value, kind in ((item.topic, str), (item.msgtype, str), (item.msgcount, int)):
             if not isinstance(value, kind):
-                raise TypeError(f'topic {item.topic!r}: {value!r} is no {kind.__name__}')
+                raise TypeError(
+                    f'topic {quoted(item.topic)}: {quoted(value)} is no {kind.__name__}'
+                )
             if isinstance(value, str) and not value.isprintable():
-                raise TypeError(f'topic {item.topic!r}: {value!r} is no name')
+                raise TypeError(f'topic {quoted(item.topic)}: {quoted(value)} is no name')
 
 
 MOST_WORDS = 300
@@ -205,7 +224,7 @@ MOST_WORDS = 300
 
 def damaged(path: Path, error: Exception) -> str:
     """The sentence about a bag in which the reader came across something impossible."""
-    found = printable(str(error)).rstrip('.')[:MOST_WORDS] or type(error).__name__
+    found = one_line(str(error), MOST_WORDS).rstrip('.') or type(error).__name__
     if isinstance(error, MemoryError):
         found = 'it asks for more memory than its reader may use, as a decompression bomb does'
     return (

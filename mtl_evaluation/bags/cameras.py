@@ -19,6 +19,7 @@ from mtl_evaluation.bags.cdr import (
 )
 from mtl_perception.geometry import CameraModel, info_topic
 from mtl_perception.tasks import TASKS
+from mtl_perception.text import one_line
 
 COMPRESSED = '/compressed'
 OURS = '/perception/'
@@ -90,6 +91,7 @@ def namespace_of(topic: str) -> str:
 def choose_cameras(path: Path, connections: list[Connection], wanted: list[str]) -> list[Camera]:
     """Cameras in topic order: those wanted, or all that hold images."""
     there = ', '.join(f'{item.topic} ({item.msgtype})' for item in connections) or 'nothing'
+    there = one_line(there, 1000)
     counts: Counter[tuple[str, str]] = Counter()
     for item in connections:
         if item.msgtype in (IMAGE, COMPRESSED_IMAGE):

@@ -13,11 +13,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.interfaces import vision_msgs_texts
+from mtl_perception.text import one_line, quoted
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -48,19 +50,13 @@ def typestore() -> Typestore:
     return store
 
 
-def printable(text: str) -> str:
-    """The text on one line, with escapes for what a terminal would obey."""
-    line = ' '.join(text.split())
-    return ''.join(c if c.isprintable() else ascii(c)[1:-1] for c in line)
-
-
 def deserialise(cdr: bytes, msgtype: str) -> Any:
     """Message object of serialised bytes; raises BagError when they are not one."""
     try:
         return typestore().deserialize_cdr(cdr, msgtype)
     # The decoder is generated code and raises whatever its bytes lead to.
     except Exception as error:
-        reason = printable(str(error)).rstrip('.') or type(error).__name__
+        reason = one_line(str(error)).rstrip('.') or type(error).__name__
         raise BagError(
             f'a {msgtype} message of {len(cdr)} bytes cannot be decoded: {reason}. The recording '
             f'is damaged at this message; cut it out or record again.'
@@ -90,17 +86,34 @@ def _order(cdr: bytes) -> str:
     return '<' if cdr[1] & 1 else '>'
 
 
-def check_definition(where: str, msgtype: str, digest: str) -> None:
-    """Compare a recorded type hash with ours; raises BagError when the fields are others.
+def check_definition(where: str, connection: Connection) -> None:
+    """Compare the recorded definition of a message with ours; raises BagError when they differ.
 
-    Bags from before type hashes (Humble), and mcap files without their folder, have none.
+    By its type hash, or where there is none (Humble, mcap files without their folder) by its text.
     """
+    msgtype = connection.msgtype
     ours = typestore().hash_rihs01(msgtype)
-    if digest and digest != ours:
+    found = connection.digest or _hash_of(connection)
+    if found and found != ours:
         raise BagError(
-            f'{where} was recorded with another definition of {msgtype}: type hash {digest}, '
-            f'expected {ours}. Convert the bag with `ros2 bag convert` under ROS 2 Jazzy.'
+            f'{where} was recorded with another definition of {msgtype}: type hash '
+            f'{one_line(found)}, expected {ours}. Convert the bag with `ros2 bag convert` under '
+            f'ROS 2 Jazzy, or leave the topic out with --ignore-topic {connection.topic}.'
         )
+
+
+def _hash_of(connection: Connection) -> str:
+    """Type hash of the definition that is stored with the messages; empty where there is none."""
+    definition = connection.msgdef
+    if definition.format != MessageDefinitionFormat.MSG or not definition.data:
+        return ''
+    store = get_typestore(Stores.EMPTY)
+    try:
+        store.register(get_types_from_msg(definition.data, connection.msgtype))
+        return store.hash_rihs01(connection.msgtype)
+    # A text of anybody: what it lacks shows when the first message is decoded.
+    except Exception:
+        return ''
 
 
 def mask_of(message: Any) -> NDArray[np.uint8]:
@@ -111,7 +124,7 @@ def mask_of(message: Any) -> NDArray[np.uint8]:
         or (message.step < message.width)
     ):
         raise BagError(
-            f'expected a mono8 class mask, found {message.encoding} '
+            f'expected a mono8 class mask, found {quoted(message.encoding)} '
             f'{message.width}x{message.height}, step {message.step}, {len(message.data)} bytes'
         )
     data = np.frombuffer(memoryview(message.data), np.uint8)

@@ -8,6 +8,7 @@ valid. The child also works while this process infers: reading costs little more
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -33,6 +34,8 @@ from mtl_perception.children import module_command
 from mtl_perception.frame import Frame
 from mtl_perception.geometry import CameraModel
 from mtl_perception.image_codec import ImageError
+
+log = logging.getLogger(__name__)
 
 PARSER = 'mtl_evaluation.bags.parser_process'
 SCAN_BYTES_PER_S = 20e6
@@ -151,7 +154,11 @@ class GuardedBag(CameraBag):
         except BaseException:
             child.close()
             raise
-        self.info = BagInfo(**_tuples(header['info']))
+        info = BagInfo(**_tuples(header['info']))
+        if not hasattr(self, 'info'):  # a second child opens the same bag
+            for note in info.notes:
+                log.warning('%s: %s', self.path, note)
+        self.info = info
         self.cameras = tuple(_camera(data) for data in header['cameras'])
         return child
 
@@ -285,7 +292,7 @@ def _with_model(camera: Camera, model: Mapping[str, Any] | None, note: str) -> C
 def _tuples(info: Mapping[str, Any]) -> dict[str, Any]:
     """JSON knows lists only."""
     topics = tuple((topic, kind, count) for topic, kind, count in info['topics'])
-    return {**info, 'files': tuple(info['files']), 'topics': topics}
+    return {**info, 'files': tuple(info['files']), 'topics': topics, 'notes': tuple(info['notes'])}
 
 
 def _size(path: Path) -> int:

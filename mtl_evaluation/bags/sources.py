@@ -8,26 +8,40 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import yaml
 from numpy.typing import NDArray
 
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
 from mtl_evaluation.truth.labels import FolderLabels
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception.plain_yaml import PlainYamlError, read_plain_yaml
+from mtl_perception.text import quoted
 
 log = logging.getLogger(__name__)
 
-IMAGE_SUFFIXES = ('.jpg', '.jpeg', '.png')
+IMAGE_SUFFIXES = (
+    '.jpg', '.jpeg', '.jpe', '.png', '.bmp', '.webp', '.tif', '.tiff', '.ppm', '.pgm', '.pnm',
+)  # fmt: skip
+SIGNATURES = {
+    b'\xff\xd8\xff': 'jpeg', b'\x89PNG\r\n\x1a\n': 'png', b'BM': 'bmp', b'RIFF': 'webp',
+    b'II*\0': 'tiff', b'MM\0*': 'tiff',
+    **{b'P%d' % number: 'pnm' for number in range(1, 7)},
+}  # fmt: skip
+"""How a file begins that is an image; its name may say something else."""
 JPEG_QUALITY = 95
+SAME_TIME_S = 1e-3
+MAX_METADATA_BYTES = 8 << 20
 START_NS = 1_700_000_000_000_000_000
 """Stamp of the first frame of every drive made here; fixed, for equal bags of equal sources."""
 CONFIG_KEY = 'mtl_perception.drive'
@@ -81,7 +95,13 @@ class Images:
 
     def __init__(self, paths: Sequence[Path], where: str, rate_hz: float) -> None:
         """Read the labels of those images; `where` says in one line what they are."""
-        self.paths = list(paths)
+        self.paths, self.no_images = _images_of(paths)
+        if not self.paths:
+            raise SourceError(
+                f'{where}: {len(paths)} files with the name of an image, and none that is one: '
+                f'{quoted([path.name for path in paths])}'
+            )
+        self.names = _names_of(self.paths)
         self.where = where
         self.rate_hz = rate_hz
         self.labels = FolderLabels(self.paths)
@@ -95,7 +115,8 @@ class Images:
     def description(self) -> str:
         """One line about the drive."""
         labels = f'labels from {self.labels.root}' if self.labels.root else 'no labels beside it'
-        return f'{self.frames} images of {self.where} ({labels})'
+        left_out = f'; no images and left out: {quoted(self.no_images)}' if self.no_images else ''
+        return f'{self.frames} images of {self.where} ({labels}){left_out}'
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -105,17 +126,20 @@ class Images:
     def frames_from(self, start: int) -> Iterator[SourceFrame]:
         """Read."""
         for index, path in enumerate(self.paths[start:], start):
-            kind = 'png' if path.suffix.lower() == '.png' else 'jpeg'
             try:
-                image = EncodedImage(data=path.read_bytes(), format=kind)
+                image = _image(path)
             except OSError as error:
                 raise SourceError(f'cannot read {path}: {error}') from error
-            truth = self.labels.truth(path.name)
-            yield SourceFrame(index / self.rate_hz, image, truth, None, path.name)
+            name = self.names[index]
+            truth = self.labels.truth(path.name) if name == path.name else Truth()
+            yield SourceFrame(index / self.rate_hz, image, truth, None, name)
 
 
 class ImageFolder(Images):
-    """Images of one folder in name order. Raises SourceError when there is nothing."""
+    """Images of a folder and those below it, `2.jpg` before `10.jpg`.
+
+    Raises SourceError when there is nothing.
+    """
 
     def __init__(
         self,
@@ -132,15 +156,29 @@ class ImageFolder(Images):
                 f'--images {self.folder}: expected a folder of images, found {found}. '
                 f'For a video use --video.'
             )
-        images = sorted(p for p in self.folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+        files = [
+            path
+            for path in self.folder.rglob('*')
+            if not any(part.startswith('.') for part in path.relative_to(self.folder).parts)
+            and path.is_file()
+        ]
+        images = [path for path in files if path.suffix.lower() in IMAGE_SUFFIXES]
+        images.sort(key=lambda path: natural_order(path.relative_to(self.folder).as_posix()))
         paths = [path for path in images if fnmatch(path.name, pattern)][:limit]
         if not paths:
             there = f'{len(images)} images, none matching {pattern!r}' if images else 'none'
             raise SourceError(
                 f'--images {self.folder}: expected {", ".join(IMAGE_SUFFIXES)} files, '
-                f'found {there}. Folders below it are not searched.'
+                f'found {there}{f" among {len(files)} files" if files else ""}.'
             )
         super().__init__(paths, str(self.folder), rate_hz)
+        self.others = len(files) - len(images)
+
+    @property
+    def description(self) -> str:
+        """One line about the drive."""
+        others = f'; {self.others} other files are left out' if self.others else ''
+        return f'{super().description}{others}'
 
 
 class DatasetSplit(Images):
@@ -166,7 +204,7 @@ class DatasetSplit(Images):
             path.name: path
             for folder in sorted(root.glob(f'images/*/{split}'))
             for path in folder.rglob('*')
-            if path.suffix.lower() in IMAGE_SUFFIXES
+            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
         }
         paths = [images[name] for name in sorted(images) if fnmatch(name, pattern)][:limit]
         if not paths:
@@ -182,7 +220,7 @@ class DatasetSplit(Images):
 
 
 class Video:
-    """Frames of a video file at its own rate; nothing is known about them."""
+    """Frames of a video file at its own times; nothing is known about them."""
 
     kind = 'video'
     config = None
@@ -194,10 +232,10 @@ class Video:
         self.path = Path(path).expanduser()
         if not self.path.is_file():
             raise SourceError(f'--video {self.path}: there is no such file')
-        capture = cv2.VideoCapture(str(self.path))
+        capture = self._capture()
         readable, _ = capture.read()
         rate_hz = capture.get(cv2.CAP_PROP_FPS)
-        count = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        frames = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         capture.release()
         if not readable:
             raise SourceError(
@@ -209,7 +247,7 @@ class Video:
             rate_hz = default_rate_hz
         self.rate_hz = float(rate_hz)
         self.limit = limit
-        self.frames = min(count, limit) if limit else count
+        self.frames = min(frames, limit) if limit else frames
 
     @property
     def description(self) -> str:
@@ -222,16 +260,45 @@ class Video:
         return {'kind': self.kind, 'limit': self.limit, 'files': _digest([self.path])}
 
     def frames_from(self, start: int) -> Iterator[SourceFrame]:
-        """Decode, and encode as JPEG."""
-        capture = cv2.VideoCapture(str(self.path))
+        """Decode, and encode as JPEG. A phone's or a screen's rate varies: stamps follow it."""
+        capture = self._capture()
+        varies = False
+        first_s = time_s = 0.0
         try:
-            for _ in range(start):
-                capture.grab()
-            frames = islice(_read(capture), None if self.limit is None else self.limit - start)
-            for index, frame in enumerate(frames, start):
-                yield SourceFrame(index / self.rate_hz, as_jpeg(frame), Truth())
+            for index in islice(count(), self.limit):
+                if not capture.grab():
+                    return
+                in_file_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1e3
+                first_s = in_file_s if index == 0 else first_s
+                even_s, before_s = index / self.rate_hz, time_s
+                time_s = in_file_s - first_s
+                if abs(time_s - even_s) <= SAME_TIME_S or (index and time_s <= before_s):
+                    time_s = max(even_s, before_s + 1e-6) if index else 0.0
+                elif not varies:
+                    varies = True
+                    log.warning(
+                        '%s has a variable frame rate (%.3f s at frame %d, %.3f s by its mean '
+                        'rate): the stamps are those of the file',
+                        self.path, time_s, index, even_s,
+                    )  # fmt: skip
+                if index < start:
+                    continue
+                there, frame = capture.retrieve()
+                if not there:
+                    return
+                yield SourceFrame(time_s, as_jpeg(np.asarray(frame, np.uint8)), Truth())
         finally:
             capture.release()
+
+    def _capture(self) -> cv2.VideoCapture:
+        try:
+            name = str(self.path).encode('utf-8').decode('utf-8')
+        except UnicodeEncodeError as error:
+            raise SourceError(
+                f'--video {quoted(str(self.path))}: OpenCV opens no path that is not UTF-8; '
+                f'rename it, or give a link to it'
+            ) from error
+        return cv2.VideoCapture(name)
 
 
 def as_jpeg(bgr: NDArray[np.uint8]) -> EncodedImage:
@@ -248,12 +315,57 @@ def _digest(paths: Iterable[Path]) -> str:
     return digest.hexdigest()
 
 
-def _read(capture: cv2.VideoCapture) -> Iterator[NDArray[np.uint8]]:
-    while True:
-        there, frame = capture.read()
-        if not there:
-            return
-        yield np.asarray(frame, np.uint8)
+def natural_order(name: str) -> list[tuple[int, int | str]]:
+    """Sorting key of a file name by which `frame_2` comes before `frame_10`."""
+    return [
+        (0, int(part)) if part.isdecimal() and len(part) < 19 else (1, part)
+        for part in re.split(r'(\d+)', name)
+        if part
+    ]
+
+
+def _images_of(paths: Sequence[Path]) -> tuple[list[Path], list[str]]:
+    """The files that begin as an image does, and the names of the others."""
+    images, others = [], []
+    for path in paths:
+        try:
+            there = bool(_kind(path))
+        except OSError as error:
+            raise SourceError(f'cannot read {path}: {error}') from error
+        if there:
+            images.append(path)
+        else:
+            others.append(path.name)
+    return images, others
+
+
+def _kind(path: Path) -> str:
+    """What an image file is by its first bytes; empty when it is none."""
+    with path.open('rb') as file:
+        head = file.read(12)
+    return next((kind for start, kind in SIGNATURES.items() if head.startswith(start)), '')
+
+
+def _names_of(paths: Sequence[Path]) -> list[str]:
+    """File names; with the folders that tell them apart where two are equal."""
+    common = Path(os.path.commonpath([path.parent for path in paths]))
+    counts = Counter(path.name for path in paths)
+    return [
+        path.name if counts[path.name] == 1 else path.relative_to(common).as_posix()
+        for path in paths
+    ]
+
+
+def _image(path: Path) -> EncodedImage:
+    """A JPEG or PNG as it is, anything else as PNG; raises OSError and SourceError."""
+    kind, data = _kind(path), path.read_bytes()
+    if kind in ('jpeg', 'png'):
+        return EncodedImage(data=data, format=kind)
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if pixels is None:
+        raise SourceError(f'{path}: this OpenCV cannot decode the {kind} image')
+    _, png = cv2.imencode('.png', pixels)
+    return EncodedImage(None, png.tobytes(), 'png', (pixels.shape[1], pixels.shape[0]))
 
 
 def write_drive(source: Source, path: Path, progress: Callable[[int], None]) -> bool:
@@ -287,8 +399,8 @@ def generated_config(path: Path) -> dict[str, Any] | None:
 def _config_of(path: Path) -> str:
     """The configuration noted in a bag that this module wrote; empty when there is none."""
     try:
-        data = yaml.safe_load((path / 'metadata.yaml').read_text('utf-8'))
+        data = read_plain_yaml(path / 'metadata.yaml', MAX_METADATA_BYTES)
         custom = data['rosbag2_bagfile_information'].get('custom_data') or {}
         return str(custom.get(CONFIG_KEY, ''))
-    except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+    except (OSError, PlainYamlError, KeyError, TypeError, AttributeError):
         return ''

@@ -93,6 +93,7 @@ def describe(bag: GuardedBag) -> dict[str, Any]:
         'compression': bag.info.compression or 'none',
         'files': list(bag.info.files),
         'bytes': bag.info.bytes,
+        'notes': list(bag.info.notes),
         'start_ns': bag.info.start_ns,
         'duration_s': round(seconds, 3),
         'generated': CONFIG_KEY in bag.info.custom,

@@ -302,7 +302,11 @@ def _results(
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
-    path.write_text(json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n', 'utf-8')
+    path.write_text(
+        json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n',
+        'utf-8',
+        'backslashreplace',
+    )
 
 
 def _print(results: dict[str, Any], output: Path) -> None:

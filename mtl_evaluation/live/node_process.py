@@ -88,7 +88,7 @@ class NodeProcess:
 
     def _read(self) -> None:
         assert self._process.stdout is not None
-        with self._log_file.open('w') as file:
+        with self._log_file.open('w', encoding='utf-8', errors='replace') as file:
             for line in self._process.stdout:
                 file.write(line)
                 file.flush()

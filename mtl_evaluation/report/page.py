@@ -125,7 +125,7 @@ def write_page(
         f'{f"<script>{script}</script>" if script else ""}</body></html>\n'
     )
     partial = path.with_name(f'.{path.name}.partial')
-    partial.write_text(text, 'utf-8')
+    partial.write_text(text, 'utf-8', 'backslashreplace')  # a path may be no UTF-8
     os.replace(partial, path)
 
 

@@ -85,13 +85,14 @@ def recordings(run: Run, beside: Path) -> Iterator[Section]:
     """Videos, and what else lies in RUN/recordings/<bag>, as seen from the page's folder."""
     parts, rows = [], []
     for folder in sorted((run.path / 'recordings').glob('*')):
-        bag = unquote(folder.name)
+        bag = unquote(folder.name, errors='surrogateescape')
         for file in sorted(folder.iterdir()):
             where = os.path.relpath(file, beside)
             if file.suffix == '.mp4' and plays_in_browsers(file):
+                source = quote(where, errors='surrogateescape')
                 parts.append(
                     f'<h3>{page.text(bag)}</h3>'
-                    f'<video src="{quote(where)}" controls muted preload="metadata"></video>'
+                    f'<video src="{source}" controls muted preload="metadata"></video>'
                 )
             else:
                 rows.append((bag, where, OPENED_WITH.get(file.suffix, '')))

@@ -67,7 +67,9 @@ class Run:
     def bags(self) -> list[str]:
         """Names of the bags that have records, in the order of the run."""
         files = (self.path / 'frames').glob('*.sqlite')
-        there = {unquote(file.stem) for file in files if file.stat().st_size}
+        there = {
+            unquote(file.stem, errors='surrogateescape') for file in files if file.stat().st_size
+        }
         named = [bag['name'] for bag in self.summary.get('bags', []) if bag['name'] in there]
         return named + sorted(there.difference(named))
 
@@ -97,7 +99,7 @@ def new_metrics(tasks: Iterable[Task]) -> dict[str, Metric]:
 
 def part_file(run: Path, bag: str) -> Path:
     """File of a bag's records."""
-    return run / 'frames' / f'{quote(bag, safe=" ,()+=@")}.sqlite'
+    return run / 'frames' / f'{quote(bag, safe=" ,()+=@", errors="surrogateescape")}.sqlite'
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
@@ -121,7 +123,8 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
     text = json.dumps(data, indent=2, ensure_ascii=False, allow_nan=False) + '\n'
     scratch = path.with_name(f'.{path.name}.partial')
     try:
-        scratch.write_text(text, 'utf-8')
+        # A path that is no UTF-8 becomes a JSON escape, which reads back as that path.
+        scratch.write_text(text, 'utf-8', 'backslashreplace')
         os.replace(scratch, path)
     except OSError as error:
         scratch.unlink(missing_ok=True)

@@ -109,7 +109,7 @@ def test_a_malformed_truth_is_told_by_the_frame_that_has_it(tmp_path):
 def test_errors_of_the_child_are_the_same_sentences(tmp_path):
     make_bag(tmp_path / 'bag')
     file = tmp_path / 'bag' / 'bag.mcap'
-    file.write_bytes(file.read_bytes()[:-5000])
+    file.write_bytes(file.read_bytes()[:200])
     for path in (tmp_path / 'nothing', tmp_path / 'bag'):
         with pytest.raises(BagError) as here:
             DriveBag(path)

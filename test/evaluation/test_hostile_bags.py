@@ -172,7 +172,7 @@ def test_sqlite_files_with_another_schema(tmp_path, statement, message):
 METADATA = {
     'not yaml': '{',
     'a list': '- 1',
-    'another version': 'rosbag2_bagfile_information: {version: 99}',
+    'nothing but a version': 'rosbag2_bagfile_information: {version: 99}',
     'bomb': 'a: &a [x, x]\n'
     + '\n'.join(f'{b}: &{b} [{", ".join([f"*{a}"] * 9)}]' for a, b in pairwise('abcdefghi')),
 }
@@ -193,8 +193,8 @@ def test_metadata_that_is_none(tmp_path, text):
         ('relative_file_paths', ['../../../../etc/passwd']),
         ('relative_file_paths', [7]),
         ('custom_data', [1, 2]),
-        ('duration', {'nanoseconds': 'long'}),
-        ('storage_identifier', 'rosbag_v2'),
+        ('version', 'nine'),
+        ('compression_mode', 'file'),
         ('compression_mode', 'message'),
     ],
 )
