@@ -390,17 +390,17 @@ def locate(
 ) -> GroundPoints:
     """Places of pixels [N, 2] on the road with their covariance.
 
-    pixel_std: standard deviation of each coordinate in pixels, one or [N]. tilt_std: of pitch and
-    roll between camera and road, radians. The covariance is the second moment of the points to
+    pixel_std: standard deviation in pixels, one for all or [N, 2] for x and y. tilt_std: of pitch
+    and roll between camera and road, radians. The covariance is the second moment of the points to
     which deviations of sqrt(3) sigma lead (unscented transform: Julier and Uhlmann, 1997, four
     variables, n + kappa = 3), about the place of the pixel itself: near the horizon distance is so
     far from linear in the angle that a Jacobian would promise too much. Where one of these points
     does not meet the road, the distance has no bound, and the place is NaN.
     """
     pixels = np.asarray(pixels, np.float64).reshape(-1, 2)
-    spread = math.sqrt(3) * np.broadcast_to(pixel_std, len(pixels))
+    spread = math.sqrt(3) * np.broadcast_to(pixel_std, pixels.shape)
     offsets = np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]], np.float64)
-    rays = camera.rays(pixels + offsets[:, None] * spread[:, None]) @ mount.matrix.T
+    rays = camera.rays(pixels + offsets[:, None] * spread) @ mount.matrix.T
     lean = math.sqrt(3) * tilt_std
     turns = [turn(sign * lean) for turn in (_about_x, _about_y) for sign in (1, -1)]
     places = _meet(np.concatenate([rays, [rays[0] @ turn.T for turn in turns]]), mount)

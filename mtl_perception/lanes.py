@@ -32,8 +32,9 @@ def lane_lines(
 
     camera: for the pixels of the mask.
     """
+    marked = (mask == label).view(np.uint8)
     count, components, stats, _ = cv2.connectedComponentsWithStats(
-        (mask == label).view(np.uint8), connectivity=8, ltype=cv2.CV_32S
+        marked, connectivity=8, ltype=cv2.CV_32S
     )
     areas = stats[1:, cv2.CC_STAT_AREA]
     large = np.argsort(-areas, kind='stable')[:MOST_LINES]
@@ -42,11 +43,12 @@ def lane_lines(
         return []
     rank = np.full(count, -1)
     rank[large] = np.arange(len(large))
-    rows, columns = np.nonzero(rank[components] >= 0)
-    step = -(-len(rows) // MOST_PIXELS)
-    rows, columns = rows[::step], columns[::step]
-    owner = rank[components[rows, columns]]
-    places = on_ground(np.stack([columns, rows], 1).astype(np.float64), camera, mount)
+    pixels = cv2.findNonZero(marked).reshape(-1, 2)
+    owner = rank[components[pixels[:, 1], pixels[:, 0]]]
+    pixels, owner = pixels[owner >= 0], owner[owner >= 0]
+    step = -(-len(pixels) // MOST_PIXELS)
+    pixels, owner = pixels[::step], owner[::step]
+    places = on_ground(pixels.astype(np.float64), camera, mount)
     near = places[:, 0] - mount.translation[0] <= RANGE_M  # False for NaN, above the horizon
     places, owner = places[near], owner[near]
     lines = [line for k in range(len(large)) if len(line := _line(places[owner == k])) >= 2]

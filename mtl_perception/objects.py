@@ -7,6 +7,7 @@ that far away. Sizes are those of a typical object of its class and are not meas
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,19 +44,21 @@ HALF_LANE_M = 1.5
 class Deviations:
     """How far off boxes and camera are: standard deviations.
 
-    foot: of a box's lower edge and of its middle, in heights of the box, and at least `FLOOR_PX`.
-    tilt: of pitch and roll between camera and road, radians.
+    foot: of a box's lower edge, in heights of the box, and at least `FLOOR_PX`. tilt: of pitch and
+    roll between camera and road, radians. Along the lower edge the contact may be anywhere: uniform
+    over the width of the box.
     """
 
     foot: float = 0.03
     tilt: float = 0.005
 
-    FLOOR_PX = 0.7
+    FLOOR_PX = 1.0
 
     def of_feet(self, boxes: NDArray[np.float32]) -> Floats:
-        """Pixels [N] of boxes [N, 4]."""
-        heights = boxes[:, 3].astype(np.float64) - boxes[:, 1]
-        return np.maximum(self.FLOOR_PX, self.foot * heights)
+        """Pixels [N, 2], x and y, of boxes [N, 4]."""
+        width, height = (boxes[:, 2:] - boxes[:, :2]).astype(np.float64).T
+        deviations = np.stack([width / math.sqrt(12), self.foot * height], 1)
+        return np.maximum(self.FLOOR_PX, deviations)
 
 
 def place(

@@ -13,8 +13,10 @@ import numpy as np
 
 from mtl_scenes.appearance import paint
 from mtl_scenes.config import DriveConfig, SceneFrame
+from mtl_scenes.feet import feet_of
 from mtl_scenes.raster import rasterise
 from mtl_scenes.streets import build
+from mtl_scenes.world import Camera
 
 __all__ = ['Drive', 'DriveConfig', 'SceneFrame', 'random_scene']
 
@@ -26,6 +28,11 @@ class Drive:
         """Build the world; rendering happens on access."""
         self.config = config
         self._world = build(config)
+
+    @property
+    def camera(self) -> Camera:
+        """Lens and mount of the camera, the same for all frames."""
+        return self._world.camera
 
     def __len__(self) -> int:
         """Count the frames."""
@@ -58,6 +65,7 @@ class Drive:
             {'weather': world.weather, 'scene': world.scene, 'timeofday': world.timeofday},
             matrix,
             time_s,
+            feet_of(raster.track_ids, raster.shown, raster.ego, camera),
         )
 
     def __iter__(self) -> Iterator[SceneFrame]:

@@ -59,7 +59,8 @@ class SceneFrame:
     depth: float32 [H, W], metres along the optical axis, 0 = none (sky). normals: float32
     [H, W, 3], unit vectors towards the camera, x right, y down, z forward, 0 for sky.
     attributes: weather, scene, timeofday. camera_matrix: float64 [3, 3], pixel centres at whole
-    numbers. time_s: seconds since the start of the drive.
+    numbers. time_s: seconds since the start of the drive. feet: float64 [N, 3], metres in the
+    camera frame (x right, y down, z forward), where on the road each object stands (`feet.py`).
     """
 
     image: NDArray[np.uint8]
@@ -73,3 +74,4 @@ class SceneFrame:
     attributes: dict[str, str]
     camera_matrix: NDArray[np.float64]
     time_s: float
+    feet: NDArray[np.float64]

@@ -292,3 +292,26 @@ def test_bad_config_names_what_is_allowed(wrong: dict[str, str], allowed: str) -
     """A wrong value is an error that says what would be right."""
     with pytest.raises(ValueError, match=allowed):
         DriveConfig(**wrong)
+
+
+def test_objects_stand_at_the_foot_of_their_boxes():
+    """Of cars ahead whose foot is seen: it is projected to the lower edge of the box."""
+    drive = Drive(DriveConfig(seed=3, width=640, height=360, frames=21, scene='highway'))
+    frame = drive[20]
+    camera = drive.camera
+    found = []
+    for box, label, foot in zip(frame.boxes, frame.labels, frame.feet, strict=True):
+        x1, _, x2, y2 = box
+        row, column = int(y2), int((x1 + x2) / 2)
+        if (
+            label != tasks.DETECTION.classes.index('car')
+            or row > 355
+            or frame.semantic[row + 1, column] != 0
+        ):
+            continue
+        pixel = foot[:2] * camera.focal / foot[2] + (camera.centre_x, camera.centre_y)
+        assert x1 <= pixel[0] <= x2
+        found.append(y2 - 0.5 - pixel[1])
+
+    assert len(found) >= 3 and np.abs(np.median(found)) < 1.5
+    assert frame.feet.shape == (len(frame.boxes), 3)

@@ -46,8 +46,8 @@ def test_a_thousand_boxes_and_none():
 
 
 def test_foot_deviations_have_a_floor():
-    boxes = np.array([[0, 0, 5, 10], [0, 0, 5, 100]], np.float32)
-    np.testing.assert_allclose(Deviations(foot=0.03).of_feet(boxes), [0.7, 3.0])
+    boxes = np.array([[0, 0, 3, 10], [0, 0, 12, 100]], np.float32)
+    np.testing.assert_allclose(Deviations(foot=0.03).of_feet(boxes), [[1, 1], [12**0.5, 3]])
 
 
 def test_sizes_by_class():
