@@ -12,6 +12,7 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
 from mtl_perception.geometry import CameraModel, GeometryError, Mount, info_topic, is_rectified
+from mtl_perception.node.endpoints import create_subscription
 from mtl_perception.node.parameters import ParameterError, Parameters
 from mtl_perception.node.transforms import TransformListener
 from mtl_perception.objects import Deviations
@@ -88,7 +89,9 @@ class CameraGeometry:
 
     def listen(self) -> None:
         """Take in camera_info from now on."""
-        self._subscription = self._node.create_subscription(CameraInfo, self.topic, self._take, QOS)
+        self._subscription = create_subscription(
+            self._node, CameraInfo, self.topic, self._take, QOS
+        )
 
     def stop(self) -> None:
         """Take in none any more."""

@@ -26,6 +26,7 @@ from mtl_perception.frame import Frame, Result
 from mtl_perception.geometry import GeometryError
 from mtl_perception.node import messages
 from mtl_perception.node.camera_geometry import CameraGeometry
+from mtl_perception.node.endpoints import create_publisher, create_subscription
 from mtl_perception.points import Points, depth_points, ground_points
 from mtl_perception.tasks import Task
 from mtl_perception.transforms import TransformError
@@ -81,12 +82,12 @@ class CameraNavigation:
             self._source = 'depth' if self._depth_task else 'ground'
         masks = [task.name for task in tasks if task.kind == 'segmentation']
         self._confidences: dict[str, Publisher] = {
-            name: node.create_publisher(Image, f'{prefix}{name}/confidence', OUTPUT)
+            name: create_publisher(node, Image, f'{prefix}{name}/confidence', OUTPUT)
             for name in masks
             if name in with_logits
         }
         self._points: dict[str, Publisher] = {
-            name: node.create_publisher(PointCloud2, f'{prefix}{name}/points', OUTPUT)
+            name: create_publisher(node, PointCloud2, f'{prefix}{name}/points', OUTPUT)
             for name in masks
         }
         self._depths: deque[Image] = deque(maxlen=DEPTHS_KEPT)
@@ -96,8 +97,8 @@ class CameraNavigation:
     def listen(self) -> None:
         """Take in depth images, where points come from them."""
         if self._source == 'topic':
-            self._subscription = self._node.create_subscription(
-                Image, f'{self._prefix}depth_image', self._depths.append, INPUT
+            self._subscription = create_subscription(
+                self._node, Image, f'{self._prefix}depth_image', self._depths.append, INPUT
             )
 
     def stop(self) -> None:

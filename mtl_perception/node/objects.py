@@ -17,6 +17,7 @@ from mtl_perception.geometry import Floats
 from mtl_perception.lanes import lane_lines
 from mtl_perception.node import place_messages
 from mtl_perception.node.camera_geometry import CameraGeometry, View
+from mtl_perception.node.endpoints import create_publisher
 from mtl_perception.objects import between_lines, closest, in_path, place
 from mtl_perception.tasks import Task
 
@@ -62,10 +63,10 @@ class CameraObjects:
         for name in self._detection:
             middle = '' if name == 'detection' else f'{name}/'
             topic = f'{prefix}{middle}objects'
-            self._outputs[name] = node.create_publisher(Detection3DArray, topic, QOS)
+            self._outputs[name] = create_publisher(node, Detection3DArray, topic, QOS)
         for name in self._lines:
             topic = f'{prefix}{name}/lines'
-            self._outputs[name] = node.create_publisher(MarkerArray, topic, QOS)
+            self._outputs[name] = create_publisher(node, MarkerArray, topic, QOS)
 
     def requested(self) -> frozenset[str]:
         """Tasks whose places have subscribers."""

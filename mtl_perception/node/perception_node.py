@@ -26,6 +26,7 @@ from mtl_perception.engine_pool import EnginePool
 from mtl_perception.engines.base import EngineError, Options
 from mtl_perception.node import health, parameters
 from mtl_perception.node.camera_geometry import CameraGeometry, Geometry
+from mtl_perception.node.endpoints import OF_IMAGES, create_subscription
 from mtl_perception.node.health import CameraHealth, EngineHealth, Status
 from mtl_perception.node.lifecycle import ERROR, FAILURE, SUCCESS, ManagedNode
 from mtl_perception.node.parameters import ParameterError, Parameters
@@ -141,11 +142,13 @@ class PerceptionNode(ManagedNode):
         for camera in self._cameras:
             camera.health.watchdog.feed()
             camera.topics.listen()
-            camera.subscription = self.create_subscription(
+            camera.subscription = create_subscription(
+                self,
                 CompressedImage if p.image_transport == 'compressed' else Image,
                 camera.topic,
                 partial(self._worker.put, camera),
                 input_qos(p.image_reliability),
+                OF_IMAGES,
             )
             self.get_logger().info(f'active: listening to {camera.topic} ({p.image_transport})')
         return super().on_activate(state)
@@ -268,9 +271,11 @@ class PerceptionNode(ManagedNode):
 
         What is new is logged.
         """
-        qos = input_qos(self._settings.image_reliability)
         for camera in self._cameras:
-            found = unheard_publishers(self, camera.topic, qos)
+            found = []
+            if camera.subscription is not None:
+                qos = camera.subscription.qos_profile
+                found += unheard_publishers(self, camera.topic, qos)
             found += unreached_subscribers(self, camera.topics.publishers)
             found += camera.topics.faults
             for sentence in set(found).difference(camera.health.mismatches):

@@ -29,6 +29,7 @@ from mtl_perception import overlay
 from mtl_perception.frame import Frame, Result
 from mtl_perception.node import messages
 from mtl_perception.node.camera_geometry import CameraGeometry
+from mtl_perception.node.endpoints import create_publisher
 from mtl_perception.node.navigation import CameraNavigation, Requested
 from mtl_perception.node.objects import CameraObjects
 from mtl_perception.node.tracks import CameraTracks
@@ -205,14 +206,14 @@ class CameraTopics:
             topic = output_topic(camera, task)
             kind = TYPES[task.kind]
             qos = IMAGE_OUTPUT if kind is Image else SMALL_OUTPUT
-            self._outputs[task.name] = node.create_publisher(kind, topic, qos)
+            self._outputs[task.name] = create_publisher(node, kind, topic, qos)
             if task.kind == 'segmentation':
-                self._label_infos[task.name] = node.create_publisher(
-                    LabelInfo, f'{topic}/label_info', LATCHED
+                self._label_infos[task.name] = create_publisher(
+                    node, LabelInfo, f'{topic}/label_info', LATCHED
                 )
-        self._overlay = node.create_publisher(Image, f'{prefix}overlay', IMAGE_OUTPUT)
-        self._overlay_compressed = node.create_publisher(
-            CompressedImage, f'{prefix}overlay/compressed', IMAGE_OUTPUT
+        self._overlay = create_publisher(node, Image, f'{prefix}overlay', IMAGE_OUTPUT)
+        self._overlay_compressed = create_publisher(
+            node, CompressedImage, f'{prefix}overlay/compressed', IMAGE_OUTPUT
         )
 
     def listen(self) -> None:

@@ -12,6 +12,7 @@ from vision_msgs.msg import Detection2DArray
 
 from mtl_perception.frame import Frame, Result
 from mtl_perception.node import messages
+from mtl_perception.node.endpoints import create_publisher
 from mtl_perception.node.health import Throttle
 from mtl_perception.tasks import Task
 from mtl_perception.tracking import Tracker, Tracking
@@ -28,7 +29,7 @@ class CameraTracks:
         self._tasks = {task.name: task for task in tasks if task.kind == 'detection'}
         self._trackers = {name: Tracker(len(task.classes)) for name, task in self._tasks.items()}
         self._outputs: dict[str, Publisher] = {
-            name: node.create_publisher(Detection2DArray, tracks_topic(prefix, task), QOS)
+            name: create_publisher(node, Detection2DArray, tracks_topic(prefix, task), QOS)
             for name, task in self._tasks.items()
         }
         self._throttle = Throttle()

@@ -384,7 +384,7 @@ def test_a_test_pattern_is_perceived_and_a_killed_node_comes_back(
     assert code == 0
     assert time.monotonic() - started_s < 8
     assert launch.output.count('process has finished cleanly') == 2
-    assert {message.header.frame_id for message in detections} == {'camera'}
+    assert {message.header.frame_id for message in detections} == {'camera_optical'}
 
 
 @pytest.mark.launch
