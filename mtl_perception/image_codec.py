@@ -158,9 +158,18 @@ def decode_compressed(format: str, data: Bytes) -> Frame:
 
 def _flat(data: Bytes) -> NDArray[np.uint8]:
     """The same bytes as a one-dimensional uint8 view."""
-    if len(data) == 0:
+    try:
+        empty = len(data) == 0
+        flat = np.zeros(0, np.uint8) if empty else np.frombuffer(data, np.uint8)
+    except (TypeError, ValueError, BufferError) as error:
+        # ROS 2 Lyrical hands over a rosidl Buffer where a driver keeps pixels on a device.
+        raise ImageError(
+            f'image data is a {type(data).__name__}, whose bytes are not in main memory; let the '
+            f'driver publish images without a buffer backend (uint8[] on the CPU)'
+        ) from error
+    if empty:
         raise ImageError('no image data: 0 bytes')
-    return np.frombuffer(data, np.uint8)
+    return flat
 
 
 def _check_size(height: int, width: int, what: str) -> None:

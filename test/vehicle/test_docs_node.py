@@ -31,7 +31,9 @@ OF_LANE_MODELS = {'/perception/lane/lines': 'visualization_msgs/msg/MarkerArray'
 def table(header: str) -> list[list[str]]:
     """Rows of the table with that header line, cells as text."""
     lines = DOCUMENT.partition(header + '\n')[2].splitlines()[1:]
-    rows = lines[: next(i for i, line in enumerate(lines) if not line.startswith('|'))]
+    rows = lines[
+        : next((i for i, line in enumerate(lines) if not line.startswith('|')), len(lines))
+    ]
     return [[cell.strip() for cell in row.strip('|').split('|')] for row in rows]
 
 

@@ -315,3 +315,21 @@ def test_a_refusal_repeats_little_of_a_long_text(decode):
         decode('Z' * (2 << 20))
 
     assert len(str(caught.value)) < 1000
+
+
+class DeviceBuffer:
+    """As a rosidl Buffer whose backend is a GPU: it has a length, and no bytes to read."""
+
+    def __len__(self) -> int:
+        return HEIGHT * WIDTH * 3
+
+    def __array__(self, *_: object) -> np.ndarray:
+        raise RuntimeError('not on the CPU')
+
+
+@pytest.mark.parametrize('data', [DeviceBuffer(), object(), None])
+def test_pixels_on_a_device_are_refused_in_one_sentence(data):
+    with pytest.raises(ImageError, match='not in main memory; let the driver publish'):
+        decode_raw('rgb8', HEIGHT, WIDTH, 3 * WIDTH, 0, data)
+    with pytest.raises(ImageError, match='not in main memory'):
+        decode_compressed('jpeg', data)
