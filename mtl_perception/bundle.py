@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -25,8 +25,8 @@ from mtl_perception.manifest import (
     Meaning,
     Metric,
     OutputSpec,
+    as_data,
     parse_manifest,
-    plain,
     read_yaml,
     write_manifest,
 )
@@ -153,7 +153,7 @@ class Bundle:
     @property
     def hash(self) -> str:
         """Identity of the bundle: sha256 over the whole manifest, file hashes included."""
-        canonical = json.dumps(plain(asdict(self.manifest)), sort_keys=True)
+        canonical = json.dumps(as_data(self.manifest), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -22,6 +22,7 @@ from mtl_perception import extensions
 
 COMMANDS: dict[str, tuple[str, str]] = {
     'compile': ('mtl_perception.compile', 'build the engine of a model for this machine'),
+    'bundle': ('mtl_perception.describe', 'say what a model answers, and what it may be used for'),
     'bench': ('', 'time the engines of this machine against each other'),
     'replay': ('', 'run a model over a bag and measure accuracy'),
     'compare': ('', 'say whether one run may replace another'),

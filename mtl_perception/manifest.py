@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 import yaml
@@ -87,7 +88,11 @@ class Metric:
 
 @dataclass(frozen=True)
 class Manifest:
-    """Everything `manifest.yaml` says; unknown keys are errors."""
+    """Everything `manifest.yaml` says; unknown keys are errors.
+
+    terms: what each data source, teacher and pretrained network that the weights come from may be
+    used for, by its name.
+    """
 
     name: str
     tasks: tuple[Task, ...]
@@ -99,6 +104,7 @@ class Manifest:
     built_with: Mapping[str, str] = field(default_factory=dict)
     metrics: tuple[Metric, ...] = ()
     parent_run: str = ''
+    terms: Mapping[str, str] = field(default_factory=dict)
     schema: int = SCHEMA
 
     def task(self, name: str) -> Task:
@@ -117,10 +123,23 @@ class Manifest:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.yaml` into a bundle folder; what is written is first parsed back."""
-    data = plain(asdict(manifest))
+    data = as_data(manifest)
     parse_manifest(data, 'the manifest to be written')
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=100)
     (folder / MANIFEST).write_text(text, 'utf-8')
+
+
+def as_data(manifest: Manifest) -> dict[str, Any]:
+    """Plain data of a manifest; what older ones do not say is left out where it has its default."""
+    data: dict[str, Any] = plain(asdict(manifest))
+    optional = {item.name: item for item in fields(Task) if not item.compare}
+    for task in data['tasks']:
+        for name, item in optional.items():
+            if task[name] == plain(item.default):
+                del task[name]
+    if not data['terms']:
+        del data['terms']
+    return data
 
 
 def parse_manifest(data: Any, where: str) -> Manifest:
@@ -292,6 +311,8 @@ def _build(cls: type, values: dict[str, Any], where: str) -> Any:
 def _is_a(value: Any, hint: Any) -> bool:
     """Whether plain data fits the type of a field of one of the classes above."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (Union, UnionType):
+        return any(_is_a(value, one) for one in arguments)
     if origin is tuple:
         if not isinstance(value, tuple):
             return False

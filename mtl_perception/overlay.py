@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.decode.answers import answer
 from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import Task
 
@@ -74,8 +75,7 @@ def draw(
         ahead_m = None if places is None else places.ahead_m
         _boxes(painted, detections, by_name[name], style, ids, ahead_m)
     lines = [
-        (name, by_name[name].classes[int(values.argmax())], float(values.max()))
-        for name, values in result.probabilities.items()
+        (name, *answer(values, by_name[name])) for name, values in result.probabilities.items()
     ]
     if lines:
         _caption(painted, lines, style)

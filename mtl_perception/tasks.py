@@ -7,7 +7,7 @@ Ids follow the BDD100K toolkit (Yu et al., CVPR 2020): detection classes in the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 Kind = Literal['detection', 'segmentation', 'classification', 'depth', 'normals']
@@ -17,18 +17,31 @@ UNLABELLED = 255
 """Mask value of a pixel without a label; never a class id."""
 
 
+MAX_TEMPERATURE = 100.0
+ROAD = 'road'
+"""What `direct` is called where it is all of the road."""
+
+
 @dataclass(frozen=True)
 class Task:
     """One thing the network answers about a frame.
 
     classes: class id = index. colours: one RGB triple (0-255) a class; empty for kinds without
-    classes. Raises ValueError when the two do not fit together.
+    classes.
+
+    How far a model is to be believed, which is no part of what makes two tasks equal: taught, the
+    classes that real data taught it, all of them by default; for a classification also temperature,
+    which its logits are divided by (Guo et al., ICML 2017), and threshold, the least probability
+    of an answer (`decode/answers.py`). Raises ValueError when these do not fit together.
     """
 
     name: str
     kind: Kind
     classes: tuple[str, ...] = ()
     colours: tuple[tuple[int, int, int], ...] = ()
+    taught: tuple[str, ...] | None = field(default=None, compare=False)
+    temperature: float = field(default=1.0, compare=False)
+    threshold: float = field(default=0.0, compare=False)
 
     def __post_init__(self) -> None:
         """Check that kind, classes and colours fit together."""
@@ -47,6 +60,31 @@ class Task:
             raise ValueError(
                 f'task {self.name!r}: {len(self.colours)} colours for {len(self.classes)} classes'
             )
+        if unknown := [name for name in self.believed if name not in self.classes]:
+            raise ValueError(
+                f'task {self.name!r}: taught names {unknown}, expected some of {self.classes}'
+            )
+        if not 0 < self.temperature <= MAX_TEMPERATURE or not 0 <= self.threshold <= 1:
+            raise ValueError(
+                f'task {self.name!r}: temperature {self.temperature}, threshold {self.threshold}; '
+                f'expected above 0 up to {MAX_TEMPERATURE:g}, and 0 to 1'
+            )
+
+    @property
+    def published(self) -> dict[int, str]:
+        """Class ids that an answer may hold, with the names to publish for them.
+
+        A model that no real data taught to tell the own lane from others says `road`.
+        """
+        names = {i: name for i, name in enumerate(self.classes) if name in self.believed}
+        if self.name == 'drivable' and 'alternative' in self.classes and len(names) == 2:
+            names[0] = ROAD
+        return names
+
+    @property
+    def believed(self) -> tuple[str, ...]:
+        """Classes that a model is to be believed."""
+        return self.classes if self.taught is None else self.taught
 
 
 DETECTION = Task(

@@ -24,6 +24,7 @@ from safetensors.torch import save
 
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.tasks import ALL_TASKS
+from training.beliefs import beliefs_of, believed
 from training.checkpoint import LAST, CheckpointError, find_checkpoint
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, LayoutConfig, open_layouts
@@ -55,6 +56,7 @@ from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
 from training.step import Targets
 from training.tasks.own_neck import OwnNeck
+from training.terms import terms_of
 from training.train import NonFiniteLossError, fit, open_fabric
 
 CACHE = Path('.cache/features')
@@ -83,6 +85,8 @@ def open_base(model: str) -> Base:
                 *read_parent(run).get('training_data', []),
                 *(layout.name for layout in config.data),
             ],
+            'believed': beliefs_of(believed(network, config, read_parent(run))),
+            'terms': {**read_parent(run).get('terms', {}), **terms_of(asdict(config))},
         }
         return Base(network, config, parent)
     bundle = Bundle.open(find_bundle(model))
@@ -91,6 +95,8 @@ def open_base(model: str) -> Base:
         'hash': bundle.hash,
         'tasks': [task.name for task in bundle.manifest.tasks],
         'training_data': list(bundle.manifest.training_data),
+        'believed': beliefs_of(bundle.manifest.tasks),
+        'terms': dict(bundle.manifest.terms),
     }
     return Base(load_network(bundle), load_config(bundle.file(CONFIG)), parent)
 

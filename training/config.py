@@ -49,6 +49,7 @@ class NetworkConfig:
     timm's tensors (.safetensors, .pth, or `pypi:PACKAGE` for the file of an installed package), or
     the trunk that a run of ours trained (`runs/NAME/best/ema.safetensors`). init_from: a bundle
     (folder or name) or run folder whose whole network training begins with, in place of these two.
+    trunk_terms: what the weights of the file may be used for.
     frozen_stages: stages of the trunk, from stride 4 up, that keep the weights they begin with.
     own_neck: tasks that have a neck of their own beside the shared one. sharing: a structure of
     `training.networks.sharing` and its options. neck: fpn, bifpn or none. detection, segmentation,
@@ -59,6 +60,7 @@ class NetworkConfig:
     trunk: str = 'pvt_v2_b0'
     pretrained: bool = False
     trunk_weights: str = ''
+    trunk_terms: str = ''
     init_from: str = ''
     neck_channels: int = 64
     drop_path_rate: float = 0.05

@@ -63,17 +63,20 @@ from training.tasks import Features
 from training.train import NonFiniteLossError, learning_rate, parameter_groups
 
 WEIGHTS, STATE, LOG = 'trunk.safetensors', 'state.safetensors', 'losses.jsonl'
+DISTILLED = 'distill.yaml'
+"""The configuration, in the output folder: `terms.py` follows the teacher from there."""
 STEP = 'step'
 EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
 class TrunkConfig:
-    """trunk: a timm pyramid model. pretrained, trunk_weights: as in `NetworkConfig`."""
+    """trunk: a timm pyramid model. pretrained, trunk_weights and _terms: as in `NetworkConfig`."""
 
     trunk: str = ''
     pretrained: bool = False
     trunk_weights: str = ''
+    trunk_terms: str = ''
     drop_path_rate: float = 0.0
 
     def make(self) -> Trunk:
@@ -262,6 +265,7 @@ def distill(config: DistillConfig) -> Path:
     )
     first = _resume(output / STATE, losses_of, optimizer)
     output.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(OmegaConf.structured(config), output / DISTILLED)
     if first:
         fabric.print(f'resuming {output} at step {first} of {opt.steps}')
     draws = Draws(open_layouts(config.data, 'train'), config.augment, config.seed, ())

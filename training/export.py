@@ -13,9 +13,9 @@ import json
 import logging
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,10 +31,10 @@ from mtl_perception.bundle import (
     BundleError,
     InputSpec,
     Manifest,
-    Metric,
     sha256_of,
     write_manifest,
 )
+from training.beliefs import apply_beliefs, believed
 from training.checkpoint import (
     BEST,
     EMA,
@@ -45,9 +45,13 @@ from training.checkpoint import (
     read_state,
 )
 from training.config import ConfigError, RunConfig, load_config, save_config
+from training.model_card import beliefs_and_terms, card, read_metrics
 from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
 from training.networks.build import build_network
 from training.networks.written_for_onnx import written_for_onnx
+from training.terms import terms_of
+
+log = logging.getLogger(__name__)
 
 WEIGHTS, ONNX, PROGRAM = 'weights.safetensors', 'model.onnx', 'model.pt2'
 CARD, CONFIG = 'card.md', 'training.yaml'
@@ -109,6 +113,7 @@ def load_network(bundle: Bundle) -> MultiTaskNetwork:
     network.load_state_dict(
         {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}, strict=True
     )
+    apply_beliefs(network, bundle.manifest.tasks)
     return network
 
 
@@ -203,8 +208,11 @@ def export(
     network, config, state = load_run(run, weights)
     parent = read_parent(run)
     round_weights(network)
+    tasks = believed(network, config, parent)
+    apply_beliefs(network, tasks)
     aug = config.augment
     spec = InputSpec(aug.input_height, aug.input_width, tuple(aug.letterbox_colour))
+    terms = {**parent.get('terms', {}), **terms_of(asdict(config))}
     with tempfile.TemporaryDirectory(dir=_parent(output)) as scratch:
         folder = Path(scratch) / output.name
         folder.mkdir()
@@ -216,11 +224,13 @@ def export(
         metrics = [metric for path in metrics_json for metric in read_metrics(path)]
         text = description.read_text('utf-8') if description else ''
         (folder / CARD).write_text(
-            card(output.name, network, config, state, metrics, text, parent), 'utf-8'
+            card(output.name, network, config, state, metrics, text, parent)
+            + beliefs_and_terms(tasks, terms),
+            'utf-8',
         )
         manifest = Manifest(
             name=output.name,
-            tasks=network.tasks,
+            tasks=tasks,
             input=spec,
             outputs=output_specs(network, spec.height, spec.width),
             files={path.name: sha256_of(path) for path in sorted(folder.iterdir())},
@@ -235,6 +245,7 @@ def export(
                 for package in ('torch', 'timm', 'onnx', 'onnxscript')
             },
             metrics=tuple(metrics),
+            terms=terms,
             parent_run=f'{config.name} seed {config.seed} step {state["step"]}'
             + (f', on {parent["name"]}' if parent else ''),
         )
@@ -261,88 +272,6 @@ def read_parent(run: Path) -> dict[str, Any]:
     """What a run added a task to; empty for one that trained everything itself."""
     path = run / PARENT
     return json.loads(path.read_text('utf-8')) if path.is_file() else {}
-
-
-def read_metrics(path: Path) -> list[Metric]:
-    """Scalar values of a `training.evaluate` JSON, one Metric a source."""
-    record = json.loads(path.read_text('utf-8'))
-    return [
-        Metric(
-            data=source,
-            split=record['split'],
-            values={
-                f'{task}/{key}': round(float(value), 4)
-                for task, values in sources.items()
-                if isinstance(values, dict)
-                for key, value in values.items()
-                if isinstance(value, float)
-            }
-            | {'images': float(sources['images'])},
-            command=record['command'],
-        )
-        for source, sources in record['results'].items()
-    ]
-
-
-def card(
-    name: str,
-    network: MultiTaskNetwork,
-    config: RunConfig,
-    state: dict[str, Any],
-    metrics: Sequence[Metric],
-    description: str,
-    parent: Mapping[str, Any] = MappingProxyType({}),
-) -> str:
-    """The model card (Mitchell et al., FAT* 2019) as Markdown."""
-    parameters = sum(p.numel() for p in network.parameters()) / 1e6
-    opt = config.optimizer
-    lines = [
-        f'# {name}',
-        '',
-        f'{_network_name(config)}, {parameters:.2f} M parameters, input '
-        f'{config.augment.input_height}x{config.augment.input_width}, tasks: '
-        f'{", ".join(config.tasks)}.',
-        '',
-        description.strip(),
-        '',
-        '## Training',
-        '',
-        f'{state["step"]} steps of {opt.batch_size} images, AdamW lr {opt.lr}, '
-        f'{state["seconds"] / 60:.0f} minutes in all, precision {config.precision}, seed '
-        f'{config.seed}. Shares of the draws: '
-        + ', '.join(f'{layout.name} {layout.weight}' for layout in config.data)
-        + '.',
-        *_origin(parent),
-        '',
-        '## Measured',
-        '',
-    ]
-    for metric in metrics:
-        lines += [f'`{metric.command}`: {metric.data}, {metric.split}', '', '| metric | value |',
-                  '|---|---|']  # fmt: skip
-        lines += [f'| {key} | {value:g} |' for key, value in metric.values.items()]
-        lines.append('')
-    return '\n'.join(lines).rstrip() + '\n'
-
-
-def _origin(parent: Mapping[str, Any]) -> list[str]:
-    if not parent:
-        return []
-    return [
-        '',
-        f'Trained were only the heads of tasks that are not of {parent["name"]}'
-        + (f' (bundle {parent["hash"][:12]})' if 'hash' in parent else '')
-        + f'. Its trunk, neck and heads for {", ".join(parent["tasks"])} are taken over bit for '
-        f'bit; it was trained on {", ".join(parent["training_data"])}.',
-    ]
-
-
-def _network_name(config: RunConfig) -> str:
-    network = config.network
-    if network.architecture != 'hydranet':
-        return f'{network.architecture} (reference)'
-    shared = network.sharing.get('name', 'hard')
-    return f'HydraNet({network.trunk})' + ('' if shared == 'hard' else f', {shared} sharing')
 
 
 def _is_kernel(tensor: torch.Tensor) -> bool:

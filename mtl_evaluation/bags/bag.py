@@ -51,6 +51,7 @@ from mtl_evaluation.bags.cdr import (
 )
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Frame
 from mtl_perception.geometry import CameraModel, GeometryError, is_rectified
 from mtl_perception.image_codec import ImageError, decode_compressed, decode_raw
@@ -111,7 +112,7 @@ class BagFrame(DriveFrame):
                     boxes = truth_boxes_of(deserialise(cdr, DETECTIONS))
                 elif name.startswith('scene/'):
                     results = deserialise(cdr, CLASSIFICATION).results
-                    if results:
+                    if results and results[0].class_id != UNKNOWN:
                         labels[name.removeprefix('scene/')] = results[0].class_id
                 else:
                     masks[name] = mask_of(deserialise(cdr, IMAGE))

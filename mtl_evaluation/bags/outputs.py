@@ -21,6 +21,7 @@ from mtl_evaluation.bags.cdr import (
 )
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.truth.truth import class_ids
+from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import Task
 
@@ -90,6 +91,7 @@ def _add(result: Result, task: Task, message: Any) -> None:
         result.answers[task.name] = mask_of(message)
     else:
         probabilities = np.zeros(len(task.classes), np.float32)
-        ids = class_ids(task, [item.class_id for item in message.results])
-        probabilities[ids] = [item.score for item in message.results]
+        known = [item for item in message.results if item.class_id != UNKNOWN]
+        ids = class_ids(task, [item.class_id for item in known])
+        probabilities[ids] = [item.score for item in known]
         result.answers[task.name] = probabilities

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -58,6 +58,11 @@ def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
             probabilities[class_ids(task, [truth.labels[task.name]])] = 1
             result.answers[task.name] = probabilities
     return result
+
+
+def as_labelled(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks of a truth, which is believed whatever a model was taught."""
+    return [replace(task, taught=None, threshold=0.0) for task in tasks]
 
 
 def scaled(image: Image, width: int) -> Image:

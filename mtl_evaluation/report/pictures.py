@@ -13,7 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.average_precision import ScoredImage, at_iou_50, match
-from mtl_evaluation.pictures.frames import Image, Seen, scaled, shown, truth_as_result
+from mtl_evaluation.pictures.frames import (
+    Image,
+    Seen,
+    as_labelled,
+    scaled,
+    shown,
+    truth_as_result,
+)
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, class_ids, same_size
 from mtl_perception import overlay
 from mtl_perception.frame import Detections, Result
@@ -44,7 +51,7 @@ def panels(image: Image, result: Result, truth: Truth, tasks: Sequence[Task]) ->
     """Overlay, semantic mask, and where there is truth: the truth and the pixels that differ."""
     found = [Panel('Answer of the node', overlay.draw(image, shown(result), tasks))]
     if truth:
-        painted = overlay.draw(image, truth_as_result(truth, tasks), tasks)
+        painted = overlay.draw(image, truth_as_result(truth, tasks), as_labelled(tasks))
         found.append(Panel('Ground truth', painted))
     for task in tasks:
         mask = result.masks.get(task.name)
@@ -65,7 +72,7 @@ def task_panels(seen: Seen, task: Task) -> tuple[Panel, ...]:
     found = Result(_only(shown(seen.result).answers, task))
     panels = [
         Panel('predicted', overlay.draw(seen.image, found, [task], None)),
-        Panel('truth', overlay.draw(seen.image, truth, [task], None)),
+        Panel('truth', overlay.draw(seen.image, truth, as_labelled([task]), None)),
     ]
     if task.name in found.detections and seen.truth.boxes is not None:
         panels.append(

@@ -21,10 +21,11 @@ from mtl_evaluation.bags.answers import AnswerBag, as_jpeg
 from mtl_evaluation.bags.bag import DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera
-from mtl_evaluation.pictures.frames import rgb_of, shown, truth_as_result
+from mtl_evaluation.pictures.frames import as_labelled, rgb_of, shown, truth_as_result
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception import overlay
+from mtl_perception.decode.answers import answer
 from mtl_perception.frame import Frame, Result
 from mtl_perception.tasks import UNLABELLED, Task
 
@@ -150,12 +151,13 @@ class _Rerun:
         self._stream.set_time('stamp', timestamp=np.datetime64(stamp_ns, 'ns'))
         jpeg = self._rr.EncodedImage(contents=as_jpeg(image), media_type='image/jpeg')
         self._stream.log(camera, jpeg)
-        self._log(f'{camera}/answer', shown(result))
-        self._log(f'{camera}/truth', truth_as_result(truth, self._tasks))
+        self._log(f'{camera}/answer', shown(result), self._tasks)
+        true = truth_as_result(truth, self._tasks)
+        self._log(f'{camera}/truth', true, as_labelled(self._tasks))
 
-    def _log(self, place: str, result: Result) -> None:
+    def _log(self, place: str, result: Result, tasks: Sequence[Task]) -> None:
         rr = self._rr
-        for task in self._tasks:
+        for task in tasks:
             path = f'{place}/{task.name}'
             if task.name in result.detections:
                 self._tell(path, task)
@@ -169,7 +171,7 @@ class _Rerun:
                 mask = rr.SegmentationImage(result.masks[task.name], opacity=0.5)
                 self._stream.log(path, mask)
             elif task.name in result.probabilities:
-                label = task.classes[int(result.probabilities[task.name].argmax())]
+                label, _ = answer(result.probabilities[task.name], task)
                 self._stream.log(path, rr.TextLog(label))
 
     def _tell(self, path: str, task: Task) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.bundle import OutputSpec
+from mtl_perception.decode.answers import calibrated
 from mtl_perception.decode.boxes import detection, suppress
 from mtl_perception.decode.contract import Outputs, Thresholds
 from mtl_perception.decode.maps import depth, normals
@@ -34,14 +35,17 @@ def classification(
     letterbox: Letterbox,
     thresholds: Thresholds,
 ) -> NDArray[np.float32]:
-    """The probability of every class, float32 [C]; raises EngineError on values outside 0-1."""
+    """The calibrated probability of every class, float32 [C].
+
+    Raises EngineError on values outside 0-1.
+    """
     probabilities = np.array(outputs['probabilities'], np.float32)
     if not (probabilities >= -1e-3).all() or not (probabilities <= 1 + 1e-3).all():
         raise EngineError(
             f'task {task.name!r}: output {specs["probabilities"].name!r} should hold '
             f'probabilities, found {probabilities}. Export the bundle again.'
         )
-    return probabilities
+    return calibrated(probabilities, task.temperature)
 
 
 DECODERS: dict[str, Callable[..., Any]] = {

@@ -25,6 +25,7 @@ from vision_msgs.msg import (
     VisionClass,
 )
 
+from mtl_perception.decode.answers import UNKNOWN, answer
 from mtl_perception.frame import Detections, Tracks
 from mtl_perception.tasks import Task
 
@@ -79,9 +80,9 @@ def map_message(header: Header, values: NDArray[np.float32]) -> Image:
 
 
 def label_info_message(header: Header, task: Task) -> LabelInfo:
-    """Class number -> name of a mask's task; 255 (unlabelled) is no class and is not listed."""
+    """Class number -> name of what a mask may hold; 255 (unlabelled) is no class, not listed."""
     classes = [
-        VisionClass(class_id=number, class_name=name) for number, name in enumerate(task.classes)
+        VisionClass(class_id=number, class_name=name) for number, name in task.published.items()
     ]
     return LabelInfo(header=header, class_map=classes)
 
@@ -89,12 +90,18 @@ def label_info_message(header: Header, task: Task) -> LabelInfo:
 def classification_message(
     header: Header, probabilities: NDArray[np.float32], task: Task
 ) -> Classification:
-    """Every class of the task with its probability [C], the most probable first."""
+    """The answer first, then every class of the task with its probability [C], the best first.
+
+    The answer is the most probable class, or `unknown` where the model is not to be believed.
+    """
     order = np.argsort(-probabilities, kind='stable')
     results = [
         ObjectHypothesis(class_id=task.classes[index], score=float(probabilities[index]))
         for index in order
     ]
+    name, score = answer(probabilities, task)
+    if name == UNKNOWN:
+        results.insert(0, ObjectHypothesis(class_id=name, score=score))
     return Classification(header=header, results=results)
 
 

@@ -24,13 +24,12 @@ from training.data.sample import DatasetError  # noqa: E402
 from training.evaluate import evaluate_network, headline  # noqa: E402
 from training.evaluate import main as evaluate_main  # noqa: E402
 from training.export import (  # noqa: E402
-    card,
     export,
     load_network,
     load_run,
-    read_metrics,
     round_weights,
 )
+from training.model_card import card, read_metrics  # noqa: E402
 from training.train import NonFiniteLossError, train  # noqa: E402
 
 VALIDATED = ('validate_every=4', 'validate_images=1')

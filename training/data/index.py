@@ -24,6 +24,8 @@ from training.tasks.segmentation import GROUPS
 
 UNKNOWN = 254
 """Table value of an id that a mask must not hold."""
+GENERATED = 'scenes.json'
+"""What a folder of generated scenes has."""
 NOTHING = 'unlabelled'
 """Name, in configurations, of pixels without a label."""
 
@@ -73,7 +75,8 @@ class LayoutConfig:
     box_classes: the classes that people drew boxes of; by default all. train_only: the source has
     no validation split and takes no part in validation. teachers: task -> the folder, below
     `labels/` or absolute, with labels of a model for what people did not label in the training
-    images; teacher_classes: the classes that its boxes cover (`teacher_labels.py`).
+    images; teacher_classes: the classes that its boxes cover (`teacher_labels.py`). terms,
+    teacher_terms: what images and labels of people, and those of teachers, may be used for.
 
     For `bdd100k`: boxes is the folder of the box labels below `labels/`; semantic_masks that of the
     semantic labels, for `coarse7` its ids are class sets; drivable_split False says that the masks
@@ -95,6 +98,8 @@ class LayoutConfig:
     box_classes: list[str] = field(default_factory=list)
     teachers: dict[str, str] = field(default_factory=dict)
     teacher_classes: list[str] = field(default_factory=list)
+    terms: str = ''
+    teacher_terms: str = ''
     train_only: bool = False
     optional: bool = False
     coco: CocoConfig = field(default_factory=CocoConfig)
@@ -111,6 +116,11 @@ class LayoutConfig:
     def folder(self) -> Path:
         """The root as a path."""
         return Path(self.root).expanduser()
+
+    @property
+    def generated(self) -> bool:
+        """Whether the images are drawn (`python -m training.data.scenes`), not photographed."""
+        return (self.folder / GENERATED).is_file()
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,11 @@ from mtl_perception.children import IsolatedSpawn
 from mtl_perception.tasks import DEPTH, DETECTION, DRIVABLE, NORMALS, SEMANTIC
 from mtl_scenes import SceneFrame, random_scene
 from training.data.bdd100k import MASK_KINDS
+from training.data.index import GENERATED
 from training.data.map_files import write_depth_cm, write_normals
 
 VERSION = 2
-ABOUT = 'scenes.json'
+ABOUT = GENERATED
 SPLIT_SEEDS = {'train': 1_000_000, 'val': 2_000_000}
 JPEG_QUALITY = 92
 

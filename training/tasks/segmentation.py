@@ -16,12 +16,16 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from mtl_perception.tasks import DRIVABLE, SEMANTIC, Task
 from training.layers import ConvNorm
 from training.tasks.base import Features, Head
 from training.tasks.decoders import FINEST, Decoding, check_decoder
 from training.tasks.mask_loss import MaskLossConfig, amounts, at_loss_stride, mask_loss
+
+NEVER = 8.0
+"""By how much the logit of a class that is not to be said stays below one that is."""
 
 COARSE7 = (
     (0,), (1, 9), (11, 12), (13, 14, 15, 16, 17, 18), (3, 4, 5, 6, 7), (2, 8), (10,),
@@ -58,6 +62,8 @@ class MaskHead(Head):
 
     stride = FINEST
     """Input pixels a cell of the logits."""
+    one_road = False
+    """Whether the deployed head says `direct` for all of the road, `alternative` for none."""
     members: Tensor
 
     def __init__(
@@ -87,7 +93,12 @@ class MaskHead(Head):
 
     def deploy(self, outputs: MaskOutputs) -> dict[str, Tensor]:
         """Logits float32 [B, C, H/s, W/s]; `decode/masks.py` upsamples and takes the argmax."""
-        return {self.task.name: outputs.logits.float()}
+        logits = outputs.logits.float()
+        if self.one_road:
+            direct, alternative, rest = logits.split((1, 1, logits.shape[1] - 2), dim=1)
+            road = direct + F.softplus(alternative - direct)  # the log of the sum of their powers
+            logits = torch.cat((road, road - NEVER, rest), dim=1)
+        return {self.task.name: logits}
 
     def deployed_names(self) -> dict[str, tuple[str, int]]:
         """One logits tensor, named as the task."""

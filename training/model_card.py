@@ -1,0 +1,115 @@
+"""The model card (Mitchell et al., FAT* 2019) as Markdown: `card.md` of a bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from mtl_perception.bundle import Metric
+from mtl_perception.tasks import Task
+from training.config import RunConfig
+from training.networks.base import MultiTaskNetwork
+
+
+def read_metrics(path: Path) -> list[Metric]:
+    """Scalar values of a `training.evaluate` JSON, one Metric a source."""
+    record = json.loads(path.read_text('utf-8'))
+    return [
+        Metric(
+            data=source,
+            split=record['split'],
+            values={
+                f'{task}/{key}': round(float(value), 4)
+                for task, values in sources.items()
+                if isinstance(values, dict)
+                for key, value in values.items()
+                if isinstance(value, float)
+            }
+            | {'images': float(sources['images'])},
+            command=record['command'],
+        )
+        for source, sources in record['results'].items()
+    ]
+
+
+def card(
+    name: str,
+    network: MultiTaskNetwork,
+    config: RunConfig,
+    state: dict[str, Any],
+    metrics: Sequence[Metric],
+    description: str,
+    parent: Mapping[str, Any] = MappingProxyType({}),
+) -> str:
+    """All but its last sections, which `beliefs_and_terms` writes."""
+    parameters = sum(p.numel() for p in network.parameters()) / 1e6
+    opt = config.optimizer
+    lines = [
+        f'# {name}',
+        '',
+        f'{_network_name(config)}, {parameters:.2f} M parameters, input '
+        f'{config.augment.input_height}x{config.augment.input_width}, tasks: '
+        f'{", ".join(config.tasks)}.',
+        '',
+        description.strip(),
+        '',
+        '## Training',
+        '',
+        f'{state["step"]} steps of {opt.batch_size} images, AdamW lr {opt.lr}, '
+        f'{state["seconds"] / 60:.0f} minutes in all, precision {config.precision}, seed '
+        f'{config.seed}. Shares of the draws: '
+        + ', '.join(f'{layout.name} {layout.weight}' for layout in config.data)
+        + '.',
+        *_origin(parent),
+        '',
+        '## Measured',
+        '',
+    ]
+    for metric in metrics:
+        lines += [f'`{metric.command}`: {metric.data}, {metric.split}', '', '| metric | value |',
+                  '|---|---|']  # fmt: skip
+        lines += [f'| {key} | {value:g} |' for key, value in metric.values.items()]
+        lines.append('')
+    return '\n'.join(lines).rstrip() + '\n'
+
+
+def _origin(parent: Mapping[str, Any]) -> list[str]:
+    if not parent:
+        return []
+    return [
+        '',
+        f'Trained were only the heads of tasks that are not of {parent["name"]}'
+        + (f' (bundle {parent["hash"][:12]})' if 'hash' in parent else '')
+        + f'. Its trunk, neck and heads for {", ".join(parent["tasks"])} are taken over bit for '
+        f'bit; it was trained on {", ".join(parent["training_data"])}.',
+    ]
+
+
+def _network_name(config: RunConfig) -> str:
+    network = config.network
+    if network.architecture != 'hydranet':
+        return f'{network.architecture} (reference)'
+    shared = network.sharing.get('name', 'hard')
+    return f'HydraNet({network.trunk})' + ('' if shared == 'hard' else f', {shared} sharing')
+
+
+def beliefs_and_terms(tasks: Sequence[Task], terms: Mapping[str, str]) -> str:
+    """The last two sections of the card."""
+    lines = ['', '## How far to believe it', '']
+    for task in tasks:
+        if task.kind == 'classification' and task.taught is not None:
+            lines.append(
+                f'- {task.name}: real data taught {", ".join(task.taught) or "nothing"}; what else '
+                f'it takes for the answer is published as `unknown`, and so is a probability below '
+                f'{task.threshold:g} (temperature {task.temperature:.2f}).'
+            )
+        elif task.taught is not None:
+            lines.append(f'- {task.name}: {", ".join(task.published.values())} only.')
+    if len(lines) == 3:
+        lines.append('Every class was taught by the data, as far as is known.')
+    lines += ['', '## Terms', '']
+    lines += [f'- {name}: {text or "not stated"}' for name, text in terms.items()]
+    return '\n'.join(lines) + '\n'
