@@ -251,7 +251,7 @@ FAULTS = {
     'size': (wrong_size, (), 'block_000.png is (9, 9), its image is (64, 96)'),
     'class': (wrong_class, (), "class 'ufo', expected one of ['pedestrian'"),
     'outside': (wrong_place, (), 'its image is 96x64'),
-    'ids': (strange_ids, (), 'has ids [77], expected 0 to 25'),
+    'ids': (strange_ids, (), 'has ids [77], expected 0 to 27'),
     'no task': (lambda p: {'path': str(p / 'teacher'), 'tasks': ['lanes']}, (), "no task 'lanes'"),
     'tasks of labels': (lambda p: {'path': str(p)}, (), 'labels in'),
     'no model': (lambda p: {'path': str(p / 'gone')}, (), 'no model'),

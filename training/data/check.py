@@ -21,7 +21,7 @@ from rich.table import Table
 
 from mtl_perception.tasks import ALL_TASKS
 from training.config import ConfigError, load_config
-from training.data import bdd100k
+from training.data import bdd100k, comma10k
 from training.data.audit import Finding, SplitAudit, audit, shared_pictures
 from training.data.layout import LayoutConfig
 from training.data.sample import DatasetError
@@ -29,7 +29,7 @@ from training.data.sample import DatasetError
 SHOWN = 10
 """Findings of a kind that are printed; the JSON holds all."""
 SPLITS = ('train', 'val', 'test')
-CHECKED = ('bdd100k', 'coco')
+CHECKED = ('bdd100k', 'coco', 'comma10k')
 """Kinds of data sets whose files are looked at one by one."""
 
 
@@ -68,6 +68,8 @@ def splits(config: LayoutConfig) -> list[str]:
     if config.kind == 'coco':
         folders = {split: config.coco.images.format(split=split) for split in SPLITS}
         return [split for split, name in folders.items() if (config.folder / name).is_dir()]
+    if config.kind == 'comma10k':
+        return [*comma10k.SPLITS] if (config.folder / 'imgs').is_dir() else []
     return [split for split in SPLITS if split in bdd100k.splits(config.folder)]
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mtl_evaluation.truth.label_files import Frame
 from mtl_evaluation.truth.labels import truth_boxes
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SCENE, TIME_OF_DAY, WEATHER, Task
-from training.data import bdd100k, cityscapes, coco, coco2017, nyuv2, office31, voc
+from training.data import bdd100k, cityscapes, coco, coco2017, comma10k, nyuv2, office31, voc
 from training.data.box_classes import restricted
 from training.data.index import (
     UNKNOWN,
@@ -48,6 +48,7 @@ LAYOUTS: dict[str, Callable[[LayoutConfig, str], Index]] = {
     'bdd100k': bdd100k.index,
     'coco': coco.index,
     'coco2017': coco2017.index,
+    'comma10k': comma10k.index,
     'nyuv2': nyuv2.index,
     'cityscapes': cityscapes.index,
     'voc': voc.index,

@@ -28,7 +28,7 @@ from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout
 from training.data.sample import Boxes, Sample
-from training.tasks.segmentation import GROUPS
+from training.tasks.segmentation import COARSE7, GROUPS
 
 AHEAD = 4
 """Images that are decoded while the network answers an earlier one."""
@@ -45,9 +45,10 @@ class Coarse:
     table: NDArray[np.uint8]
 
 
-def _coarse(fine: Task, name: str, classes: tuple[str, ...]) -> Coarse:
-    """The class sets of `GROUPS`, then each class that is in none of them."""
-    groups = GROUPS[fine.name]
+def _coarse(
+    fine: Task, groups: tuple[tuple[int, ...], ...], name: str, classes: tuple[str, ...]
+) -> Coarse:
+    """The first class sets of `GROUPS`, then each class that is in none of them."""
     grouped = {member for group in groups for member in group}
     alone = [(i,) for i in range(len(fine.classes)) if i not in grouped]
     table = np.full(256, UNLABELLED, np.uint8)
@@ -60,9 +61,12 @@ def _coarse(fine: Task, name: str, classes: tuple[str, ...]) -> Coarse:
 
 
 COARSE = {
-    DRIVABLE.name: _coarse(DRIVABLE, 'two_class_drivable', ('drivable', 'other')),
+    DRIVABLE.name: _coarse(
+        DRIVABLE, GROUPS[DRIVABLE.name], 'two_class_drivable', ('drivable', 'other')
+    ),
     SEMANTIC.name: _coarse(
         SEMANTIC,
+        COARSE7,
         'coarse7',
         (
             'drivable', 'non-drivable ground', 'living', 'vehicles', 'roadside objects',
@@ -83,6 +87,13 @@ def told_apart(layout: Layout, task: str) -> bool:
     """Whether the masks of a data set tell all classes of a segmentation task apart."""
     table = layout.masks[task].table
     return not ((table >= len(ALL_TASKS[task].classes)) & (table < UNKNOWN)).any()
+
+
+def told_coarsely(layout: Layout, task: str) -> bool:
+    """Whether every label of its masks is in one of the coarse classes, as comma10k's are not."""
+    table = layout.masks[task].table
+    labels = table[(table != UNKNOWN) & (table != UNLABELLED)]
+    return task in COARSE and bool((COARSE[task].table[labels] != UNLABELLED).all())
 
 
 def chosen(layout: Layout, limit: int | None) -> list[int]:
@@ -127,6 +138,7 @@ def score_layout(
     """
     known = {task.name for task in pipeline.tasks} & ALL_TASKS.keys()
     fine = {name for name in layout.masks if name in COARSE and told_apart(layout, name)}
+    coarse = {name for name in layout.masks if told_coarsely(layout, name)}
     for index, sample in _loaded(layout, indices):
         wanted = known & layout.tasks(index) or known
         result = pipeline(Frame(sample.image, 'rgb'), sorted(wanted))
@@ -138,12 +150,15 @@ def score_layout(
             answers_digest(index * STEP_NS, result),
             {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()},
             result.timings_ms,
-            pieces(frame_key(layout.config.name, '', index), sample, result, fine),
+            pieces(frame_key(layout.config.name, '', index), sample, result, fine, coarse),
         )  # fmt: skip
 
 
-def pieces(key: str, sample: Sample, result: Result, fine: Iterable[str]) -> dict[str, Metric]:
-    """Metrics of one frame; `fine` names the segmentation tasks that are scored by class."""
+def pieces(
+    key: str, sample: Sample, result: Result, fine: Iterable[str],
+    coarse: Iterable[str] = tuple(COARSE),
+) -> dict[str, Metric]:  # fmt: skip
+    """Metrics of one frame; `fine` and `coarse`: which segmentation tasks are scored how."""
     found: dict[str, Metric] = {}
     height, width = sample.image.shape[:2]
     for name in result.detections.keys() & sample.boxes.keys():
@@ -156,7 +171,7 @@ def pieces(key: str, sample: Sample, result: Result, fine: Iterable[str]) -> dic
         found[name] = detection
     for name in result.masks.keys() & sample.masks.keys():
         answer, mask = result.masks[name], sample.masks[name]
-        if name in COARSE:
+        if name in coarse:
             rough = COARSE[name]
             segmentation = SegmentationMetric(rough.task)
             segmentation.update(rough.table[answer], rough.table[mask])

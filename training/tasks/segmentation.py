@@ -32,9 +32,13 @@ COARSE7 = (
 )  # fmt: skip
 """IDD-Lite's seven super-classes as sets of the 19 ids."""
 
+UNDRIVABLE = tuple(range(1, 11))
+MOVABLE = tuple(range(11, 19))
+"""Two colours of comma10k as sets of the 19 ids: what neither moves nor is road, and what moves."""
+
 GROUPS: dict[str, tuple[tuple[int, ...], ...]] = {
     DRIVABLE.name: ((0, 1),),
-    SEMANTIC.name: COARSE7,
+    SEMANTIC.name: (*COARSE7, UNDRIVABLE, MOVABLE),
 }
 
 

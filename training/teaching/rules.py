@@ -116,7 +116,9 @@ def mask_label(
             within[place] = confidence[place] / np.maximum(shares[group].sum(0)[place], 1e-6)
         confidence = within
     mask = np.full(label.shape, UNLABELLED, np.uint8)
-    for code, group in enumerate(groups, len(task.classes)) if human is None else ():
+    # The largest sets first, so that the smallest one that is sure is what remains.
+    codes = sorted(enumerate(groups, len(task.classes)), key=lambda pair: -len(pair[1]))
+    for code, group in codes if human is None else ():
         agreed = sum((said & np.isin(answer, group)).astype(int) for answer, said in answers)
         mask[(shares[group].sum(0) >= sure[group].max()) & (agreed >= rule.agree)] = code
     known_class = (confidence >= sure[label]) & (votes >= rule.agree)
