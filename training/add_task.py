@@ -56,7 +56,7 @@ from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
 from training.step import Targets
 from training.tasks.own_neck import OwnNeck
-from training.terms import terms_of
+from training.terms import joined, terms_of
 from training.train import NonFiniteLossError, fit, open_fabric
 
 CACHE = Path('.cache/features')
@@ -86,7 +86,7 @@ def open_base(model: str) -> Base:
                 *(layout.name for layout in config.data),
             ],
             'believed': beliefs_of(believed(network, config, read_parent(run))),
-            'terms': {**read_parent(run).get('terms', {}), **terms_of(asdict(config))},
+            'terms': joined(terms_of(asdict(config)), read_parent(run).get('terms', {})),
         }
         return Base(network, config, parent)
     bundle = Bundle.open(find_bundle(model))

@@ -49,7 +49,7 @@ from training.model_card import beliefs_and_terms, card, read_metrics
 from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
 from training.networks.build import build_network
 from training.networks.written_for_onnx import written_for_onnx
-from training.terms import terms_of
+from training.terms import joined, terms_of
 
 log = logging.getLogger(__name__)
 
@@ -198,10 +198,12 @@ def export(
     description: Path | None = None,
     weights: str | None = None,
     program: bool = True,
+    terms_from: Path | None = None,
 ) -> Bundle:
     """Write a bundle folder; an existing one is replaced only when the new one is whole.
 
-    Without `program` it has no model.pt2: smaller, and nothing for the engines of torch. Raises
+    Without `program` it has no model.pt2: smaller, and nothing for the engines of torch.
+    terms_from: a configuration that states terms of sources that the run's own does not. Raises
     BundleError when `output` is something else than a bundle or an empty folder.
     """
     check_target(output)
@@ -212,7 +214,10 @@ def export(
     apply_beliefs(network, tasks)
     aug = config.augment
     spec = InputSpec(aug.input_height, aug.input_width, tuple(aug.letterbox_colour))
-    terms = {**parent.get('terms', {}), **terms_of(asdict(config))}
+    terms = joined(terms_of(asdict(config)), parent.get('terms', {}))
+    if terms_from:
+        stated = terms_of(asdict(load_config(terms_from)))
+        terms = joined(terms, {name: stated[name] for name in terms if name in stated})
     with tempfile.TemporaryDirectory(dir=_parent(output)) as scratch:
         folder = Path(scratch) / output.name
         folder.mkdir()
@@ -296,11 +301,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         '--no-program', action='store_true', help='leave model.pt2 out, which torch engines need'
     )
+    parser.add_argument(
+        '--terms', type=Path, help='configuration that states terms which the run does not'
+    )
     args = parser.parse_args(argv)
     try:
         bundle = export(
             args.run, args.bundle, args.metrics, args.description, args.weights,
-            not args.no_program,
+            not args.no_program, args.terms,
         )  # fmt: skip
     except (ConfigError, CheckpointError, BundleError) as error:
         print(f'error: {error}', file=sys.stderr)

@@ -39,8 +39,13 @@ def terms_of(config: Mapping[Any, Any]) -> dict[str, str]:
             name = f'teacher of {task} in {source["name"]}, {folder}'
             found[name] = str(source.get('teacher_terms') or '')
     for part in ('network', 'teacher', 'student'):
-        found |= _of_network(config.get(part) or {})
+        found = joined(found, _of_network(config.get(part) or {}))
     return found
+
+
+def joined(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Both; where both name one thing, what is stated, and the first one's if both state it."""
+    return {name: first.get(name) or second.get(name, '') for name in (*first, *second)}
 
 
 def _of_network(network: Mapping[str, Any]) -> dict[str, str]:
@@ -57,7 +62,7 @@ def _of_network(network: Mapping[str, Any]) -> dict[str, str]:
         found |= _of_file(Path(weights).expanduser(), str(network.get('trunk_terms') or ''))
     for key in ('init_from', 'model'):
         if model := str(network.get(key) or ''):
-            found |= _of_model(model)
+            found = joined(found, _of_model(model))
     return found
 
 
@@ -103,5 +108,6 @@ def _of_run(folder: Path) -> dict[str, str]:
                 config = OmegaConf.to_container(OmegaConf.load(path))
             except (OmegaConfBaseException, YAMLError, OSError):
                 config = None
-            found |= terms_of(config) if isinstance(config, dict) else {f'run {folder}': ''}
+            own = terms_of(config) if isinstance(config, dict) else {f'run {folder}': ''}
+            found = joined(found, own)
     return found

@@ -101,7 +101,12 @@ def test_one_road_never_says_alternative_and_keeps_the_background():
 def test_a_bundle_says_what_it_was_taught_and_its_terms(place):
     config = configuration(place)
     train(config)
-    bundle = export(place / 'run', place / 'models' / 'tiny', program=False)
+    data = {'name': 'x', 'output': 'x', 'tasks': ['drivable']}
+    sources = [{'name': 'scenes', 'root': 'x', 'terms': 'other'}, {'name': 'new', 'root': 'x'}]
+    (place / 'terms.yaml').write_text(json.dumps({**data, 'data': sources}))
+    bundle = export(
+        place / 'run', place / 'models' / 'tiny', program=False, terms_from=place / 'terms.yaml'
+    )
     manifest = bundle.manifest
     assert manifest.task('weather').taught == ('foggy',)
     assert manifest.terms['real'] == 'CC BY 4.0' and 'Apache-2.0' in manifest.terms['scenes']
@@ -156,3 +161,6 @@ class TestTerms:
         shipped = terms_of({'network': {'init_from': 'hydranet_lite0_demo'}})
         assert shipped['camvid'] == ''
         assert terms_of({'network': {'init_from': 'gone'}}) == {'model gone': ''}
+        own = {'data': [{'name': 'camvid', 'root': 'x', 'terms': 'research only'}]}
+        begun = {**own, 'network': {'init_from': 'hydranet_lite0_demo'}}
+        assert terms_of(begun)['camvid'] == 'research only', 'what is stated stays'
