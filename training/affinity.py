@@ -23,6 +23,7 @@ from torch import Tensor
 
 from training.balancing.gradients import ParameterGradients, add_to_parameters, plain_backward
 from training.step import Batch, Step, TaskLosses, kept_statistics, parts
+from training.tasks.targets import Targets
 
 RELATIVE_STEP = 1e-3
 
@@ -44,7 +45,7 @@ def measure(gradients: Step, step: int, batch: Batch) -> dict[str, Any] | None:
         gradients.seed(step)
         for part in parts(*batch, gradients.config.optimizer.accumulate):
             sums = losses_of(*gradients.fabric.to_device(part))
-            there = [t for t, row in part[1].items() if any(x is not None for x in row)]
+            there = [t for t, row in part[1].items() if Targets.pack(row).rows]
             yield gradients.means({t: sums[t] for t in there if t in tasks}, amounts)
 
     def losses() -> Tensor:

@@ -30,7 +30,7 @@ from training.config import ConfigError
 from training.data.loader import Draws, StepSampler, train_loader
 from training.networks.base import MultiTaskNetwork
 from training.tasks import Features, Head
-from training.tasks.assigners import BoxTarget
+from training.tasks.targets import BoxTarget
 
 log = logging.getLogger(__name__)
 

@@ -29,11 +29,12 @@ from training.config import ConfigError, RunConfig
 from training.networks.base import MultiTaskNetwork
 from training.tasks import Features
 from training.tasks.base import TaskFeatures
+from training.tasks.targets import Targets
 
-Targets = Mapping[str, Sequence[Any]]
-"""Task -> one target an image, None where the image is not labelled for the task."""
+TaskTargets = Mapping[str, Sequence[Any]]
+"""Task -> its `Targets`, or one target per image, None where it is not labelled for the task."""
 
-Batch = tuple[Any, Targets]
+Batch = tuple[Any, TaskTargets]
 """Inputs of the losses (an image [B, 3, H, W], or cached features), and targets."""
 
 PLAIN = 'equal'
@@ -52,7 +53,7 @@ class TaskLosses(nn.Module):
         self.network = network
         self.cut_features = False
 
-    def forward(self, image: Tensor, targets: Targets) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, targets: TaskTargets) -> dict[str, Tensor]:
         """Summed loss of each task that the batch labels; a head sees only its labelled rows.
 
         A batch without any label gives a zero that depends on the features: the gradients of its
@@ -64,11 +65,11 @@ class TaskLosses(nn.Module):
             features = self._cut(features)
         losses = {}
         for task in self.network.tasks:
-            rows = [i for i, target in enumerate(targets[task.name]) if target is not None]
-            if rows:
+            packed = Targets.pack(targets[task.name])
+            if packed.rows:
                 head = self.network.head(task.name)
-                outputs = head(features.rows(torch.tensor(rows, device=image.device)))
-                losses[task.name] = head.loss(outputs, [targets[task.name][i] for i in rows])
+                outputs = head(features.rows(packed.index.to(image.device)))
+                losses[task.name] = head.loss(outputs, packed.labelled())
         return losses or {self.network.tasks[0].name: features.nothing()}
 
     def _cut(self, features: Features | TaskFeatures) -> Features:
@@ -82,17 +83,16 @@ class TaskLosses(nn.Module):
         return Features(self.cut.leaves[:count], self.cut.leaves[count:])
 
 
-def normalisers(network: MultiTaskNetwork, targets: Targets) -> Tensor:
+def normalisers(network: MultiTaskNetwork, targets: TaskTargets) -> Tensor:
     """For each task: what its summed loss is divided by, and its labelled images; [T, 2]."""
     rows = []
     for task in network.tasks:
-        labelled = [target for target in targets[task.name] if target is not None]
-        amount = network.head(task.name).normaliser(labelled) if labelled else 0.0
-        rows.append((amount, float(len(labelled))))
+        packed = Targets.pack(targets[task.name])
+        rows.append((network.head(task.name).normaliser(packed), float(len(packed.rows))))
     return torch.tensor(rows)
 
 
-def parts(inputs: Any, targets: Targets, count: int) -> Iterator[Batch]:
+def parts(inputs: Any, targets: TaskTargets, count: int) -> Iterator[Batch]:
     """A batch in `count` parts of equal size."""
     for i in range(count):
         yield (
@@ -148,7 +148,7 @@ class Step:
         """Dropout and stochastic depth must not depend on where a run was interrupted."""
         torch.manual_seed(hash((self.config.seed, step, self.fabric.global_rank)))
 
-    def amounts(self, targets: Targets) -> tuple[Tensor, Tensor]:
+    def amounts(self, targets: TaskTargets) -> tuple[Tensor, Tensor]:
         """What each task's sum is divided by, and its labelled images; over all processes, [T]."""
         amounts, labelled = self._over_processes(normalisers(self.network, targets)).unbind(1)
         return amounts.clamp(min=1), labelled
@@ -195,7 +195,7 @@ class Step:
     def _forward(self, part: Batch) -> dict[str, Tensor]:
         """Summed losses of a part by task; nothing for one without labels."""
         losses: dict[str, Tensor] = self.wrapped(*self.fabric.to_device(part))
-        return losses if any(t is not None for row in part[1].values() for t in row) else {}
+        return losses if any(Targets.pack(row).rows for row in part[1].values()) else {}
 
     def _over_processes(self, values: Tensor) -> Tensor:
         """Sum over all processes, on the device."""

@@ -192,11 +192,15 @@ def train(config: RunConfig, validated: Validated | None = None) -> Path:
     layouts = open_layouts(config.data, 'train')
     opt = config.optimizer
 
+    counting = {task.name: network.head(task.name).counting() for task in network.tasks}
+
     def drawn(seed: int, images: int, first_step: int) -> Iterator[Batch]:
         stages = [(step * images, augment) for step, augment in config.augment_stages()]
         draws = Draws(layouts, config.augment, seed, config.tasks, stages)
         sampler = StepSampler(first_step, opt.steps, images, fabric.global_rank, fabric.world_size)
-        for batch in train_loader(draws, sampler, config.tasks, config.workers):
+        for batch in train_loader(
+            draws, sampler, config.tasks, config.workers, counting, fabric.device.type == 'cuda'
+        ):
             yield batch.image, batch.targets
 
     batches = partial(drawn, config.seed, opt.batch_size)

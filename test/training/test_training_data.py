@@ -273,7 +273,7 @@ def test_ranks_share_a_batch_without_overlap():
 
 def test_collate_keeps_unlabelled_as_none(layout):
     batch = collate([layout.load(0), layout.load(2)], ['detection', 'drivable', 'weather'])
-    assert batch.targets['detection'][1] is None and batch.targets['weather'] == [0, None]
+    assert batch.targets['detection'][1] is None and list(batch.targets['weather']) == [0, None]
     assert batch.targets['detection'][0].ignored.shape == (1, 4)
     assert batch.image.shape == (2, 3, HEIGHT, WIDTH)
 

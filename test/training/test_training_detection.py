@@ -8,6 +8,7 @@ torch = pytest.importorskip('torch', reason='training extras are not installed')
 pytest.importorskip('timm', reason='training extras are not installed')
 
 import numpy as np  # noqa: E402
+from torchvision.ops import generalized_box_iou_loss  # noqa: E402
 
 from mtl_perception import decode  # noqa: E402
 from mtl_perception.bundle import OutputSpec  # noqa: E402
@@ -16,7 +17,8 @@ from mtl_perception.tasks import DETECTION, Task  # noqa: E402
 from training.tasks import make_head  # noqa: E402
 from training.tasks.assigners import (  # noqa: E402
     ATSS_ANCHOR,
-    BoxTarget,
+    Assignment,
+    Points,
     adaptive,
     one_to_one,
     task_aligned,
@@ -28,10 +30,20 @@ from training.tasks.detection import (  # noqa: E402
     FIRST_DISTANCE,
     DetectionConfig,
     DetectionHead,
+    giou_loss,
 )
+from training.tasks.targets import BoxTarget, BoxTargets  # noqa: E402
 
 EMPTY = BoxTarget(torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, 4))
 ASSIGNERS = {'tal': task_aligned, 'atss': adaptive, 'one_to_one': one_to_one}
+
+
+def assign(method, probabilities, boxes, points, target):
+    """An assigner on one image."""
+    matched, quality = method(probabilities[None], boxes[None], points, BoxTargets.pack([target]))
+    return Assignment(matched[0], quality[0])
+
+
 OPTIONS = {
     'default': DetectionConfig(),
     'p2': DetectionConfig(levels='p2-p5'),
@@ -50,8 +62,8 @@ def truth(boxes, labels=None, ignored=()):
 
 def grid(height=8, width=8, stride=8.0):
     ys, xs = torch.meshgrid(torch.arange(height), torch.arange(width), indexing='ij')
-    points = (torch.stack((xs, ys), -1).reshape(-1, 2) + 0.5) * stride
-    return points, torch.full((len(points),), stride)
+    xy = (torch.stack((xs, ys), -1).reshape(-1, 2) + 0.5) * stride
+    return Points(xy, torch.full((len(xy),), stride), (len(xy),))
 
 
 def maps(batch=1, channels=8, size=64):
@@ -60,49 +72,52 @@ def maps(batch=1, channels=8, size=64):
 
 
 def test_task_alignment_gives_each_box_its_aligned_points():
-    points, strides = grid()
+    points = grid()
     target = truth([[0, 0, 32, 32], [32, 32, 64, 64]], [2, 0])
     # Every point predicts the box that it lies in, exactly.
-    predicted = target.boxes[((points > 32).all(1)).long()]
-    matched, quality = task_aligned(torch.full((64, 10), 0.5), predicted, points, strides, target)
+    predicted = target.boxes[((points.xy > 32).all(1)).long()]
+    matched, quality = assign(task_aligned, torch.full((64, 10), 0.5), predicted, points, target)
     for box in (0, 1):
         rows = (matched == box).nonzero().squeeze(1)
         assert len(rows) == 10
-        inner = (points[rows] > target.boxes[box, :2]) & (points[rows] < target.boxes[box, 2:])
+        inner = (points.xy[rows] > target.boxes[box, :2]) & (
+            points.xy[rows] < target.boxes[box, 2:]
+        )
         assert inner.all()
         assert torch.allclose(quality[rows], torch.ones(10))  # IoU 1, the best alignment
     assert (quality[matched < 0] == 0).all()
 
 
 def test_quality_falls_with_the_alignment():
-    points, strides = grid(1, 2)
+    points = grid(1, 2)
     target = truth([[0, 0, 16, 8]])
     boxes = torch.tensor([[0.0, 0, 16, 8], [0, 0, 8, 8]])  # IoU 1 and 1/2
-    matched, quality = task_aligned(torch.full((2, 10), 0.25), boxes, points, strides, target)
+    matched, quality = assign(task_aligned, torch.full((2, 10), 0.25), boxes, points, target)
     assert matched.tolist() == [0, 0]
     assert torch.allclose(quality, torch.tensor([1.0, 0.5**6]), rtol=1e-4)
 
 
 def test_a_fresh_head_gives_even_hopeless_boxes_their_iou_as_best_quality():
     """IoU to the sixth power is tiny: it must not be lost in a floor of the division."""
-    points, strides = grid()
-    boxes = torch.cat((points - 100, points + 100), 1)
+    points = grid()
+    boxes = torch.cat((points.xy - 100, points.xy + 100), 1)
     target = truth([[28, 28, 36, 36]])
-    _, quality = task_aligned(torch.full((64, 10), 0.01), boxes, points, strides, target)
+    _, quality = assign(task_aligned, torch.full((64, 10), 0.01), boxes, points, target)
     assert quality.max() == pytest.approx(64 / 40_000, rel=0.02)
 
 
 def test_atss_takes_candidates_above_mean_plus_deviation():
-    points, strides = grid()
+    points = grid()
     target = truth([[8, 8, 56, 56]])
-    matched, _ = adaptive(torch.rand(64, 10), torch.rand(64, 4), points, strides, target)
+    matched, _ = assign(adaptive, torch.rand(64, 10), torch.rand(64, 4), points, target)
     centre = torch.tensor([32.0, 32.0])
-    nearest = (points - centre).norm(dim=1).topk(9, largest=False).indices
+    nearest = (points.xy - centre).norm(dim=1).topk(9, largest=False).indices
     half = ATSS_ANCHOR * 8 / 2
     overlaps = {}
     for i in nearest.tolist():  # an anchor of 64 pixels around the point, a box of 48
         covered = [
-            min(56, float(points[i, a]) + half) - max(8, float(points[i, a]) - half) for a in (0, 1)
+            min(56, float(points.xy[i, a]) + half) - max(8, float(points.xy[i, a]) - half)
+            for a in (0, 1)
         ]
         both = covered[0] * covered[1]
         overlaps[i] = both / (64 * 64 + 48 * 48 - both)
@@ -114,38 +129,36 @@ def test_atss_takes_candidates_above_mean_plus_deviation():
 
 @pytest.mark.parametrize('name', ASSIGNERS)
 def test_a_box_smaller_than_a_cell_finds_a_point(name):
-    points, strides = grid()
-    boxes = torch.cat((points - 4, points + 4), 1)
+    points = grid()
+    boxes = torch.cat((points.xy - 4, points.xy + 4), 1)
     target = truth([[5, 5, 7, 7]], [9])
-    matched, _ = ASSIGNERS[name](torch.full((64, 10), 0.1), boxes, points, strides, target)
+    matched, _ = assign(ASSIGNERS[name], torch.full((64, 10), 0.1), boxes, points, target)
     assert (matched == 0).any()
 
 
 @pytest.mark.parametrize('name', ASSIGNERS)
 def test_no_box_no_match(name):
-    points, strides = grid()
-    matched, quality = ASSIGNERS[name](
-        torch.rand(64, 10), torch.rand(64, 4), points, strides, EMPTY
-    )
+    points = grid()
+    matched, quality = assign(ASSIGNERS[name], torch.rand(64, 10), torch.rand(64, 4), points, EMPTY)
     assert (matched == -1).all() and (quality == 0).all()
 
 
 def test_one_to_one_gives_every_box_its_own_point_even_where_boxes_coincide():
-    points, strides = grid()
+    points = grid()
     target = truth([[0, 0, 32, 32]] * 3 + [[32, 32, 64, 64]], [0, 0, 1, 0])
-    boxes = torch.cat((points - 16, points + 16), 1)
+    boxes = torch.cat((points.xy - 16, points.xy + 16), 1)
     torch.manual_seed(0)
-    matched, quality = one_to_one(torch.rand(64, 10), boxes, points, strides, target)
+    matched, quality = assign(one_to_one, torch.rand(64, 10), boxes, points, target)
     assert sorted(matched[matched >= 0].tolist()) == [0, 1, 2, 3]
     assert ((quality > 0) == (matched >= 0)).all()
 
 
 def test_one_to_one_takes_the_best_aligned_point():
-    points, strides = grid()
+    points = grid()
     boxes = torch.tensor([[0.0, 0, 1, 1]]).repeat(64, 1)
     boxes[27] = torch.tensor([16.0, 16, 48, 48])
-    matched, quality = one_to_one(
-        torch.full((64, 10), 0.5), boxes, points, strides, truth([[16, 16, 48, 48]])
+    matched, quality = assign(
+        one_to_one, torch.full((64, 10), 0.5), boxes, points, truth([[16, 16, 48, 48]])
     )
     assert (matched == 0).nonzero().tolist() == [[27]] and quality[27] == 1
 
@@ -168,6 +181,51 @@ def test_losses_are_finite_with_gradients_for_no_tiny_and_many_boxes(name):
     assert all(g is not None and torch.isfinite(g).all() for g in gradients)
 
 
+@pytest.mark.parametrize('name', OPTIONS)
+def test_a_batch_has_the_losses_and_gradients_of_its_images(name):
+    """Padding and the other images change nothing, whatever is labelled in which."""
+    torch.manual_seed(0)
+    head = DetectionHead(DETECTION, [8] * 4, 8, OPTIONS[name]).train()
+    outputs = head(maps(4))
+    many = torch.rand(30, 2) * 50
+    covered = torch.arange(10) < 6
+    targets = [
+        EMPTY._replace(covered=covered, complete=False),
+        truth([[3, 3, 4, 4], [0, 0, 64, 64]], [0, 11], [[0, 0, 30, 30]])._replace(covered=covered),
+        truth(torch.cat((many, many + 9), 1).tolist(), [i % 13 for i in range(30)]),
+        truth([[20, 20, 50, 40]], [10])._replace(complete=False),
+    ]
+    branches = [b for b in (outputs.one_to_many, outputs.one_to_one) if b is not None]
+    leaves = [tensor for b in branches for tensor in (b.logits, b.distances)]
+
+    def row(predictions, i):
+        logits, distances = predictions.logits[i : i + 1], predictions.distances[i : i + 1]
+        return replace(predictions, logits=logits, distances=distances)
+
+    whole = head.loss(outputs, targets)
+    single = sum(
+        head.loss(type(outputs)(*(
+            branch and row(branch, i) for branch in (outputs.one_to_many, outputs.one_to_one)
+        )), [target])
+        for i, target in enumerate(targets)
+    )  # fmt: skip
+    torch.testing.assert_close(whole, single)
+    for a, b in zip(
+        torch.autograd.grad(whole, leaves, retain_graph=True),
+        torch.autograd.grad(single, leaves),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b)
+
+
+def test_giou_is_that_of_torchvision():
+    torch.manual_seed(0)
+    corners = torch.rand(2, 50, 2) * 20
+    boxes, wanted = torch.cat((corners, corners + torch.rand(2, 50, 2) * 20), 2)
+    expected = generalized_box_iou_loss(boxes, wanted)
+    torch.testing.assert_close(giou_loss(boxes, wanted), expected)
+
+
 @pytest.mark.parametrize('class_loss', CLASS_LOSSES)
 def test_points_in_ignored_regions_add_no_classification_loss(class_loss):
     config = DetectionConfig(class_loss=class_loss)
@@ -183,7 +241,7 @@ def test_a_fresh_head_predicts_boxes_of_the_size_its_level_is_for():
     flat = [torch.zeros(1, 8, 64 // s, 64 // s) for s in (4, 8, 16, 32)]
     predictions = head(Features(flat, flat)).deployed
     boxes = head.boxes(predictions)[0]
-    sides = (boxes[:, 2] - boxes[:, 0]) / predictions.strides
+    sides = (boxes[:, 2] - boxes[:, 0]) / predictions.points.strides
     assert torch.allclose(sides, torch.tensor(2 * FIRST_DISTANCE), rtol=0.05)  # BINS cut the tail
 
 
@@ -246,10 +304,9 @@ def test_distribution_loss_vanishes_for_sharp_and_right_distances():
     outputs = head(maps()).deployed
     sharp = torch.full_like(outputs.distances, -50.0)
     sharp[..., 2] = 50.0  # every point: two strides to each side
-    outputs = type(outputs)(outputs.logits, sharp, outputs.points, outputs.strides)
-    rows = torch.tensor([27])
-    wanted = head.boxes(outputs)[0][rows]
-    assert torch.allclose(head._dfl(outputs, 0, rows, wanted), torch.zeros(1), atol=1e-5)
+    outputs = replace(outputs, distances=sharp)
+    errors = head._dfl(outputs, head.boxes(outputs))
+    assert torch.allclose(errors, torch.zeros_like(errors), atol=1e-5)
     assert sharp.shape[-1] == BINS
 
 

@@ -8,7 +8,7 @@ data set is at fault, and the run ends with the list.
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from training.data.sample import Batch, DatasetError, Sample, collate
 from training.data.sampling import repeat_factors
 from training.data.transforms import AugmentConfig, View, finish, outdoors
 from training.data.weather import LOOK_TASKS
+from training.tasks.targets import Counting
 
 log = logging.getLogger(__name__)
 
@@ -171,16 +172,21 @@ class Batches:
 
 
 def train_loader(
-    draws: Draws, sampler: StepSampler, tasks: Sequence[str], workers: int
+    draws: Draws, sampler: StepSampler, tasks: Sequence[str], workers: int,
+    counting: Mapping[str, Counting] | None = None, pin: bool = False,
 ) -> Batches:  # fmt: skip
-    """Batches in step order; `workers` processes decode and augment."""
+    """Batches in step order; `workers` processes decode and augment.
+
+    counting: as of `collate`. pin: in page-locked memory, from which a GPU copies while it works.
+    """
     loader: DataLoader[Any] = DataLoader(
         draws,
         batch_sampler=sampler,
         num_workers=workers,
         # A forked worker inherits locks that other threads hold, and may wait for ever.
         multiprocessing_context=IsolatedSpawn() if workers else None,
-        collate_fn=partial(collate, tasks=list(tasks)),
+        collate_fn=partial(collate, tasks=list(tasks), counting=counting),
+        pin_memory=pin,
         worker_init_fn=_one_thread,
         persistent_workers=False,
         prefetch_factor=PREFETCH if workers else None,

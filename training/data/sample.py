@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from training.tasks.assigners import BoxTarget
+from training.tasks.targets import BoxTarget, Counting, Targets
 
 
 class DatasetError(Exception):
@@ -59,20 +59,34 @@ class Sample:
 
 @dataclass(frozen=True)
 class Batch:
-    """image: uint8 [B, 3, H, W]; targets: task -> one target an image, None where unlabelled.
+    """image: uint8 [B, 3, H, W], channels last in memory; targets: by task.
 
     broken: one message for each draw that was replaced because a file could not be read.
     """
 
     image: Tensor
-    targets: Mapping[str, Sequence[Any]]
+    targets: Mapping[str, Targets]
     broken: tuple[str, ...] = ()
 
+    def pin_memory(self) -> Batch:
+        """In page-locked memory; torch's DataLoader calls it."""
+        targets = {task: values.pin_memory() for task, values in self.targets.items()}
+        return Batch(self.image.pin_memory(), targets, self.broken)
 
-def collate(samples: Sequence[Sample], tasks: Sequence[str]) -> Batch:
-    """Stack samples of equal size; targets become what the heads' losses take."""
+
+def collate(
+    samples: Sequence[Sample], tasks: Sequence[str], counting: Mapping[str, Counting] | None = None
+) -> Batch:
+    """Stack samples of equal size; targets become what the heads' losses take.
+
+    counting: of the heads, by task, so that the divisors of the losses are known in time.
+    """
     image = np.stack([sample.image for sample in samples])
-    targets = {task: [_target(sample, task) for sample in samples] for task in tasks}
+    counting = counting or {}
+    targets = {
+        task: Targets.pack([_target(sample, task) for sample in samples], counting.get(task))
+        for task in tasks
+    }
     broken = tuple(message for sample in samples for message in sample.broken)
     return Batch(torch.from_numpy(image).permute(0, 3, 1, 2), targets, broken)
 

@@ -3,7 +3,8 @@
 `task_aligned` is TOOD's (Feng et al., ICCV 2021, eq. 4-6); `one_to_one` takes one point a box by
 the same alignment, which keeps both supervisions consistent (YOLOv10: Wang et al., NeurIPS 2024,
 section 3.1, from the paper); `adaptive` is ATSS (Zhang et al., CVPR 2020, algorithm 1), the partner
-of an ablation. All take the predictions and the truth of one image and return an `Assignment`.
+of an ablation. All take the predictions and the truth of a batch and return an `Assignment`; none
+loops over images, and only `one_to_one` ever waits for the device.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision.ops import box_iou
+
+from training.tasks.targets import BoxTarget, BoxTargets
+
+__all__ = [
+    'ASSIGNERS', 'ONE_TO_ONE', 'Assigner', 'Assignment', 'BoxTarget', 'Points', 'inside',
+]  # fmt: skip
 
 ALPHA, BETA = 0.5, 6.0
 """Exponents of score and IoU in the alignment."""
@@ -24,36 +30,30 @@ ATSS_K = 9
 """Candidates a level and box."""
 ATSS_ANCHOR = 8.0
 """Side of the anchor at a point, in strides."""
+ROUNDS = 4
+"""Of `one_to_one`, between two looks at whether any box is left."""
 
 
-class BoxTarget(NamedTuple):
-    """Boxes of one labelled image: float32 [N, 4], labels int64 [N], ignored regions [M, 4].
+class Points(NamedTuple):
+    """The points of all levels, one level after another.
 
-    xyxy input pixels. A label below the class count C is a class; C + g is one of the classes of
-    `detection.CLASS_SETS[g]`, the label does not say which. Points inside an ignored region
-    (crowds, merged, uncertain or too small objects) that match no box add no classification loss.
-
-    covered: bool [C], the classes whose objects are labelled in this image; the others add no loss.
-    None: all of them. complete: False where a teacher drew the boxes, which misses some objects: a
-    point that matches no box adds no loss for a class that the student is sure of.
+    xy: float32 [P, 2] input pixels. strides: float32 [P]. sizes: points of each level.
     """
 
-    boxes: Tensor
-    labels: Tensor
-    ignored: Tensor
-    covered: Tensor | None = None
-    complete: bool = True
+    xy: Tensor
+    strides: Tensor
+    sizes: tuple[int, ...]
 
 
 class Assignment(NamedTuple):
-    """matched: box index a point, int64 [P], -1: none. quality: target in [0, 1], float32 [P]."""
+    """matched: box index, int64 [B, P], -1: none. quality: target in [0, 1], float32 [B, P]."""
 
     matched: Tensor
     quality: Tensor
 
 
 class Assigner(NamedTuple):
-    """assign: (probabilities [P, L], boxes [P, 4], points [P, 2], strides [P], target).
+    """assign: (probabilities [B, P, L], boxes [B, P, 4], points, truth) -> `Assignment`.
 
     L counts the classes, then the class sets, whose probability is that of their likeliest class.
 
@@ -61,111 +61,110 @@ class Assigner(NamedTuple):
     loss.
     """
 
-    assign: Callable[[Tensor, Tensor, Tensor, Tensor, BoxTarget], Assignment]
+    assign: Callable[[Tensor, Tensor, Points, BoxTargets], Assignment]
     quality_per_box: float
 
 
 def inside(points: Tensor, boxes: Tensor) -> Tensor:
-    """Bool [P, N]: which points lie in which xyxy boxes."""
+    """Bool [..., P, N]: which points [P, 2] lie in which xyxy boxes [..., N, 4]."""
     x, y = points[:, None].unbind(-1)
-    return (x > boxes[:, 0]) & (y > boxes[:, 1]) & (x < boxes[:, 2]) & (y < boxes[:, 3])
+    left, top, right, bottom = boxes[..., None, :, :].unbind(-1)
+    return (x > left) & (y > top) & (x < right) & (y < bottom)
 
 
-def reachable(points: Tensor, boxes: Tensor, strides: Tensor) -> Tensor:
-    """Bool [P, N]: points that may answer for a box: those inside it.
+def reachable(points: Points, truth: BoxTargets) -> Tensor:
+    """Bool [B, P, N]: points that may answer for a box: those inside it.
 
     A box smaller than two cells of the finest level is widened to that, else no point would lie
     inside.
     """
-    centre = (boxes[:, :2] + boxes[:, 2:]) / 2
-    half = ((boxes[:, 2:] - boxes[:, :2]) / 2).clamp(min=float(strides.min()))
-    return inside(points, torch.cat((centre - half, centre + half), dim=1))
+    corner, opposite = truth.boxes[..., :2], truth.boxes[..., 2:]
+    centre = (corner + opposite) / 2
+    half = torch.maximum((opposite - corner) / 2, points.strides.min())
+    widened = torch.cat((centre - half, centre + half), dim=-1)
+    return inside(points.xy, widened) & truth.real[:, None]
 
 
 @torch.no_grad()
 def task_aligned(
-    probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, target: BoxTarget
+    probabilities: Tensor, boxes: Tensor, points: Points, truth: BoxTargets
 ) -> Assignment:
     """A box takes the `TOP_K` reachable points with the largest t = p^alpha * IoU^beta.
 
     A point wanted by several boxes goes to the one it overlaps most. Of a box's points the best
     aligned gets its largest IoU as quality, the others less in proportion to t.
     """
-    count = len(target.boxes)
-    if count == 0:
-        return _nothing(points)
-    iou, alignment = _alignment(probabilities, boxes, points, strides, target)
-    top = alignment.topk(min(TOP_K, len(points)), dim=0)
+    iou, alignment = _alignment(probabilities, boxes, points, truth)
+    top = alignment.topk(min(TOP_K, len(points.xy)), dim=1)
     chosen = torch.zeros_like(alignment, dtype=torch.bool)
-    chosen.scatter_(0, top.indices, top.values > 0)
+    chosen.scatter_(1, top.indices, top.values > 0)
     matched = _best_overlap(chosen, iou)
-    kept = alignment * F.one_hot(matched.clamp(min=0), count) * (matched >= 0)[:, None]
-    largest = kept.amax(0).clamp(min=torch.finfo(kept.dtype).tiny)
-    quality = (kept / largest * (iou * (kept > 0)).amax(0)).amax(1)
+    number = torch.arange(iou.shape[2], device=iou.device)
+    kept = alignment.where(matched[..., None] == number, 0)
+    largest = kept.amax(1, keepdim=True).clamp(min=torch.finfo(kept.dtype).tiny)
+    quality = (kept / largest * iou.where(kept > 0, 0).amax(1, keepdim=True)).amax(2)
     return Assignment(matched, quality)
 
 
 @torch.no_grad()
 def one_to_one(
-    probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, target: BoxTarget
+    probabilities: Tensor, boxes: Tensor, points: Points, truth: BoxTargets
 ) -> Assignment:
     """Every box takes its best aligned point; no two boxes share one.
 
     Where two want the same, the better aligned has it and the other chooses again. Quality is the
     IoU.
     """
-    count = len(target.boxes)
-    if count == 0:
-        return _nothing(points)
-    iou, alignment = _alignment(probabilities, boxes, points, strides, target)
-    matched, quality = _nothing(points)
-    open_boxes = torch.arange(count, device=points.device)
-    while len(open_boxes):
-        best, point = alignment[:, open_boxes].max(dim=0)
-        wanted = best > 0
-        open_boxes, best, point = open_boxes[wanted], best[wanted], point[wanted]
-        strongest = best.new_zeros(len(points)).scatter_reduce(0, point, best, 'amax')
-        winner = best == strongest[point]
-        matched = matched.scatter_reduce(0, point[winner], open_boxes[winner], 'amax')
-        won = matched[point] == open_boxes
-        quality[point[won]] = iou[point[won], open_boxes[won]]
-        alignment[point] = 0
-        open_boxes = open_boxes[~won]
-    return Assignment(matched, quality)
+    iou, alignment = _alignment(probabilities, boxes, points, truth)
+    count = iou.shape[2]
+    number = torch.arange(count, device=iou.device).expand(len(iou), -1)
+    # One column more, for what boxes without a point write.
+    matched = iou.new_full((len(iou), iou.shape[1] + 1), -1, dtype=torch.long)
+    unmatched = truth.real
+    for turn in range(count):
+        if turn and turn % ROUNDS == 0 and not unmatched.any():
+            break
+        best, point = alignment.max(dim=1)
+        unmatched = unmatched & (best > 0)
+        best = best.where(unmatched, 0)
+        strongest = torch.zeros_like(alignment[..., 0]).scatter_reduce(1, point, best, 'amax')
+        winner = unmatched & (best == strongest.gather(1, point))
+        place = point.where(winner, iou.shape[1])
+        matched = matched.scatter_reduce(1, place, number, 'amax')
+        won = winner & (matched.gather(1, point) == number)
+        unmatched = unmatched & ~won
+        taken = matched[:, :-1] >= 0
+        alignment = alignment.masked_fill(taken[..., None] | ~unmatched[:, None], 0)
+    matched = matched[:, :-1]
+    overlap = iou.gather(2, matched.clamp(min=0)[..., None]).squeeze(2)
+    return Assignment(matched, overlap.where(matched >= 0, 0))
 
 
 @torch.no_grad()
-def adaptive(
-    probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, target: BoxTarget
-) -> Assignment:
+def adaptive(probabilities: Tensor, boxes: Tensor, points: Points, truth: BoxTargets) -> Assignment:
     """ATSS: a box takes candidates whose anchor overlaps it above the mean plus one deviation.
 
     Candidates are the `ATSS_K` points nearest to the box's centre on each level; anchors are
     squares. Changed: quality is the predicted box's IoU, as in VarifocalNet (Zhang et al., CVPR
     2021), so that the loss is the same for all assigners; small boxes are widened (`reachable`).
     """
-    count = len(target.boxes)
-    if count == 0:
-        return _nothing(points)
-    centre = (target.boxes[:, :2] + target.boxes[:, 2:]) / 2
-    half = ATSS_ANCHOR / 2 * strides[:, None]
-    overlap = box_iou(torch.cat((points - half, points + half), dim=1), target.boxes)
-    distance = torch.cdist(points, centre)
-    _, sizes = strides.unique_consecutive(return_counts=True)
+    half = ATSS_ANCHOR / 2 * points.strides[:, None]
+    anchors = torch.cat((points.xy - half, points.xy + half), dim=1)
+    overlap = box_iou(anchors.expand(len(boxes), -1, -1), truth.boxes)
+    distance = torch.cdist(points.xy, (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2)
     nearest, first = [], 0
-    for size in sizes.tolist():
-        level = distance[first : first + size].topk(min(ATSS_K, size), dim=0, largest=False)
-        nearest.append(level.indices + first)
+    for level in distance.split(points.sizes, dim=1):
+        size = level.shape[1]
+        nearest.append(level.topk(min(ATSS_K, size), dim=1, largest=False).indices + first)
         first += size
-    candidates = torch.cat(nearest)
-    overlaps = overlap.gather(0, candidates)
-    threshold = overlaps.mean(0) + overlaps.std(0)
+    candidates = torch.cat(nearest, dim=1)
+    overlaps = overlap.gather(1, candidates)
+    threshold = overlaps.mean(1, keepdim=True) + overlaps.std(1, keepdim=True)
     chosen = torch.zeros_like(overlap, dtype=torch.bool)
-    chosen.scatter_(0, candidates, overlaps >= threshold)
-    chosen &= reachable(points, target.boxes, strides)
-    matched = _best_overlap(chosen, overlap)
-    iou = box_iou(boxes, target.boxes).gather(1, matched.clamp(min=0)[:, None]).squeeze(1)
-    return Assignment(matched, iou.clamp(min=1e-3) * (matched >= 0))
+    chosen.scatter_(1, candidates, overlaps >= threshold)
+    matched = _best_overlap(chosen & reachable(points, truth), overlap)
+    iou = box_iou(boxes, truth.boxes).gather(2, matched.clamp(min=0)[..., None]).squeeze(2)
+    return Assignment(matched, iou.clamp(min=1e-3).where(matched >= 0, 0))
 
 
 ASSIGNERS: dict[str, Assigner] = {
@@ -178,22 +177,19 @@ ONE_TO_ONE = Assigner(one_to_one, 0.7)
 
 
 def _alignment(
-    probabilities: Tensor, boxes: Tensor, points: Tensor, strides: Tensor, target: BoxTarget
+    probabilities: Tensor, boxes: Tensor, points: Points, truth: BoxTargets
 ) -> tuple[Tensor, Tensor]:
-    """IoU and alignment, float32 [P, N]; the latter is 0 where a point cannot answer for a box."""
-    iou = box_iou(boxes, target.boxes).clamp(min=1e-5)  # to the sixth power still not 0
-    alignment = probabilities[:, target.labels] ** ALPHA * iou**BETA
-    return iou, alignment.masked_fill(~reachable(points, target.boxes, strides), 0)
+    """IoU and alignment, float32 [B, P, N]; the latter is 0 where a point cannot answer for a box.
+
+    Raised to the sixth power, the smallest IoU is still not 0.
+    """
+    iou = box_iou(boxes, truth.boxes).clamp(min=1e-5)
+    label = truth.labels[:, None].expand(-1, probabilities.shape[1], -1)
+    alignment = probabilities.gather(2, label) ** ALPHA * iou**BETA
+    return iou, alignment.where(reachable(points, truth), 0)
 
 
 def _best_overlap(chosen: Tensor, overlap: Tensor) -> Tensor:
-    """Of the boxes that chose a point, the one that overlaps most: index int64 [P], -1 for none."""
-    best, box = overlap.masked_fill(~chosen, -1).max(dim=1)
+    """Of the boxes that chose a point, the one that overlaps most: int64 [B, P], -1 for none."""
+    best, box = overlap.where(chosen, -1).max(dim=2)
     return box.masked_fill(best < 0, -1)
-
-
-def _nothing(points: Tensor) -> Assignment:
-    return Assignment(
-        torch.full((len(points),), -1, dtype=torch.long, device=points.device),
-        torch.zeros(len(points), device=points.device),
-    )

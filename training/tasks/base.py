@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_perception.tasks import Task
+from training.tasks.targets import Counting, Targets
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,8 @@ class TaskFeatures:
 class Head(nn.Module, ABC):
     """One task's head.
 
-    Targets of a batch are in the collated form that `collate` makes from one value an image, None
-    where the image is not labelled for the task.
+    Targets of a batch are a `Targets`, which the loader packs from one value per image, None where
+    the image is not labelled for the task; a plain list of such values does as well.
     """
 
     reads_neck: bool = True
@@ -85,12 +86,20 @@ class Head(nn.Module, ABC):
         """
 
     @abstractmethod
-    def normaliser(self, targets: Sequence[Any]) -> float:
-        """What summed losses are divided by: labelled pixels, truth boxes or images.
+    def counting(self) -> Counting:
+        """What summed losses are divided by, image by image: labelled pixels, truth boxes or 1.
 
         A function of the targets alone, and additive over them. So it is known before the forward
-        pass, and one batch, its parts and its shares on several GPUs give the same mean.
+        pass, and one batch, its parts and its shares on several GPUs give the same mean. The
+        loader's workers call it, in other processes: it holds numbers, no modules.
         """
+
+    def normaliser(self, targets: Sequence[Any]) -> float:
+        """The sum of `counting` over labelled images."""
+        packed = Targets.pack(targets)
+        if packed.amount is not None:
+            return packed.amount
+        return float(self.counting()(packed.values).sum()) if packed.rows else 0.0
 
     @abstractmethod
     def deploy(self, outputs: Any) -> dict[str, Tensor]:

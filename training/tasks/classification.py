@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
+from training.tasks.targets import Counting, Targets, ones
 
 
 class ClassificationHead(Head):
@@ -32,12 +32,12 @@ class ClassificationHead(Head):
 
     def loss(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
         """Sum over the labelled images."""
-        target = torch.tensor(list(targets), device=outputs.device)
+        target = Targets.pack(targets).values.to(outputs.device)
         return F.cross_entropy(outputs.float(), target, label_smoothing=0.1, reduction='sum')
 
-    def normaliser(self, targets: Sequence[int]) -> float:
+    def counting(self) -> Counting:
         """Labelled images."""
-        return float(len(targets))
+        return ones
 
     def deploy(self, outputs: Tensor) -> dict[str, Tensor]:
         """Probabilities float32 [B, C]."""

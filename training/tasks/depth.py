@@ -51,16 +51,17 @@ class DepthHead(MapHead):
         super().__init__(task, trunk_channels, neck_channels, chosen.decoder, 1)
         self.config = chosen
 
-    def known(self, target: Tensor) -> Tensor:
+    @staticmethod
+    def known(target: Tensor) -> Tensor:
         """Depths above 0."""
         return target > 0
 
     def errors(self, found: Tensor, target: Tensor) -> Tensor:
         """As configured."""
-        logarithm = found[:, 0]
+        logarithm = found[..., 0]
         if self.config.loss == 'l1':
             return (_metres(logarithm) - target).abs()
-        return (logarithm - target.log()).abs()
+        return (logarithm - target.where(target > 0, 1).log()).abs()
 
     def deploy(self, outputs: Tensor) -> dict[str, Tensor]:
         """Metres float32 [B, H / stride, W / stride]."""

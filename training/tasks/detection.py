@@ -24,12 +24,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import generalized_box_iou_loss
 
 from mtl_perception.tasks import DETECTION, Task
 from training.layers import SeparableConv
-from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, BoxTarget, inside
+from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, Points, inside
 from training.tasks.base import Features, Head
+from training.tasks.targets import BoxTarget, BoxTargets, Counting, Targets, box_count
 
 LEVELS = {'p3-p5': (8, 16, 32), 'p2-p5': (4, 8, 16, 32)}
 CLASS_LOSSES = ('quality_focal', 'varifocal')
@@ -40,6 +40,8 @@ FIRST_DISTANCE = 2.0
 TOP_K = 300
 
 CLASS_WEIGHT, BOX_WEIGHT, DFL_WEIGHT = 1.0, 2.0, 0.5
+EPSILON = 1e-7
+"""Keeps the GIoU of boxes without area finite, as torchvision's."""
 SURE = 0.5
 """Probability from which the student is believed where a teacher's labels are silent."""
 
@@ -78,13 +80,12 @@ class DetectionConfig:
 class Predictions:
     """Raw outputs over all points: class logits [B, P, C], distance logits [B, P, 4, BINS].
 
-    points [P, 2] xy input pixels, strides [P].
+    points: P of them.
     """
 
     logits: Tensor
     distances: Tensor
-    points: Tensor
-    strides: Tensor
+    points: Points
 
 
 @dataclass(frozen=True)
@@ -100,6 +101,23 @@ class DetectionOutputs:
         predictions = self.one_to_one or self.one_to_many
         assert predictions is not None
         return predictions
+
+
+def giou_loss(boxes: Tensor, wanted: Tensor) -> Tensor:
+    """1 - GIoU of pairs of boxes [..., 4] -> [...] (Rezatofighi et al., CVPR 2019, algorithm 1).
+
+    torchvision's picks the pairs that overlap with a mask, for which a GPU has to be waited for.
+    """
+    area, wanted_area = ((b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1]) for b in (boxes, wanted))
+    left_top = torch.maximum(boxes[..., :2], wanted[..., :2])
+    sides = (torch.minimum(boxes[..., 2:], wanted[..., 2:]) - left_top).clamp(min=0)
+    both = sides[..., 0] * sides[..., 1]
+    union = area + wanted_area - both
+    around = torch.maximum(boxes[..., 2:], wanted[..., 2:]) - torch.minimum(
+        boxes[..., :2], wanted[..., :2]
+    )
+    hull = around[..., 0] * around[..., 1]
+    return 1 - both / (union + EPSILON) + (hull - union) / (hull + EPSILON)
 
 
 class DetectionHead(Head):
@@ -171,14 +189,17 @@ class DetectionHead(Head):
             grid = torch.stack((xs.repeat(height), ys.repeat_interleave(width)), dim=1)
             points.append(grid)
             strides.append(torch.full((len(grid),), float(stride), device=level.device))
+        sizes = tuple(map(len, points))
         return Predictions(
-            torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(points), torch.cat(strides)
+            torch.cat(logits, 1),
+            torch.cat(distances, 1),
+            Points(torch.cat(points), torch.cat(strides), sizes),
         )
 
     def boxes(self, predictions: Predictions) -> Tensor:
         """Expected distances of the distributions -> boxes [B, P, 4]."""
-        distances = self._expected(predictions.distances) * predictions.strides[:, None]
-        points = predictions.points
+        distances = self._expected(predictions.distances) * predictions.points.strides[:, None]
+        points = predictions.points.xy
         return torch.cat((points - distances[..., :2], points + distances[..., 2:]), dim=-1)
 
     def _expected(self, distances: Tensor) -> Tensor:
@@ -187,67 +208,63 @@ class DetectionHead(Head):
 
     def loss(self, outputs: DetectionOutputs, targets: Sequence[BoxTarget]) -> Tensor:
         """Class + GIoU + DFL loss, summed over the points of all rows and over the branches."""
+        truth = Targets.pack(targets).values
         total = torch.zeros((), device=outputs.deployed.logits.device)
         for predictions, assigner in (
             (outputs.one_to_many, ASSIGNERS[self.config.assigner]),
             (outputs.one_to_one, ONE_TO_ONE),
         ):
             if predictions is not None:
-                total = total + self._branch_loss(predictions, assigner, targets)
+                total = total + self._branch_loss(predictions, assigner, truth)
         return total
 
-    def normaliser(self, targets: Sequence[BoxTarget]) -> float:
+    def counting(self) -> Counting:
         """Truth boxes.
 
         The usual divisor, the sum of the classification targets (TOOD), depends on the predictions
         of the whole batch, which parts of a batch do not know; the loss is scaled by its mean, the
         assigner's `quality_per_box`, instead.
         """
-        return float(sum(len(target.boxes) for target in targets))
+        return box_count
 
     def _branch_loss(
-        self, predictions: Predictions, assigner: Assigner, targets: Sequence[BoxTarget]
+        self, predictions: Predictions, assigner: Assigner, truth: BoxTargets
     ) -> Tensor:
+        """All images at once, without waiting for the device.
+
+        A point that matches no box takes part with weight 0, which costs less than to pick out the
+        others would.
+        """
         boxes = self.boxes(predictions)
         logits = predictions.logits.float()
         probabilities = logits.detach().sigmoid()
-        points, strides = predictions.points, predictions.strides
-        total = logits.new_zeros(())
-        for i, target in enumerate(targets):
-            matched, quality = assigner.assign(
-                self._of_labels(probabilities[i]), boxes[i].detach(), points, strides, target
-            )
-            positive = matched >= 0
-            rows = positive.nonzero().squeeze(1)
-            label = torch.zeros_like(logits[i])
-            members = self.members[target.labels[matched[rows]]]
-            likeliest = (probabilities[i][rows] + members.float()).argmax(1)
-            label[rows, likeliest] = quality[rows]
-            known = (positive | ~inside(points, target.ignored).any(1))[:, None].repeat(
-                1, label.shape[1]
-            )
-            if target.covered is not None:
-                known &= target.covered
-            if not target.complete:
-                known &= positive[:, None] | (probabilities[i] < SURE)
-            # Of a class set, the classes that are less likely are neither right nor wrong.
-            known[rows] &= ~members
-            known[rows, likeliest] = True
-            weight = self._class_weight(probabilities[i], label)
-            class_loss = F.binary_cross_entropy_with_logits(logits[i], label, reduction='none')
-            total = total + CLASS_WEIGHT * (class_loss * weight * known).sum()
-            if len(rows):
-                wanted = target.boxes[matched[rows]]
-                box_loss = BOX_WEIGHT * generalized_box_iou_loss(boxes[i][rows], wanted)
-                box_loss = box_loss + DFL_WEIGHT * self._dfl(predictions, i, rows, wanted)
-                total = total + (box_loss * quality[rows]).sum()
+        matched, quality = assigner.assign(
+            self._of_labels(probabilities), boxes.detach(), predictions.points, truth
+        )
+        positive, box = (matched >= 0)[..., None], matched.clamp(min=0)
+        members = self.members[truth.labels.gather(1, box)] & positive
+        likeliest = (probabilities + members.float()).argmax(2)
+        wanted = positive & F.one_hot(likeliest, logits.shape[2]).bool()
+        label = wanted * quality[..., None]
+        known = positive | ~inside(predictions.points.xy, truth.ignored).any(2)[..., None]
+        known = known & (truth.complete[:, None, None] | positive | (probabilities < SURE))
+        if truth.covered is not None:
+            known = known & truth.covered[:, None]
+        # Of a class set, the classes that are less likely are neither right nor wrong.
+        known = (known & ~members) | wanted
+        weight = self._class_weight(probabilities, label) * known
+        class_loss = F.binary_cross_entropy_with_logits(logits, label, weight, reduction='sum')
+        true_boxes = truth.boxes.gather(1, box[..., None].expand(-1, -1, 4))
+        box_loss = BOX_WEIGHT * giou_loss(boxes, true_boxes)
+        box_loss = box_loss + DFL_WEIGHT * self._dfl(predictions, true_boxes)
+        total = CLASS_WEIGHT * class_loss + (box_loss * quality).sum()
         return total / assigner.quality_per_box
 
     def _of_labels(self, probabilities: Tensor) -> Tensor:
-        """[P, C] -> [P, C + G]: with the likeliest class of every class set."""
-        sets = self.members[probabilities.shape[1] :]
-        largest = [probabilities[:, members].amax(1) for members in sets]
-        return torch.cat((probabilities, *(column[:, None] for column in largest)), dim=1)
+        """[B, P, C] -> [B, P, C + G]: with the likeliest class of every class set."""
+        sets = self.members[probabilities.shape[2] :]
+        largest = [probabilities.where(members, 0).amax(2, keepdim=True) for members in sets]
+        return torch.cat((probabilities, *largest), dim=2)
 
     def _class_weight(self, probability: Tensor, label: Tensor) -> Tensor:
         """What the cross-entropy [P, C] is weighted with."""
@@ -255,17 +272,20 @@ class DetectionHead(Head):
             return torch.where(label > 0, label, 0.75 * probability**2)
         return (label - probability) ** 2
 
-    def _dfl(self, predictions: Predictions, i: int, rows: Tensor, wanted: Tensor) -> Tensor:
-        """Distribution focal loss [N]: cross-entropy with the two bins around the true distance."""
-        points = predictions.points[rows]
-        distance = torch.cat((points - wanted[:, :2], wanted[:, 2:] - points), dim=1)
-        distance = (distance / predictions.strides[rows, None]).clamp(0, BINS - 1 - 0.01)
+    def _dfl(self, predictions: Predictions, wanted: Tensor) -> Tensor:
+        """Distribution focal loss [B, P]: cross-entropy with the two bins around the true distance.
+
+        wanted: the box [B, P, 4] that each point is to predict.
+        """
+        xy, strides = predictions.points.xy, predictions.points.strides
+        distance = torch.cat((xy - wanted[..., :2], wanted[..., 2:] - xy), dim=-1)
+        distance = (distance / strides[:, None]).clamp(0, BINS - 1 - 0.01)
         lower = distance.floor()
         upper_weight = distance - lower
-        log_p = predictions.distances[i][rows].float().log_softmax(-1)
+        log_p = predictions.distances.float().log_softmax(-1)
         at_lower = log_p.gather(-1, lower.long()[..., None]).squeeze(-1)
         at_upper = log_p.gather(-1, lower.long()[..., None] + 1).squeeze(-1)
-        return -(at_lower * (1 - upper_weight) + at_upper * upper_weight).mean(1)
+        return -(at_lower * (1 - upper_weight) + at_upper * upper_weight).mean(-1)
 
     def deploy(self, outputs: DetectionOutputs) -> dict[str, Tensor]:
         """The best K pairs of point and class: boxes [B, K, 4], scores [B, K], labels int64 [B, K].
@@ -285,8 +305,8 @@ class DetectionHead(Head):
         distances = self._expected(
             predictions.distances.gather(1, index[:, :, None, None].expand(-1, -1, 4, BINS))
         )
-        distances = distances * predictions.strides[index][..., None]
-        points = predictions.points[index]
+        distances = distances * predictions.points.strides[index][..., None]
+        points = predictions.points.xy[index]
         return {
             'boxes': torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1),
             'scores': scores.sigmoid(),

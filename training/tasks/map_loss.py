@@ -7,15 +7,16 @@ number.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
-import torch
 from torch import Tensor, nn
 
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
 from training.tasks.decoders import Decoding
 from training.tasks.mask_loss import at_labels, at_loss_stride
+from training.tasks.targets import Counting
 
 
 class MapHead(Decoding, Head):
@@ -42,17 +43,21 @@ class MapHead(Decoding, Head):
         """Sum over the labelled pixels, at the loss's resolution."""
         target = at_loss_stride(targets).to(outputs.device)
         found = at_labels(outputs, target.shape[1:3])
-        known = self.known(target)
-        return self.errors(found.movedim(1, -1)[known], target[known]).sum()
+        return self.errors(found.movedim(1, -1), target).where(self.known(target), 0).sum()
 
-    def normaliser(self, targets: Sequence[Tensor]) -> float:
+    def counting(self) -> Counting:
         """Labelled pixels, at the loss's resolution."""
-        return float(torch.count_nonzero(self.known(at_loss_stride(targets))))
+        return partial(_known_pixels, known=type(self).known)
 
+    @staticmethod
     @abstractmethod
-    def known(self, target: Tensor) -> Tensor:
+    def known(target: Tensor) -> Tensor:
         """Which pixels are labelled: bool [B, h, w]."""
 
     @abstractmethod
     def errors(self, found: Tensor, target: Tensor) -> Tensor:
-        """Loss of each of N pixels; found [N, channels]."""
+        """Loss of each pixel [B, h, w], finite in the unlabelled too; found [B, h, w, channels]."""
+
+
+def _known_pixels(values: Tensor, known: Callable[[Tensor], Tensor]) -> Tensor:
+    return known(at_loss_stride(values)).sum((1, 2)).float()

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_perception.tasks import UNLABELLED
+from training.tasks.targets import Targets
 
 LOSS_STRIDE = 2
 """The loss is taken at half resolution, for a quarter of its time and memory."""
@@ -47,9 +48,10 @@ class MaskLossConfig:
             )
 
 
-def at_loss_stride(targets: Sequence[Tensor]) -> Tensor:
-    """Masks uint8 [H, W] -> uint8 [B, H / 2, W / 2]."""
-    return torch.stack(list(targets))[:, ::LOSS_STRIDE, ::LOSS_STRIDE]
+def at_loss_stride(targets: Sequence[Tensor] | Tensor) -> Tensor:
+    """Masks [H, W], packed or one by one -> [B, H / 2, W / 2]."""
+    masks = targets if isinstance(targets, Tensor) else Targets.pack(targets).values
+    return masks[:, ::LOSS_STRIDE, ::LOSS_STRIDE]
 
 
 def at_labels(outputs: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
@@ -58,13 +60,24 @@ def at_labels(outputs: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     Those are the centres of every second pixel. Bilinear, clamped at the border, as masks are
     decoded; to resize to half the size instead would look half a pixel beside each label.
     """
-    rows, columns = (
-        (LOSS_STRIDE * torch.arange(n, device=outputs.device) + 0.5) * 2 / (LOSS_STRIDE * n) - 1
-        for n in size
-    )
-    y, x = torch.meshgrid(rows, columns, indexing='ij')
-    grid = torch.stack((x, y), dim=-1).expand(len(outputs), -1, -1, -1)
-    return F.grid_sample(outputs.float(), grid, padding_mode='border', align_corners=False)
+    values = outputs.float()
+    with torch.autocast(values.device.type, enabled=False):
+        rows, columns = (
+            _interpolation(inputs, labels, values.device)
+            for inputs, labels in zip(values.shape[2:], size, strict=True)
+        )
+        return rows @ values @ columns.T
+
+
+def _interpolation(inputs: int, labels: int, device: torch.device) -> Tensor:
+    """Weights [labels, inputs] of linear interpolation along an axis: a hat around each place.
+
+    Two products with such matrices are the bilinear map. Their backward pass is two products as
+    well, where that of `grid_sample` adds up in an order that differs from run to run on a GPU.
+    """
+    place = (LOSS_STRIDE * torch.arange(labels, device=device) + 0.5) * inputs
+    place = (place / (LOSS_STRIDE * labels) - 0.5).clamp(0, inputs - 1)
+    return (1 - (place[:, None] - torch.arange(inputs, device=device)).abs()).clamp(min=0)
 
 
 def amounts(target: Tensor, config: MaskLossConfig) -> Tensor:
@@ -104,11 +117,12 @@ def set_cross_entropy(log_p: Tensor, target: Tensor, members: Tensor) -> Tensor:
     single = target.where(target < classes, UNLABELLED)
     pixels = F.nll_loss(log_p, single, ignore_index=UNLABELLED, reduction='none')
     coarse = (target != UNLABELLED) & (target >= classes)
-    if coarse.any():
-        member = members[target[coarse] - classes]
-        wanted = log_p.permute(0, 2, 3, 1)[coarse].masked_fill(~member, -torch.inf)
-        pixels = pixels.masked_scatter(coarse, -wanted.logsumexp(1))
-    return pixels
+    # To look costs nothing on a CPU; a GPU would have to be waited for.
+    if len(members) == 0 or (log_p.device.type == 'cpu' and not coarse.any()):
+        return pixels
+    member = members[(target - classes).clamp(0, len(members) - 1)].movedim(3, 1)
+    of_set = log_p.masked_fill(~member, -torch.inf).logsumexp(1)
+    return pixels.where(~coarse, -of_set)
 
 
 def pixel_weight(target: Tensor, boundary: float) -> Tensor:

@@ -49,16 +49,17 @@ class NormalsHead(MapHead):
         super().__init__(task, trunk_channels, neck_channels, chosen.decoder, 3)
         self.config = chosen
 
-    def known(self, target: Tensor) -> Tensor:
+    @staticmethod
+    def known(target: Tensor) -> Tensor:
         """Vectors that are not zeros."""
         return target.any(dim=-1)
 
     def errors(self, found: Tensor, target: Tensor) -> Tensor:
         """As configured."""
-        unit = F.normalize(found, dim=1, eps=1e-6)
+        unit = F.normalize(found, dim=-1, eps=1e-6)
         if self.config.loss == 'l1':
-            return (unit - target).abs().sum(1)
-        return 1 - (unit * target).sum(1)
+            return (unit - target).abs().sum(-1)
+        return 1 - (unit * target).sum(-1)
 
     def deploy(self, outputs: Tensor) -> dict[str, Tensor]:
         """Unit vectors float32 [B, 3, H / stride, W / stride]."""

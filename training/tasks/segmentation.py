@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,6 +24,7 @@ from training.layers import ConvNorm
 from training.tasks.base import Features, Head
 from training.tasks.decoders import FINEST, Decoding, check_decoder
 from training.tasks.mask_loss import MaskLossConfig, amounts, at_loss_stride, mask_loss
+from training.tasks.targets import Counting
 
 NEVER = 8.0
 """By how much the logit of a class that is not to be said stays below one that is."""
@@ -91,9 +93,9 @@ class MaskHead(Head):
             total = total + self.loss_config.auxiliary * further
         return total
 
-    def normaliser(self, targets: Sequence[Tensor]) -> float:
+    def counting(self) -> Counting:
         """Labelled pixels, at the loss's resolution, as the configuration counts them."""
-        return float(amounts(at_loss_stride(targets).long(), self.loss_config).sum())
+        return partial(_counted_pixels, config=self.loss_config)
 
     def deploy(self, outputs: MaskOutputs) -> dict[str, Tensor]:
         """Logits float32 [B, C, H/s, W/s]; `decode/masks.py` upsamples and takes the argmax."""
@@ -107,6 +109,10 @@ class MaskHead(Head):
     def deployed_names(self) -> dict[str, tuple[str, int]]:
         """One logits tensor, named as the task."""
         return {self.task.name: ('logits', self.stride)}
+
+
+def _counted_pixels(values: Tensor, config: MaskLossConfig) -> Tensor:
+    return amounts(at_loss_stride(values).long(), config)
 
 
 class SegmentationHead(Decoding, MaskHead):

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from training.tasks.base import Head
+from training.tasks.targets import Counting
 
 
 class WrappedHead(Head):
@@ -24,9 +25,9 @@ class WrappedHead(Head):
         """The head's."""
         return self.head.loss(outputs, targets)
 
-    def normaliser(self, targets: Sequence[Any]) -> float:
+    def counting(self) -> Counting:
         """The head's."""
-        return self.head.normaliser(targets)
+        return self.head.counting()
 
     def deploy(self, outputs: Any) -> dict[str, Tensor]:
         """The head's."""

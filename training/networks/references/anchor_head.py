@@ -22,9 +22,10 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou, sigmoid_focal_loss
 
 from mtl_perception.tasks import Task
-from training.tasks.assigners import BoxTarget, inside
+from training.tasks.assigners import inside
 from training.tasks.base import Features, Head
 from training.tasks.detection import TOP_K
+from training.tasks.targets import BoxTarget, Counting, box_count
 
 FINEST_STRIDE = 8
 BASE = 1.25
@@ -121,9 +122,9 @@ class AnchorHead(Head):
             total = total + (sigmoid_focal_loss(logits, label) * counted[:, None]).sum()
         return total / POSITIVES_PER_BOX
 
-    def normaliser(self, targets: Sequence[BoxTarget]) -> float:
+    def counting(self) -> Counting:
         """Truth boxes."""
-        return float(sum(len(target.boxes) for target in targets))
+        return box_count
 
     def deploy(self, outputs: AnchorOutputs) -> dict[str, Tensor]:
         """Top-K anchors by best class: boxes, scores, labels."""

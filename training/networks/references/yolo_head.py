@@ -23,9 +23,10 @@ from torch.nn import functional as F
 from torchvision.ops import box_iou, complete_box_iou_loss
 
 from mtl_perception.tasks import Task
-from training.tasks.assigners import BoxTarget, inside
+from training.tasks.assigners import inside
 from training.tasks.base import Features, Head
 from training.tasks.detection import TOP_K
+from training.tasks.targets import BoxTarget, Counting, box_count
 
 STRIDES = (8, 16, 32)
 ANCHORS = (
@@ -118,9 +119,9 @@ class YoloHead(Head):
             total = total + OBJECT_WEIGHT * (focal(raw[:, 4], objectness) * counted).sum()
         return total / POSITIVES_PER_BOX
 
-    def normaliser(self, targets: Sequence[BoxTarget]) -> float:
+    def counting(self) -> Counting:
         """Truth boxes."""
-        return float(sum(len(target.boxes) for target in targets))
+        return box_count
 
     def deploy(self, outputs: YoloOutputs) -> dict[str, Tensor]:
         """Top-K anchors by objectness times best class: boxes, scores, labels."""
