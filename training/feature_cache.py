@@ -253,13 +253,17 @@ def _collate(rows: Sequence[tuple[list[Tensor], Any]]) -> tuple[list[Tensor], li
 def _tensors(target: Any) -> dict[str, Tensor]:
     """A target as tensors: a mask or vector, a class id, or boxes."""
     if isinstance(target, BoxTarget):
-        return {f'target.{name}': tensor for name, tensor in target._asdict().items()}
+        named = target._asdict().items()
+        return {f'target.{k}': torch.as_tensor(v) for k, v in named if v is not None}
     return {'target': torch.as_tensor(target)}
 
 
 def _target(tensors: Mapping[str, Tensor]) -> Any:
     """The inverse of `_tensors`."""
     if 'target' not in tensors:
-        return BoxTarget(**{name: tensors[f'target.{name}'] for name in BoxTarget._fields})
+        known = {
+            k.removeprefix('target.'): v for k, v in tensors.items() if k.startswith('target.')
+        }
+        return BoxTarget(**{**known, 'complete': bool(known['complete'])})
     target = tensors['target']
     return target if target.ndim else int(target)

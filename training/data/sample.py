@@ -25,7 +25,7 @@ class DatasetError(Exception):
 class Boxes:
     """Truth boxes of one image: xyxy float32 [N, 4], labels int64 [N], ignored bool [N].
 
-    labels, covered (bool [C]) and complete as in `training.tasks.assigners.BoxTarget`.
+    labels, covered (bool [C]) and complete as in `training.tasks.targets.BoxTarget`.
     """
 
     xyxy: NDArray[np.float32]
