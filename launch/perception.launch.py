@@ -13,7 +13,7 @@ from launch.events.process import ProcessExited
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-from mtl_perception import process
+from mtl_perception import shared_memory
 from mtl_perception.engines import ENGINES
 from mtl_perception.node.launch_checks import LaunchError, require_file, require_package
 from mtl_perception.node.parameters import BY_NAME
@@ -104,7 +104,7 @@ def _start(context: LaunchContext) -> list[Node]:
     given = context.launch_configurations
     params_file = require_file(given['params_file'], 'params_file')
     # In the environment of all that is started from here on: the camera driver needs it as well.
-    process.use_shared_memory_profile(context.environment)
+    shared_memory.use_profile(context.environment)
     respawn = given['use_respawn'] == 'true'
     overrides = {
         name: _value(name, given[name]) for name in (*PARAMETERS, 'use_sim_time') if given[name]

@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.console import Console
 
-from mtl_perception import machine
+from mtl_perception import machine, shared_memory
 from mtl_perception.bundle import Bundle, BundleError, bundled, model_folders
 from mtl_perception.engines import available, cache
 
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     _engines(rows, problems)
     rows += [(OK, 'gpu', gpu) for gpu in machine.gpus()] or [(NO, 'gpu', 'no NVIDIA GPU found')]
     _ros(rows)
+    _shared_memory(rows)
     _models(rows, problems)
     _cache(rows)
     console = Console(highlight=False)
@@ -64,6 +65,15 @@ def _ros(rows: list[Row]) -> None:
     if missing:
         source += f'; missing {", ".join(missing)}: run `make setup`, or source a ROS 2'
     rows.append((NO if missing else OK, 'ros', source))
+
+
+def _shared_memory(rows: list[Row]) -> None:
+    """Room for images between processes, with the profile that the node would take."""
+    environment = dict(os.environ)
+    shared_memory.use_profile(environment)
+    complaint = shared_memory.complaint(environment)
+    mark = BAD if complaint else OK
+    rows.append((mark, 'shared memory', complaint or shared_memory.describe(environment)))
 
 
 def _models(rows: list[Row], problems: list[str]) -> None:

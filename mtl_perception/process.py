@@ -1,4 +1,4 @@
-"""What the node's process needs around ROS: allocator, DDS profile, logs, and an exit in time."""
+"""What the node's process needs around ROS: allocator, logs, and an exit in time."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, MutableMapping
-from pathlib import Path
+from collections.abc import Callable
 from typing import NoReturn, Protocol
 
 
@@ -25,9 +24,6 @@ class RosLogger(Protocol):
     def error(self, message: str) -> object:
         """Log at ERROR."""
 
-
-PROFILE = 'fastdds_shm.xml'
-PROFILE_VARIABLES = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 
@@ -45,26 +41,6 @@ def tune_allocator() -> bool:
     settings = ((_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 512 << 20), (_M_ARENA_MAX, 1))
     accepted = [mallopt(name, value) for name, value in settings]
     return all(accepted)
-
-
-def use_shared_memory_profile(environment: MutableMapping[str, str] = os.environ) -> Path | None:
-    """Name our Fast DDS profile in the environment, unless the user named one; before rclpy.init.
-
-    Without it a quarter and more of raw 720p images are lost (docs/results/transport_loss.json).
-    Returns the profile that was set, None when there was one already or ours is not to be found.
-    """
-    if any(environment.get(name) for name in PROFILE_VARIABLES):
-        return None
-    prefixes = [p for p in environment.get('AMENT_PREFIX_PATH', '').split(os.pathsep) if p]
-    folders = [
-        Path(__file__).resolve().parents[1] / 'config',
-        *(Path(p) / 'share' / 'mtl_perception' / 'config' for p in (*prefixes, sys.prefix)),
-    ]
-    for folder in folders:
-        if (folder / PROFILE).is_file():
-            environment[PROFILE_VARIABLES[0]] = str(folder / PROFILE)
-            return folder / PROFILE
-    return None
 
 
 class ForwardLogs(logging.Handler):

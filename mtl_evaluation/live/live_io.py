@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from mtl_evaluation.bags.bag_writer import MessageWriter
-from mtl_perception import process
+from mtl_perception import shared_memory
 
 T = TypeVar('T')
 
@@ -97,7 +97,7 @@ def environment(own_node: bool, domain: int | None) -> Iterator[None]:
         os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ['PYTHONUNBUFFERED'] = '1'
     os.environ.setdefault('RCUTILS_COLORIZED_OUTPUT', '0')
-    process.use_shared_memory_profile()
+    shared_memory.use_profile()
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from rclpy.utilities import try_shutdown
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from mtl_perception import process
+from mtl_perception import process, shared_memory
 from mtl_perception.geometry import Mount
 from mtl_perception.node import messages
 from mtl_perception.transforms import quaternion_of
@@ -133,7 +133,7 @@ def to_and_fro(count: int, length: int) -> int:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run until SIGINT or SIGTERM: exit code 0. Bad arguments or parameters: 2, a sentence."""
     process.tune_allocator()
-    process.use_shared_memory_profile()
+    shared_memory.use_profile()
     try:
         rclpy.init(args=None if argv is None else list(argv))
         node = PatternCamera()

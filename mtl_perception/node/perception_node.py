@@ -20,6 +20,7 @@ from rclpy.parameter import Parameter as RosParameter
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
+from mtl_perception import shared_memory
 from mtl_perception.bundle import BundleError
 from mtl_perception.decode import Thresholds
 from mtl_perception.engine_pool import EnginePool
@@ -277,6 +278,8 @@ class PerceptionNode(ManagedNode):
                 qos = camera.subscription.qos_profile
                 found += unheard_publishers(self, camera.topic, qos)
             found += unreached_subscribers(self, camera.topics.publishers)
+            if self._settings.image_transport == 'raw' and (why := shared_memory.complaint()):
+                found.append(why)
             found += camera.topics.faults
             for sentence in set(found).difference(camera.health.mismatches):
                 self.get_logger().warning(sentence)
@@ -301,7 +304,7 @@ class PerceptionNode(ManagedNode):
 
     def _engine_values(self) -> dict[str, str]:
         if self._worker is None:
-            return {'model': self._settings.model}
+            return {'model': self._settings.model, 'shared_memory': shared_memory.describe()}
         pool = self._worker.pool
         info, bundle = pool.full.info, pool.full.bundle
         least, most = pool.batch_range
@@ -313,6 +316,7 @@ class PerceptionNode(ManagedNode):
             'precision': info.precision,
             'bundle': bundle.manifest.name,
             'bundle_hash': bundle.hash,
+            'shared_memory': shared_memory.describe(),
             'subset': ', '.join(sorted(pool.subset)),
             'batch': f'{most}, from {least} waiting cameras on' if most > 1 else '1',
         }

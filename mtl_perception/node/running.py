@@ -12,7 +12,7 @@ from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.impl.implementation_singleton import rclpy_implementation
 from rclpy.utilities import get_default_context, remove_ros_args, try_shutdown
 
-from mtl_perception import process
+from mtl_perception import process, shared_memory
 from mtl_perception.node.parameters import ParameterError
 from mtl_perception.node.perception_node import EXIT_ENGINE_LOST, PROCESS_EXIT_S, PerceptionNode
 from mtl_perception.text import quoted
@@ -32,7 +32,7 @@ def run(arguments: Sequence[str], unblock_signals: Callable[[], object]) -> int:
     unblock_signals: called once ROS handles them; one that came before is handled then.
     """
     process.tune_allocator()
-    process.use_shared_memory_profile()
+    shared_memory.use_profile()
     context = get_default_context()
     node = None
     started = False

@@ -41,11 +41,11 @@ def main() -> int:
     args = parser.parse_args()
     from live_node import private_ros_environment
 
-    from mtl_perception import machine, process
+    from mtl_perception import machine, process, shared_memory
     from mtl_perception.bundle import Bundle, find_bundle
 
     process.tune_allocator()
-    process.use_shared_memory_profile()
+    shared_memory.use_profile()
     bundle = Bundle.open(find_bundle(args.model))
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(private_ros_environment(Path(folder)))

@@ -42,9 +42,9 @@ def main() -> int:
     from live_node import private_ros_environment
     from tiny_bundle import write_tiny_bundle
 
-    from mtl_perception import machine, process
+    from mtl_perception import machine, shared_memory
 
-    process.use_shared_memory_profile()
+    shared_memory.use_profile()
     report = json.loads(args.json.read_text()) if args.only and args.json.exists() else {}
     report |= {
         'what': 'faults done to the node as a process over DDS, tiny bundle, fake engine',

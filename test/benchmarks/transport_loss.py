@@ -79,11 +79,11 @@ def _in_fresh_process(name: str) -> dict[str, Any]:
     """The middleware reads its profile once a process."""
     import subprocess
 
-    from mtl_perception.process import PROFILE_VARIABLES, use_shared_memory_profile
+    from mtl_perception.shared_memory import PROFILE_VARIABLES, use_profile
 
     environment = {k: v for k, v in os.environ.items() if k not in PROFILE_VARIABLES}
     with tempfile.TemporaryDirectory() as folder:
-        if name == 'profile' and use_shared_memory_profile(environment) is None:
+        if name == 'profile' and use_profile(environment) is None:
             sys.exit('the Fast DDS profile config/fastdds_shm.xml is not there')
         if name == 'plain':
             plain = Path(folder) / 'plain.xml'

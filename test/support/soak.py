@@ -38,9 +38,9 @@ def main() -> int:
     args = parser.parse_args()
     from live_node import private_ros_environment
 
-    from mtl_perception import machine, process
+    from mtl_perception import machine, shared_memory
 
-    process.use_shared_memory_profile()
+    shared_memory.use_profile()
     with tempfile.TemporaryDirectory() as folder:
         os.environ.update(private_ros_environment(Path(folder)))
         figures = soak(

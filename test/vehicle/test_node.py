@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 
-from mtl_perception import process
+from mtl_perception import process, shared_memory
 from mtl_perception.bundle import Bundle
 from mtl_perception.engine_pool import Batch, EnginePool, Variant
 from mtl_perception.engines.base import EngineError
@@ -372,12 +372,13 @@ def test_diagnostics_have_one_status_for_the_engine_and_one_a_camera(start: Star
 def test_profile_is_ours_unless_the_user_named_one(tmp_path: Path) -> None:
     folder = tmp_path / 'share' / 'mtl_perception' / 'config'
     folder.mkdir(parents=True)
-    (folder / process.PROFILE).write_text('<dds/>')
+    for name in shared_memory.PROFILES:
+        (folder / name).write_text('<dds/>')
     named = {'FASTRTPS_DEFAULT_PROFILES_FILE': '/mine.xml', 'AMENT_PREFIX_PATH': str(tmp_path)}
-    assert process.use_shared_memory_profile(named) is None
+    assert shared_memory.use_profile(named) is None
     assert named['FASTRTPS_DEFAULT_PROFILES_FILE'] == '/mine.xml'
     environment = {'AMENT_PREFIX_PATH': str(tmp_path)}
-    found = process.use_shared_memory_profile(environment)
+    found = shared_memory.use_profile(environment)
     assert found is not None
     assert environment['FASTRTPS_DEFAULT_PROFILES_FILE'] == str(found)
 
