@@ -7,6 +7,7 @@ requirements, and those are the extra `evaluation`; without it the commands say 
 Name, version, maintainer and licence are package.xml's, version bounds those of requirements/.
 """
 
+import sys
 from collections import defaultdict
 from pathlib import Path
 from xml.etree import ElementTree
@@ -43,6 +44,10 @@ def data_files():
             if path.is_file():
                 relative = path.relative_to(ROOT)
                 by_folder[f'{share}/{relative.parent}'].append(str(relative))
+    # colcon puts bin/ on PATH, but scripts go to lib/mtl_perception, where `ros2 run` looks. Only
+    # colcon installs data with these commands; pip's own script would be in the same place.
+    if {'install_data', 'symlink_data'} & set(sys.argv):
+        by_folder['bin'].append('bin/mtl-perception')
     return sorted(by_folder.items())
 
 

@@ -14,8 +14,14 @@ from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
 from mtl_perception import shared_memory
+from mtl_perception.bundle import find_bundle
 from mtl_perception.engines import ENGINES
-from mtl_perception.node.launch_checks import LaunchError, require_file, require_package
+from mtl_perception.node.launch_checks import (
+    LaunchError,
+    require_file,
+    require_package,
+    require_topic,
+)
 from mtl_perception.node.parameters import BY_NAME
 
 CONFIG = Path(__file__).parents[1] / 'config'
@@ -103,6 +109,10 @@ def _start(context: LaunchContext) -> list[Node]:
     """Check what the arguments ask for, then the node and the windows."""
     given = context.launch_configurations
     params_file = require_file(given['params_file'], 'params_file')
+    require_topic('namespace', given['namespace'], empty=True)
+    require_topic('image_topic', given['image_topic'])
+    if given['model']:
+        find_bundle(given['model'])
     # In the environment of all that is started from here on: the camera driver needs it as well.
     shared_memory.use_profile(context.environment)
     respawn = given['use_respawn'] == 'true'

@@ -12,6 +12,7 @@ arguments here.
 """
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
@@ -30,7 +31,13 @@ from launch.launch_description_sources import PythonLaunchDescriptionSource
 from launch_ros.ros_adapters import get_ros_node
 from lifecycle_msgs.srv import GetState
 
-from mtl_perception.node.launch_checks import LaunchError, require_bag, require_command
+from mtl_perception.children import module_command
+from mtl_perception.node.launch_checks import (
+    LaunchError,
+    require_bag,
+    require_command,
+    require_number,
+)
 
 PERCEPTION = str(Path(__file__).with_name('perception.launch.py'))
 BOOLEAN = ['true', 'false']
@@ -93,10 +100,14 @@ def _check(context: LaunchContext) -> None:
     """Before anything is started: is that a bag, is there something to play it with?"""
     given = context.launch_configurations
     require_bag(given['bag'])
-    if given['report'] and (given['loop'] == 'true' or float(given['start_offset'])):
+    require_number('rate', given['rate'], 0.01, 100.0)
+    start_offset = require_number('start_offset', given['start_offset'], 0.0, 1e9)
+    if given['report'] and (given['loop'] == 'true' or start_offset):
         raise LaunchError('report: measures one pass from the start; leave out loop, start_offset')
     if not given['report'] or given['record'] == 'true':
         require_command('ros2', 'ros2bag', 'replay.launch.py')
+    if given['report'] and find_spec('mtl_evaluation') is None:
+        raise LaunchError('report: needs the package mtl_evaluation, which is not installed')
     if given['record'] == 'true' and given['output'] and Path(given['output']).exists():
         raise LaunchError(f'output: {given["output"]!r} exists; give a folder that does not')
 
@@ -174,12 +185,19 @@ def _measuring_player(context: LaunchContext) -> ExecuteProcess:
     return ExecuteProcess(
         name='player',
         cmd=[
-            'python3', '-m', 'mtl_perception.cli', 'replay', str(require_bag(given['bag'])),
+            *module_command('mtl_perception.cli', 'replay', str(require_bag(given['bag']))),
             '--live', '--sim-time', '--speed', given['rate'],
-            '--node', _node_name(context), '--model', given['model'], '--output', given['report'],
+            '--node', _node_name(context), '--output', given['report'],
+            # Without it the command takes its default, which is the node's as well.
+            *_option('--model', given['model']),
         ],
         output='screen',
     )  # fmt: skip
+
+
+def _option(name: str, value: str) -> list[str]:
+    """An option of a command, left out where the value is empty."""
+    return [name, value] if value else []
 
 
 def _played(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:

@@ -2,6 +2,7 @@
 
 Only the module of the command that was given is imported, so `--help` and errors come at once.
 The commands of evaluation are entry points; without that package they say how to install it.
+In a colcon workspace `ros2 run mtl_perception mtl-perception COMMAND` is the same.
 Exit codes: 0 done, 1 a failure that one sentence on stderr explains, 2 wrong usage.
 """
 

@@ -6,12 +6,17 @@ description ends `ros2 launch` with its text in one line and exit code 1.
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from mtl_perception.text import quoted
+
 PACKAGES = Path('share', 'ament_index', 'resource_index', 'packages')
+_TOPIC = re.compile(r'(~/|/)?[A-Za-z_][A-Za-z0-9_]*(/[A-Za-z_][A-Za-z0-9_]*)*/?')
 BAG_FILES = ('.mcap', '.db3')
 
 
@@ -42,6 +47,26 @@ def require_command(
         raise LaunchError(
             f'{needed_by} needs the command {command}, which is not on PATH: '
             f'`sudo apt install {apt_name(package, environment)}`'
+        )
+
+
+def require_number(argument: str, value: str, low: float, high: float) -> float:
+    """The number that an argument must be, `low` to `high`; raises LaunchError."""
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not low <= number <= high:
+        raise LaunchError(f'{argument}:={quoted(value)}: expected a number of {low:g} to {high:g}')
+    return number
+
+
+def require_topic(argument: str, value: str, empty: bool = False) -> None:
+    """Raise LaunchError unless the value can be the name of a topic (or be `empty`)."""
+    if not (_TOPIC.fullmatch(value) or (empty and not value)):
+        raise LaunchError(
+            f'{argument}:={quoted(value)}: expected a ROS name, as /front/image_raw: letters, '
+            f'digits and _, none of the parts beginning with a digit'
         )
 
 

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from mtl_perception import NO_TELEMETRY
 from mtl_perception.children import ROOT, IsolatedSpawn, import_path, module_command, safe_path
 
 TRAPS = ('yaml', 'json', 'numpy', 'cv2', 'types', 'runpy', 'socket', 'pickle', 'multiprocessing')
@@ -76,3 +77,16 @@ def test_the_environment_is_as_before_once_children_are_started(monkeypatch):
     with safe_path():
         assert os.environ['PYTHONSAFEPATH'] == '1'
     assert 'PYTHONSAFEPATH' not in os.environ
+
+
+def test_nothing_is_written_for_the_makers_of_a_library(tmp_path, monkeypatch):
+    """ONNX Runtime leaves a device id below ~/.cache as soon as it is imported."""
+    pytest.importorskip('onnxruntime')
+    for name in (*NO_TELEMETRY, 'XDG_CACHE_HOME', 'XDG_CONFIG_HOME'):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv('HOME', str(tmp_path))
+    code = 'from mtl_perception.engines.onnxruntime import _onnxruntime; _onnxruntime()'
+
+    subprocess.run([sys.executable, '-c', code], cwd=ROOT, check=True, timeout=60)
+
+    assert not list(tmp_path.rglob('*'))

@@ -108,9 +108,17 @@ def test_no_evals_installs_or_downloads(path: Path):
         if keyword.arg == 'cmd' and isinstance(keyword.value, ast.List)
     ]
 
-    assert imported <= {'launch', 'launch_ros', 'lifecycle_msgs', 'mtl_perception', 'pathlib', 're'}
+    assert imported <= {
+        'launch',
+        'launch_ros',
+        'lifecycle_msgs',
+        'mtl_perception',
+        'pathlib',
+        're',
+        'importlib',
+    }
     assert not names & {'eval', 'exec', 'compile', '__import__', 'PythonExpression', 'Command'}
-    assert all(command in (['ros2', 'bag'], ['python3', '-m']) for command in commands)
+    assert all(command in (['ros2', 'bag'], ['--live']) for command in commands)
     assert len(commands) == len(calls(path, 'ExecuteProcess'))
     assert not any(keyword.arg == 'shell' for node in ast.walk(tree) if isinstance(node, ast.Call)
                    for keyword in node.keywords)  # fmt: skip
@@ -189,6 +197,36 @@ def test_not_a_bag(tmp_path: Path):
     for value in (tmp_path, tmp_path / 'drive.mp4', tmp_path / 'no.mcap'):
         with pytest.raises(LaunchError, match='is not a rosbag2'):
             launch_checks.require_bag(str(value))
+
+
+@pytest.mark.parametrize('value', ['abc', '', '0', '-1', 'nan', '1e9'])
+def test_a_number_that_is_none_is_found_before_anything_is_started(value: str):
+    with pytest.raises(LaunchError, match=r'rate:=.*expected a number of 0\.01 to 100'):
+        launch_checks.require_number('rate', value, 0.01, 100)
+
+
+def test_a_number_is_taken():
+    assert launch_checks.require_number('rate', '0.5', 0.01, 100) == 0.5
+
+
+@pytest.mark.parametrize('value', ['/a b', '1x', '/a//b', 'a-b', ''])
+def test_a_topic_that_is_none_is_found_before_anything_is_started(value: str):
+    with pytest.raises(LaunchError, match='expected a ROS name'):
+        launch_checks.require_topic('image_topic', value)
+
+
+@pytest.mark.parametrize('value', ['camera/image_raw', '/front/image_raw', '~/image', 'x_1'])
+def test_a_topic_is_taken(value: str):
+    launch_checks.require_topic('image_topic', value)
+    launch_checks.require_topic('namespace', '', empty=True)
+
+
+def test_the_measuring_player_gets_a_model_only_where_one_was_given():
+    """An empty one would be looked for: `no model ''`."""
+    text = REPLAY.read_text()
+
+    assert "*_option('--model', given['model'])" in text
+    assert text.count("given['model']") == 1
 
 
 # The layouts --------------------------------------------------------------------------------------
