@@ -182,6 +182,7 @@ def _play(context: LaunchContext) -> list[LaunchDescriptionEntity]:
 def _measuring_player(context: LaunchContext) -> ExecuteProcess:
     """Plays the camera to the node that was started here, and writes down how it did."""
     given = context.launch_configurations
+    model = given['model']
     return ExecuteProcess(
         name='player',
         cmd=[
@@ -189,15 +190,10 @@ def _measuring_player(context: LaunchContext) -> ExecuteProcess:
             '--live', '--sim-time', '--speed', given['rate'],
             '--node', _node_name(context), '--output', given['report'],
             # Without it the command takes its default, which is the node's as well.
-            *_option('--model', given['model']),
+            *(['--model', model] if model else []),
         ],
         output='screen',
     )  # fmt: skip
-
-
-def _option(name: str, value: str) -> list[str]:
-    """An option of a command, left out where the value is empty."""
-    return [name, value] if value else []
 
 
 def _played(event: ProcessExited, context: LaunchContext) -> list[LaunchDescriptionEntity]:
