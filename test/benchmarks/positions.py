@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 
 from mtl_perception import machine
@@ -50,7 +51,8 @@ def objects_of(drive: Drive, index: int) -> dict[str, Any]:
     boxes, labels = frame.boxes[stands], frame.labels[stands]
     rows = np.minimum(boxes[:, 3].astype(int) + 1, HEIGHT - 1)
     columns = ((boxes[:, 0] + boxes[:, 2]) / 2).astype(int)
-    seen = np.isin(frame.semantic[rows, columns], GROUND) & (boxes[:, 3] < HEIGHT - 1)
+    whole = (boxes[:, 0] > 0) & (boxes[:, 2] < WIDTH) & (boxes[:, 3] < HEIGHT - 1)
+    seen = np.isin(frame.semantic[rows, columns], GROUND) & whole
     feet = frame.feet[stands] @ mount.matrix.T + np.array(mount.translation)
     return {
         'found': Detections(boxes, np.ones(len(boxes), np.float32), labels),
@@ -137,7 +139,11 @@ def _is_inside(places: GroundPoints, i: int, truth: np.ndarray) -> bool:
 
 
 def times(frame: dict[str, Any], repeats: int) -> dict[str, float]:
-    """Milliseconds (median) of placing so many boxes, with distortion, and of lane markings."""
+    """Milliseconds of one core (median) for so many boxes, with distortion, and for lane markings.
+
+    CPU time, so that it says the same on a busy machine.
+    """
+    cv2.setNumThreads(1)
     random = np.random.default_rng(0)
     lens = CameraModel(
         WIDTH, HEIGHT, 1158.8, 1154.1, 669.7, 388.1, 'plumb_bob',
@@ -160,9 +166,9 @@ def times(frame: dict[str, Any], repeats: int) -> dict[str, float]:
 def _time_ms(call: Callable[[], object], repeats: int) -> float:
     samples = []
     for _ in range(repeats):
-        started = time.perf_counter()
+        started = time.thread_time()
         call()
-        samples.append((time.perf_counter() - started) * 1e3)
+        samples.append((time.thread_time() - started) * 1e3)
     return round(float(np.median(samples)), 3)
 
 
@@ -192,7 +198,7 @@ def main() -> int:
         'deviations': {'foot': DEVIATIONS.foot, 'tilt_rad': DEVIATIONS.tilt},
         'errors': errors(frames),
         'coverage': coverage(frames, seed=1),
-        'median_ms': times(frames[0], args.repeats),
+        'cpu_ms': times(frames[0], args.repeats),
     }
     for row, covered in zip(report['errors'], report['coverage'], strict=True):
         seen, everything = row['foot_seen'], row['all']
@@ -200,7 +206,7 @@ def main() -> int:
               f'median, {seen["relative_p90"]} p90; all {everything["objects"]}, '
               f'{everything["relative_median"]}; covered {covered["points"]["covered"]} of points, '
               f'{covered["boxes"]["covered"]} of boxes')  # fmt: skip
-    print(report['median_ms'])
+    print(report['cpu_ms'])
     if args.json:
         args.json.write_text(json.dumps(report, indent=2) + '\n')
     return 0
