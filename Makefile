@@ -36,7 +36,7 @@ TRAINING := $(call stamp,training,$(CONSTRAINTS) $(R)/training.txt)
 TEST := $(call stamp,test,$(CONSTRAINTS) $(R)/test.txt)
 ORACLE := .cache/oracle
 ORACLE_STAMP := $(ORACLE)/.$(shell sha256sum < $(R)/oracle.txt | cut -c1-12)
-ORACLE_LEFT_OUT := certifi charset-normalizer gmplot idna imageio networkx plyfile requests tifffile
+ORACLE_LEFT_OUT := certifi charset-normalizer gmplot idna imageio networkx opencv-python plyfile requests tifffile
 
 # Installs with one line a download.
 pip = $(BIN)/python -m pip install --progress-bar off -c $(CONSTRAINTS) $(1) 2>&1 | sed -uE \
@@ -61,7 +61,7 @@ setup-training: setup-evaluation $(TRAINING) ## and what training/ needs (torch,
 
 setup-test: setup-training $(TEST) oracle ## and what the tests need
 
-oracle: $(ORACLE_STAMP) ## the official BDD100K toolkit, in an environment of its own
+oracle: $(ORACLE_STAMP) ## the official BDD100K toolkit and TrackEval, in an environment of their own
 
 demo: setup-evaluation ## drive a bag through the live node; BAG=, VIDEO= or IMAGES= for your own
 	@$(BIN)/mtl-perception demo $(if $(BAG),--bag '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
@@ -80,7 +80,7 @@ lock: $(VENV_STAMP) ## complete the locks in requirements/ after a change; LOCK_
 	    $(addprefix $(R)/,tools.txt runtime.txt evaluation.txt engines.txt ros.txt ros-build.txt training.txt test.txt)
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/oracle.txt \
-	    $(addprefix --no-emit-package ,$(ORACLE_LEFT_OUT)) $(R)/oracle.in
+	    $(addprefix --no-emit-package ,$(ORACLE_LEFT_OUT)) --override $(R)/oracle-override.txt $(R)/oracle.in
 	@git --no-pager diff --stat -- $(R)/constraints.txt $(R)/oracle.txt
 
 clean: ## remove .venv, build folders and caches (not runs/ and demo/)

@@ -8,7 +8,7 @@ namespace is what stands before the last name: `/camera` of `/camera/image_raw[/
 | `/camera/image_raw` | sensor_msgs/Image | or `/camera/image_raw/compressed`, CompressedImage |
 | `/camera/camera_info` | sensor_msgs/CameraInfo | optional; of the frame's stamp, else the last |
 | `/camera/image_name` | std_msgs/Header | optional; `frame_id` is the name of the image's file |
-| `/ground_truth/detections` | vision_msgs/Detection2DArray | `id` `ignored`: not scored |
+| `/ground_truth/detections` | vision_msgs/Detection2DArray | `id`: who; `ignored`: not scored |
 | `/ground_truth/<segmentation task>` | sensor_msgs/Image mono8 | 255 = unlabelled |
 | `/ground_truth/<segmentation task>/label_info` | vision_msgs/LabelInfo | latched |
 | `/ground_truth/scene/<task>` | vision_msgs/Classification | |

@@ -135,7 +135,8 @@ def truth_boxes_of(message: Any) -> TruthBoxes:
     """Labelled objects of a Detection2DArray on a ground-truth topic."""
     boxes, classes = boxes_of(message)
     ignore = np.array([item.id.startswith(IGNORED) for item in message.detections], bool)
-    return TruthBoxes(boxes, classes, ignore)
+    ids = tuple('' if item.id.startswith(IGNORED) else item.id for item in message.detections)
+    return TruthBoxes(boxes, classes, ignore, ids if any(ids) else ())
 
 
 def boxes_of(message: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
@@ -203,9 +204,13 @@ def truth_messages(header: Any, truth: Truth, root: str = TRUTH) -> Iterator[tup
     types = typestore().types
     if truth.boxes is not None:
         items = [
-            detection_message(header, box, name, 1.0, IGNORED if ignored else '')
-            for box, name, ignored in zip(
-                truth.boxes.boxes.tolist(), truth.boxes.classes, truth.boxes.ignore, strict=True
+            detection_message(header, box, name, 1.0, IGNORED if ignored else identity)
+            for box, name, ignored, identity in zip(
+                truth.boxes.boxes.tolist(),
+                truth.boxes.classes,
+                truth.boxes.ignore,
+                truth.boxes.ids or ('',) * len(truth.boxes.classes),
+                strict=True,
             )
         ]
         yield f'{root}/detections', types[DETECTIONS](header, items)

@@ -156,6 +156,8 @@ def _render(job: Job) -> SourceFrame:
         frame.boxes,
         tuple(DETECTION.classes[label] for label in frame.labels),
         np.zeros(len(frame.boxes), bool),
+        # Each stretch is a world of its own.
+        tuple(f'{config.seed}-{track}' for track in frame.track_ids.tolist()),
     )
     masks = {'drivable': frame.drivable, 'semantic': frame.semantic}
     truth = Truth(boxes, masks, frame.attributes)

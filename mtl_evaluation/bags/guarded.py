@@ -273,7 +273,9 @@ def _unpack_truth(header: Mapping[str, Any], arrays: Iterator[NDArray[Any]]) -> 
     boxes = None
     if header['classes'] is not None:
         corners, ignore = next(arrays), next(arrays)
-        boxes = TruthBoxes(corners, tuple(header['classes']), ignore.astype(bool))
+        boxes = TruthBoxes(
+            corners, tuple(header['classes']), ignore.astype(bool), tuple(header['ids'])
+        )
     masks = {name: next(arrays) for name in header['masks']}
     return Truth(boxes, masks, header['labels'])
 

@@ -122,6 +122,7 @@ def _pack_truth(frame: BagFrame, arrays: list[NDArray[Any]]) -> dict[str, Any]:
     arrays += truth.masks.values()
     return {
         'classes': None if truth.boxes is None else truth.boxes.classes,
+        'ids': () if truth.boxes is None else truth.boxes.ids,
         'masks': list(truth.masks),
         'labels': dict(truth.labels),
     }

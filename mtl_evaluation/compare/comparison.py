@@ -27,6 +27,11 @@ from mtl_evaluation.compare.gate import (
 )
 from mtl_evaluation.compare.paired import Pair
 from mtl_evaluation.compare.ratios import ratio_names
+from mtl_evaluation.compare.tracking import (
+    check_slices,
+    tracking_differences,
+    tracking_names,
+)
 from mtl_evaluation.compare.weighted import figure_names
 from mtl_evaluation.metrics.flaws import Flaw
 
@@ -81,6 +86,7 @@ def compare(
     if gate is not None:
         _check(gate, pair)
     found = differences(pair, sampling, gate.asked() if gate else None)
+    found += tracking_differences(pair, sampling)
     by_name = {(item.slice, item.metric): item for item in found}
     rulings = [
         rule_on(rule, by_name.get((rule.slice, rule.metric)), pair.same_answers)
@@ -149,7 +155,7 @@ def _check(gate: Gate, pair: Pair) -> None:
     metrics = [
         f'{task.name}/{name}'
         for task in pair.tasks
-        for name in (*figure_names(task), *ratio_names(task))
+        for name in (*figure_names(task), *ratio_names(task), *tracking_names(task))
     ]
     slices: dict[str, Sequence[str]] = {'bag': (), 'camera': ()}
     slices |= {task.name: task.classes for task in pair.tasks if task.kind == 'classification'}
@@ -157,6 +163,7 @@ def _check(gate: Gate, pair: Pair) -> None:
         name: () for side in pair.sides for row in side.slices for name in row if name not in slices
     }
     check_names(gate, metrics, slices)
+    check_slices(gate)
 
 
 def _verdict(

@@ -21,7 +21,7 @@ from mtl_evaluation.compare.paired import Pair
 from mtl_evaluation.compare.ratios import LOWER_IS_BETTER
 
 HEADLINES = {
-    'detection': ('AP50', 'AP'),
+    'detection': ('AP50', 'AP', 'HOTA'),
     'segmentation': ('miou', 'official_miou', 'two_class_miou'),
     'classification': ('accuracy',),
 }
@@ -41,6 +41,7 @@ TITLES = {
     'vanished': 'boxes that vanish for a frame',
     'score_jitter': 'score jitter',
     'recall': 'recall of objects',
+    'id_switch_rate': 'id switches for each object in a frame',
 }
 """Figures whose names are not yet what a person calls them."""
 
@@ -52,8 +53,9 @@ WHOLE = ''
 class Difference:
     """One figure over one slice: `second` - `first`, fractions; None where nothing is labelled.
 
-    frames: paired frames that say something about it; blocks: stretches of driving they lie in.
-    samples, second_samples: the difference, and the second run's figure, in every sample.
+    frames: paired frames that say something about it; blocks: stretches of driving they lie in, or
+    whatever `unit` calls what is drawn. samples, second_samples: the difference, and the second
+    run's figure, in every sample.
     """
 
     task: str
@@ -65,6 +67,7 @@ class Difference:
     second: float | None
     samples: NDArray[np.float64]
     second_samples: NDArray[np.float64]
+    unit: str = 'blocks of driving'
 
     @property
     def metric(self) -> str:

@@ -19,7 +19,9 @@ from mtl_evaluation.compare.weighted import Figures, Weights, table_for
 from mtl_evaluation.metrics.classification import ClassificationMetric
 from mtl_evaluation.metrics.flaws import Flaw, flaw
 from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, SegmentationMetric
+from mtl_evaluation.metrics.tracking import TrackingMetric
 from mtl_evaluation.runs.run import FrameRecord, Run
+from mtl_evaluation.runs.tracks import Sequences
 from mtl_perception.tasks import Task
 
 
@@ -68,14 +70,27 @@ class Side:
         self.stamps_ns: list[int] = []
         self.digests: list[str] = []
         self.slices: list[dict[str, str]] = []
-        for row, record in enumerate(run.records()):
-            self.keys.append(record.key)
-            self.bags.append(record.bag)
-            self.stamps_ns.append(record.stamp_ns)
-            self.digests.append(record.digest)
-            self.slices.append({**record.slices, 'bag': record.bag, 'camera': record.camera})
-            for of in self.tasks.values():
-                of.add(row, record)
+        self.tracking: dict[str, TrackingMetric] = {}
+        self.bag_of: dict[str, str] = {}
+        """Of every sequence (bag and camera)."""
+        for bag in run.bags:
+            sequences = Sequences(run.tasks)
+            for record in run.records([bag]):
+                self._add(record, sequences)
+            for name, metric in sequences.metrics().items():
+                self.bag_of |= dict.fromkeys(metric.sequences, bag)
+                self.tracking.setdefault(name, TrackingMetric(metric.task)).merge(metric)
+
+    def _add(self, record: FrameRecord, sequences: Sequences) -> None:
+        row = len(self.keys)
+        sequences.add(f'{record.bag}{record.camera}', record.tracks)
+        self.keys.append(record.key)
+        self.bags.append(record.bag)
+        self.stamps_ns.append(record.stamp_ns)
+        self.digests.append(record.digest)
+        self.slices.append({**record.slices, 'bag': record.bag, 'camera': record.camera})
+        for of in self.tasks.values():
+            of.add(row, record)
 
     @property
     def name(self) -> str:

@@ -15,7 +15,7 @@ from mtl_evaluation.metrics.temporal import BOX_COUNTS, MASK_COUNTS
 from mtl_evaluation.runs.run import FrameRecord
 from mtl_perception.tasks import Task
 
-LOWER_IS_BETTER = frozenset({'flicker', 'blink', 'vanished', 'score_jitter'})
+LOWER_IS_BETTER = frozenset({'flicker', 'blink', 'vanished', 'score_jitter', 'id_switch_rate'})
 
 _RECALLS = [f'recall/{name}' for name in band_names(HEIGHTS_PX, 'px')]
 

@@ -78,6 +78,31 @@ def accuracy_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, st
     return rows
 
 
+TRACKING: dict[str, str] = {
+    'HOTA': 'HOTA',
+    'DetA': 'DetA: detection',
+    'AssA': 'AssA: association',
+    'IDF1': 'IDF1',
+    'MOTA': 'MOTA',
+    'mHOTA': 'mHOTA, the mean over classes',
+}
+
+
+def tracking_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str]]:
+    """Task, metric and value of what the truth's identities say about tracks."""
+    rows = []
+    for name, result in scores.items():
+        rows += [(name, title, percent(result[key])) for key, title in TRACKING.items()]
+        objects = result['objects']
+        rows += [
+            (name, 'id switches', f'{result["id_switches"]} of {result["truth"]} boxes'),
+            (name, 'tracks interrupted', f'{result["fragments"]} of {objects} objects'),
+            (name, 'mostly tracked, mostly lost',
+             f'{result["mostly_tracked"]}, {result["mostly_lost"]} of {objects} objects'),
+        ]  # fmt: skip
+    return rows
+
+
 def class_values(result: Mapping[str, Any]) -> tuple[str, dict[str, float | None]]:
     """Name of a task's figure by class, and its value for every class (None: not labelled).
 

@@ -39,7 +39,8 @@ def shown(result: Result) -> Result:
         if isinstance(found, Detections):
             kept = found.scores >= SHOWN_SCORE
             answers[name] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
-    return Result(answers)
+    # Tracks are of shown detections, and these are the first ones.
+    return Result(answers, result.tracks)
 
 
 def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:

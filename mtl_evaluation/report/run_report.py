@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from mtl_evaluation.metrics.accuracy import class_values, headline, percent
+from mtl_evaluation.metrics.accuracy import class_values, headline, percent, tracking_rows
 from mtl_evaluation.report import page, plots, run_plots
 from mtl_evaluation.report.accuracy_section import accuracy_section
 from mtl_evaluation.report.gallery import SCRIPT, STYLE
@@ -48,6 +48,7 @@ def write_report(
         *_slices(run.summary),
         *_detection(reviews),
         *_road(run.summary),
+        *_tracking(run.summary),
         *_confusions(reviews),
         *_stability(run.summary),
         *_over_time(reviews, run.summary),
@@ -234,6 +235,22 @@ def _road(summary: Mapping[str, Any]) -> Iterator[Section]:
 
 def _say(note: str) -> str:
     return f'Distance: {note}.' if note else ''
+
+
+def _tracking(summary: Mapping[str, Any]) -> Iterator[Section]:
+    rows = tracking_rows(summary.get('tracking', {}))
+    if rows:
+        by_class = [
+            card(f'{name}: HOTA by class', plots.class_bars(f'{name}: HOTA, %', values))
+            for name, result in summary['tracking'].items()
+            if (values := {label: of['HOTA'] for label, of in result['per_class'].items()})
+        ]
+        explained = (
+            'As TrackEval counts: HOTA is the geometric mean of detection and association over 19 '
+            'overlaps; IDF1 and MOTA at IoU 0.5. Over all classes, unless it says otherwise.'
+        )
+        table = card('', page.table(('task', 'tracks', 'value'), rows, (2,)))
+        yield Section('Tracks', grid([table, *by_class]) + dim(explained))
 
 
 def _stability(summary: Mapping[str, Any]) -> Iterator[Section]:

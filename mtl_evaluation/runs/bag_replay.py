@@ -35,6 +35,7 @@ from mtl_evaluation.metrics.temporal import StabilityTracker
 from mtl_evaluation.runs.part import FrameRecord, Part, RunError, frame_key
 from mtl_evaluation.runs.recording import Watch
 from mtl_evaluation.runs.run import part_file
+from mtl_evaluation.runs.tracks import CameraTrackers
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles
@@ -221,6 +222,9 @@ class _Replay:
         self._watch = watch
         self._undecodable = Listing(state.undecodable['count'], state.undecodable['first'])
         self._trackers = {camera.topic: StabilityTracker(pipeline.tasks) for camera in bag.cameras}
+        self._tracks = {camera.topic: CameraTrackers(pipeline.tasks) for camera in bag.cameras}
+        for record in part.records():
+            self._tracks[record.camera].resume(record.stamp_ns, record.tracks, record.size)
         state.source = _source(job, bag.info, part.path, state)
         state.cameras = [camera.topic for camera in bag.cameras]
         state.total = bag.frames_total
@@ -299,8 +303,12 @@ class _Replay:
         answered = time.perf_counter()
         truth = frame.truth()
         height, width = image.pixels.shape[:2]
-        pieces = self._pieces(frame, result, truth, (width, height))
-        scored = time.perf_counter()
+        with self._truth_fits(frame):
+            pieces = self._pieces(frame, result, truth, (width, height))
+            scored = time.perf_counter()
+            trackers = self._tracks[frame.topic]
+            tracks = trackers.update(frame.stamp_ns, result, truth, (width, height))
+        tracked = time.perf_counter()
         tracker = self._trackers[frame.topic]
         stability = tracker.update(frame.index, frame.stamp_ns, result, truth)
         compared = time.perf_counter()
@@ -311,7 +319,8 @@ class _Replay:
             **result.timings_ms,
             'wait': (answered - began) * 1e3,
             'score': (scored - answered) * 1e3,
-            'stability': (compared - scored) * 1e3,
+            'track': (tracked - scored) * 1e3,
+            'stability': (compared - tracked) * 1e3,
             'hash': (hashed - compared) * 1e3,
             'store': store_ms,
         }
@@ -321,19 +330,24 @@ class _Replay:
         return FrameRecord(
             self._job.name, frame.topic, frame.index, frame.stamp_ns, frame.name, (width, height),
             digest, dict(truth.labels), timings, pieces, stability,
-            _camera_model(frame.camera, width, height),
+            _camera_model(frame.camera, width, height), tracks,
         )  # fmt: skip
+
+    @contextmanager
+    def _truth_fits(self, frame: DriveFrame) -> Iterator[None]:
+        """Truth that does not fit the model is the bag's fault."""
+        try:
+            yield
+        except ValueError as error:
+            raise BagError(
+                f'{self._bag.path}: {frame.topic} frame {frame.index}: {error}'
+            ) from error
 
     def _pieces(
         self, frame: DriveFrame, result: Result, truth: Truth, size: tuple[int, int]
     ) -> dict[str, Metric]:
         scores = Scores(self._pipeline.tasks)
-        try:
-            scores.update(frame_key(self._job.name, frame.topic, frame.index), result, truth, size)
-        except ValueError as error:
-            raise BagError(
-                f'{self._bag.path}: {frame.topic} frame {frame.index}: {error}'
-            ) from error
+        scores.update(frame_key(self._job.name, frame.topic, frame.index), result, truth, size)
         return {name: metric for name, metric in scores.metrics.items() if metric.frames}
 
     def _again(self, frame: DriveFrame, digest: str) -> None:

@@ -19,8 +19,10 @@ from mtl_evaluation.metrics.average_precision import MatchTable, Ranking, match
 from mtl_evaluation.metrics.metrics import DetectionMetric, Metric
 from mtl_evaluation.metrics.road import RoadRecall
 from mtl_evaluation.metrics.temporal import Stability
+from mtl_evaluation.metrics.tracking import TrackingMetric
 from mtl_evaluation.runs.part import FrameRecord
 from mtl_evaluation.runs.run import Run, answers_hash, new_metrics
+from mtl_evaluation.runs.tracks import Sequences
 from mtl_perception.geometry import Mount
 from mtl_perception.tasks import Task
 
@@ -34,6 +36,7 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
     frames: processed and labelled. accuracy: by task, `kind` and the metric's result. slices:
     `weather=rainy` -> the same over these frames. bags: name, frames, cameras and accuracy of each.
     road: recall by box height and distance (`road.py`). temporal: by task (`temporal.py`).
+    tracking: by detection task, over all and of each bag, where the truth has identities.
     stages_ms: min, p50, p99 and mean of each stage. answers_sha256: over all answers in order.
     """
     whole: _Frames | None = None
@@ -43,9 +46,11 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
     road = {
         task.name: RoadRecall(task.classes, mount) for task in run.tasks if task.kind == 'detection'
     }
+    tracking: dict[str, TrackingMetric] = {}
     bags = []
     for bag in run.bags:
         of_bag = _Frames(run.tasks)
+        sequences = Sequences(run.tasks)
         for record in run.records([bag]):
             of_bag.add(record, road)
             digests.append(record.digest)
@@ -53,6 +58,10 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
                 times[name].append(value)
             if record.stability is not None:
                 stability.merge(record.stability)
+            sequences.add(f'{record.bag}{record.camera}', record.tracks)
+        of_tracks = sequences.metrics()
+        for name, metric in of_tracks.items():
+            tracking.setdefault(name, TrackingMetric(metric.task)).merge(metric)
         bags.append(
             {
                 'name': bag,
@@ -60,6 +69,7 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
                 'labelled': of_bag.labelled,
                 'cameras': sorted(of_bag.cameras),
                 'accuracy': of_bag.accuracy(of_bag.ranked()),
+                'tracking': _results(of_tracks),
             }
         )
         if whole is None:
@@ -88,7 +98,12 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
         'bags': bags,
         'road': {name: recall.result() for name, recall in road.items()},
         'temporal': stability.result(),
+        'tracking': _results(tracking),
     }
+
+
+def _results(metrics: Mapping[str, TrackingMetric]) -> dict[str, Any]:
+    return {name: metric.result() for name, metric in metrics.items()}
 
 
 def rank(values: array[float], percent: int) -> float:

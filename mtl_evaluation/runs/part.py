@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.metrics import Metric, metric_from
 from mtl_evaluation.metrics.temporal import Stability
+from mtl_evaluation.runs.tracks import FrameTracks
 from mtl_perception.geometry import CameraModel
 from mtl_perception.tasks import Task
 
@@ -28,6 +29,9 @@ COMMIT_S = 1.0
 """At most so much work is lost by a kill."""
 
 Arrays = dict[str, NDArray[Any]]
+
+_TRACKS = '/tracks/'
+"""Before the names of tasks: no task is called so."""
 
 _PAGE = 256
 """Records a query: a reader holds no lock while it works, so it never keeps a writer waiting."""
@@ -67,7 +71,8 @@ class FrameRecord:
     topic, '' for images. index: within bag and camera. size: width, height. slices: `weather` ->
     `rainy` and so on, from the truth. digest: sha256 (hex) of everything that was answered.
     pieces: by task a metric with exactly this frame in it, where prediction and truth both exist.
-    stability: what changed since the frames before, None where that was not looked at.
+    stability: what changed since the frames before, None where that was not looked at. tracks: by
+    detection task.
     camera_model: for pixels of this image; where there is none, a sentence that says why.
     """
 
@@ -83,6 +88,7 @@ class FrameRecord:
     pieces: Mapping[str, Metric] = field(default_factory=dict)
     stability: Stability | None = None
     camera_model: CameraModel | str = 'no CameraInfo'
+    tracks: Mapping[str, FrameTracks] = field(default_factory=dict)
 
     @property
     def key(self) -> str:
@@ -132,6 +138,8 @@ class Part:
         }
         if record.stability is not None:
             arrays |= {f'/{key}': array for key, array in record.stability.to_arrays().items()}
+        for name, tracks in record.tracks.items():
+            arrays |= {f'{_TRACKS}{name}/{k}': array for k, array in tracks.to_arrays().items()}
         model = record.camera_model
         row = (
             len(self), record.camera, record.index, record.stamp_ns, record.name, *record.size,
@@ -179,12 +187,17 @@ class Part:
             task, _, part = key.rpartition('/')
             grouped.setdefault(task, {})[part] = array
         stability = grouped.pop('', None)
+        tracks = {
+            group.removeprefix(_TRACKS): FrameTracks.from_arrays(grouped.pop(group))
+            for group in list(grouped)
+            if group.startswith(_TRACKS)
+        }
         return FrameRecord(
             self.bag, camera, index, stamp_ns, name, (width, height), digest,
             json.loads(slices), json.loads(timings),
             {task: metric_from(self._task(task), arrays) for task, arrays in grouped.items()},
             Stability.from_arrays(stability) if stability is not None else None,
-            _camera_model(model),
+            _camera_model(model), tracks,
         )  # fmt: skip
 
     def _task(self, name: str) -> Task:

@@ -9,7 +9,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mtl_evaluation.metrics.accuracy import MAIN, NOT_MEASURED, accuracy_rows, percent
+from mtl_evaluation.metrics.accuracy import (
+    MAIN,
+    NOT_MEASURED,
+    accuracy_rows,
+    percent,
+    tracking_rows,
+)
 from mtl_evaluation.runs.run import Run
 
 MOST_BAGS = 40
@@ -35,7 +41,8 @@ def print_run(run: Run, console: Console | None = None) -> None:
     if without:
         console.print(f'{NOT_MEASURED}, without labels: {", ".join(without)}', highlight=False)
     console.print(summary['accuracy_note'], style='italic')
-    for table in (_slices(summary), _road(summary), _temporal(summary), _bags(summary)):
+    tables = (_slices(summary), _road(summary), _tracking(summary), _temporal(summary))
+    for table in (*tables, _bags(summary)):
         if table.row_count:
             console.print(table)
     for note in {road['distance_note'] for road in summary['road'].values()} - {None}:
@@ -123,6 +130,13 @@ def _road(summary: Mapping[str, Any]) -> Table:
                 if row['objects']:
                     share = f'{row["found"]} of {row["objects"]}'
                     table.add_row(name, percent(row['recall']), share)
+    return table
+
+
+def _tracking(summary: Mapping[str, Any]) -> Table:
+    table = Table('task', 'tracks', 'value', title_justify='left')
+    for task, title, value in tracking_rows(summary.get('tracking', {})):
+        table.add_row(task, title, value)
     return table
 
 

@@ -4,10 +4,12 @@
     bdd100k_labels_images_{split}.json          BDD100K of 2018: the same
     100k/{split}/NAME.json                      BDD100K of 2018: one file an image, with `objects`
     instances_{split}.json                      COCO: images, annotations, categories
+    SEQUENCE/gt/gt.txt                          MOTChallenge: a box a line, by frame and identity
 
 A frame is a mapping with `name`, `attributes` (of the image) and `labels`, each with `category`,
-`attributes` and `box2d`, `poly2d` or `rle`; a COCO frame also has `size`. Class names stay as the
-file has them.
+`attributes` and `box2d`, `poly2d` or `rle`; a COCO frame also has `size`, and where a label's `id`
+stays with its object over the frames of a clip, the frame has that clip's `videoName`. Class names
+stay as the file has them.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mtl_evaluation.truth.errors import LabelError
+from mtl_evaluation.truth.mot import mot_frames
+
+__all__ = ['Frame', 'LabelError', 'read_json', 'scalabel_frames']
+
 IMAGE_SUFFIX = '.jpg'
 """What BDD100K's files of one image leave out of `name`."""
 
 Frame = Mapping[str, Any]
-
-
-class LabelError(Exception):
-    """Labels that were found but cannot be used: which file, what, next step."""
 
 
 def scalabel_frames(path: Path) -> list[Frame]:
@@ -32,6 +35,8 @@ def scalabel_frames(path: Path) -> list[Frame]:
 
     Raises LabelError when a file is not JSON or of none of the forms.
     """
+    if path.suffix == '.txt':
+        return mot_frames(path)
     if path.is_dir():
         return [_of_one_image(read_json(file), file) for file in sorted(path.glob('*.json'))]
     data = read_json(path)

@@ -6,6 +6,8 @@
     labels/bdd100k_labels_images_*.json, labels/100k/*/NAME.json    the same, of 2018
     labels/{drivable,sem_seg}/masks/**/NAME.png     index = class id, 255 = unlabelled
 
+or of a MOTChallenge sequence, SEQUENCE/img1/NAME.jpg and SEQUENCE/gt/gt.txt.
+
 A frame that a box file lists is labelled for detection even when it has no box; an attribute
 `undefined`, a missing mask and a frame that no file lists are unlabelled.
 """
@@ -21,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
+from mtl_evaluation.truth.mot import is_mot_sequence
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
 
@@ -50,6 +53,11 @@ class FolderLabels:
         self.root = find_labels(images[0].parent)
         self._frames: dict[str, Mapping[str, Any]] = {}
         self._masks: dict[str, dict[str, Path]] = {name: {} for name in MASK_FOLDERS}
+        sequence = images[0].parent.parent
+        if is_mot_sequence(sequence):
+            for frame in scalabel_frames(sequence / 'gt' / 'gt.txt'):
+                self._frames[frame['name']] = frame
+            return
         if self.root is None:
             return
         names = {path.name for path in images}
@@ -98,7 +106,8 @@ def truth_of(frame: Mapping[str, Any] | None, masks: Mapping[str, Path]) -> Trut
             for task in (WEATHER, SCENE, TIME_OF_DAY)
             if attributes.get(task.name) in task.classes
         }
-        return Truth(truth_boxes(frame.get('labels') or []), found, labels)
+        clip = str(frame.get('videoName') or '')
+        return Truth(truth_boxes(frame.get('labels') or [], clip), found, labels)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise LabelError(f'malformed label of {frame["name"]}: {error!r}') from error
 
@@ -112,13 +121,16 @@ def find_labels(folder: Path) -> Path | None:
     return None
 
 
-def truth_boxes(labels: Iterable[Mapping[str, Any]]) -> TruthBoxes:
+def truth_boxes(labels: Iterable[Mapping[str, Any]], clip: str = '') -> TruthBoxes:
     """Scalabel labels of one frame -> boxes; those without `box2d` (lanes, areas) are left out.
+
+    clip: the frame's `videoName`; only with it is a label's `id` an identity, elsewhere it is new
+    in every image.
 
     Crowds, boxes that are likely several objects (`suspectMerged`) and categories outside the ten
     are ignored regions.
     """
-    rows, classes, ignore = [], [], []
+    rows, classes, ignore, ids = [], [], [], []
     for label in labels:
         box = label.get('box2d')
         if not box:
@@ -131,9 +143,11 @@ def truth_boxes(labels: Iterable[Mapping[str, Any]]) -> TruthBoxes:
         ignore.append(
             not known or bool(attributes.get('crowd')) or bool(attributes.get('suspectMerged'))
         )
+        ids.append(f'{clip}/{label["id"]}' if clip and label.get('id') else '')
     return TruthBoxes(
-        np.array(rows, np.float32).reshape(-1, 4), tuple(classes), np.array(ignore, bool)
-    )
+        np.array(rows, np.float32).reshape(-1, 4), tuple(classes), np.array(ignore, bool),
+        tuple(ids) if clip else (),
+    )  # fmt: skip
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:

@@ -20,12 +20,20 @@ from mtl_perception.tasks import Task
 class TruthBoxes:
     """Labelled objects of one frame: float32 [N, 4] xyxy source pixels, N class names.
 
-    ignore bool [N]: there is something, but it is not scored (crowds, merged boxes).
+    ignore bool [N]: there is something, but it is not scored (crowds, merged boxes). ids: who each
+    is, the same name in every frame of a drive, '' where that is unknown; empty: of none.
     """
 
     boxes: NDArray[np.float32]
     classes: tuple[str, ...]
     ignore: NDArray[np.bool_]
+    ids: tuple[str, ...] = ()
+
+    @property
+    def has_identities(self) -> bool:
+        """Whether it is known who every scored object is; of no object: yes."""
+        known = [bool(name) for name in self.ids] or [False] * len(self.ignore)
+        return bool((self.ignore | np.array(known, bool)).all())
 
     @classmethod
     def none(cls) -> TruthBoxes:

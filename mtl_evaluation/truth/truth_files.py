@@ -28,6 +28,7 @@ from mtl_evaluation.truth.labels import (
     mask_files,
     truth_of,
 )
+from mtl_evaluation.truth.mot import is_mot_sequence
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.tasks import DETECTION
 
@@ -65,8 +66,9 @@ class TruthFiles:
             masks = self._add(path)
             if len(self._entries) == before and not masks:
                 raise LabelError(
-                    f'{path}: no labels found; expected a JSON file, or a folder with labels/, '
-                    f'drivable/ or semantic/, or with one JSON file an image'
+                    f'{path}: no labels found; expected a JSON file, a gt.txt of MOTChallenge, or '
+                    f'a folder with gt/, labels/, drivable/ or semantic/, or with one JSON file an '
+                    f'image'
                 )
 
     @property
@@ -80,6 +82,9 @@ class TruthFiles:
             raise LabelError(f'{path}: nothing is there')
         if path.is_file():
             self._add_frames(path)
+            return 0
+        if is_mot_sequence(path):
+            self._add_frames(path / 'gt' / 'gt.txt')
             return 0
         root = path / 'labels' if (path / 'labels').is_dir() else path
         for file in box_files(root) or sorted(path.glob('*.json')):

@@ -245,6 +245,9 @@ def test_an_interrupted_replay_goes_on_to_the_same_result(
     for one, other in records:
         assert one.key == other.key and one.digest == other.digest
         assert one.stability.result() == other.stability.result()
+        ids = [record.tracks['detection'].tracks.ids.tolist() for record in (one, other)]
+        assert ids[0] == ids[1]
+    assert run['tracking'] == whole['tracking'] and run['tracking']['detection']['truth'] > 50
 
 
 def test_a_killed_replay_goes_on_to_the_same_result(tmp_path, tiny_bundle):

@@ -31,7 +31,11 @@ def block_frame(seed: int, index: int) -> tuple[np.ndarray, Truth]:
     mask[: rng.integers(1, 12)] = 255
     truth = Truth(
         TruthBoxes(
-            boxes, tuple(CLASSES[i] for i in strongest[shown]), rng.random(int(shown.sum())) < 0.1
+            boxes,
+            tuple(CLASSES[i] for i in strongest[shown]),
+            rng.random(int(shown.sum())) < 0.1,
+            # A cell keeps its identity while it keeps its colour.
+            tuple(f'{index // 4}-{k}' for k in np.flatnonzero(shown)),
         ),
         {'drivable': mask, 'semantic': mask},
         {

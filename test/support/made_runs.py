@@ -12,6 +12,7 @@ from mtl_evaluation.metrics.classification import ClassificationMetric
 from mtl_evaluation.metrics.metrics import DetectionMetric, SegmentationMetric
 from mtl_evaluation.metrics.temporal import StabilityTracker
 from mtl_evaluation.runs.run import FrameRecord, Run
+from mtl_evaluation.runs.tracks import CameraTrackers
 from mtl_evaluation.runs.writer import RunWriter
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.frame import Detections, Result
@@ -38,6 +39,7 @@ def made_truth(drive: int, index: int) -> Truth:
         np.concatenate([low, low + size], 1).astype(np.float32),
         tuple(CLASSES[label] for label in labels),
         objects.random(count) < 0.05,
+        tuple(f'{index // 40}-{number}' for number in range(count)),
     )
     return Truth(
         boxes, made_masks(index), {'timeofday': 'night' if (index // 20) % 3 == 2 else 'daytime'}
@@ -103,18 +105,18 @@ def write_made_run(
     with RunWriter(path, TASK_LIST, bags=bags_described) as writer:
         for bag in bags:
             drive = sum(bag.encode())
-            stability = StabilityTracker(TASK_LIST)
+            stability, trackers = StabilityTracker(TASK_LIST), CameraTrackers(TASK_LIST)
             for index in range(frames):
                 if index in skip:
                     continue
                 truth = made_truth(drive, index)
                 result = made_result(truth, drive, index, error, model)
-                writer.add(record_of(bag, index, truth, result, stability))
+                writer.add(record_of(bag, index, truth, result, stability, trackers))
         about = {'name': f'made_{model}', 'bundle_hash': f'{model:064x}', 'engine': 'none'}
         return writer.finish({'model': about, **summary})
 
 
-def record_of(bag, index, truth, result, stability) -> FrameRecord:
+def record_of(bag, index, truth, result, stability, trackers=None) -> FrameRecord:
     stamp = START_NS + index * PERIOD_NS
     key = f'{bag}#{index:09d}'
     detection = DetectionMetric(TASKS['detection'])
@@ -137,4 +139,5 @@ def record_of(bag, index, truth, result, stability) -> FrameRecord:
         bag, '', index, stamp, '', SIZE, hashlib.sha256(answers.tobytes()).hexdigest(),
         dict(truth.labels), {'engine': 20.0 + index % 7, 'decode': 2.0},
         pieces, stability.update(index, stamp, result, truth),
+        tracks=trackers.update(stamp, result, truth, SIZE) if trackers else {},
     )  # fmt: skip

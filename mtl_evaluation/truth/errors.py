@@ -1,0 +1,5 @@
+"""What is raised by everything that reads labels."""
+
+
+class LabelError(Exception):
+    """Labels that were found but cannot be used: which file, what, next step."""
