@@ -9,6 +9,8 @@ namespace is what stands before the last name: `/camera` of `/camera/image_raw[/
 | `/camera/camera_info` | sensor_msgs/CameraInfo | optional; of the frame's stamp, else the last |
 | `/camera/image_name` | std_msgs/Header | optional; `frame_id` is the name of the image's file |
 | `/ground_truth/detections` | vision_msgs/Detection2DArray | `id`: who; `ignored`: not scored |
+| `/ground_truth/objects` | vision_msgs/Detection3DArray | optional; feet of detections in order |
+| `/ground_truth/camera_pose` | geometry_msgs/PoseStamped | optional; in the frame of `objects` |
 | `/ground_truth/<segmentation task>` | sensor_msgs/Image mono8 | 255 = unlabelled |
 | `/ground_truth/<segmentation task>/label_info` | vision_msgs/LabelInfo | latched |
 | `/ground_truth/scene/<task>` | vision_msgs/Classification | |
@@ -31,6 +33,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 
 from mtl_evaluation.bags.bag_file import BagInfo, bag_info, by_stamp, open_bag, read_messages
@@ -43,14 +47,18 @@ from mtl_evaluation.bags.cdr import (
     HEADER,
     IMAGE,
     LABEL_INFO,
+    OBJECTS,
+    POSE,
     BagError,
     check_definition,
     deserialise,
+    feet_of,
     mask_of,
+    mount_of,
     truth_boxes_of,
 )
 from mtl_evaluation.bags.listing import Listing
-from mtl_evaluation.truth.truth import Truth
+from mtl_evaluation.truth.truth import Truth, TruthPlaces
 from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Frame
 from mtl_perception.geometry import CameraModel, GeometryError, is_rectified
@@ -104,12 +112,18 @@ class BagFrame(DriveFrame):
 
     def truth(self) -> Truth:
         """Decode the ground truth; raises BagError."""
-        boxes, masks, labels = None, {}, {}
+        boxes, feet, mount = None, None, None
+        masks: dict[str, NDArray[np.uint8]] = {}
+        labels: dict[str, str] = {}
         for topic, cdr in self.truth_cdr.items():
             name = self.camera.truth[topic]
             try:
                 if name == 'detections':
                     boxes = truth_boxes_of(deserialise(cdr, DETECTIONS))
+                elif name == 'objects':
+                    feet = feet_of(deserialise(cdr, OBJECTS))
+                elif name == 'camera_pose':
+                    mount = mount_of(deserialise(cdr, POSE))
                 elif name.startswith('scene/'):
                     results = deserialise(cdr, CLASSIFICATION).results
                     if results and results[0].class_id != UNKNOWN:
@@ -118,7 +132,13 @@ class BagFrame(DriveFrame):
                     masks[name] = mask_of(deserialise(cdr, IMAGE))
             except BagError as error:
                 raise BagError(f'frame {self.index} of {self.topic}: {topic}: {error}') from error
-        return Truth(boxes, masks, labels)
+        places = None if feet is None or mount is None else TruthPlaces(feet, mount)
+        if places is not None and boxes is not None and len(boxes.boxes) != len(places.feet):
+            raise BagError(
+                f'frame {self.index} of {self.topic}: {len(boxes.boxes)} true boxes and '
+                f'{len(places.feet)} objects, expected one object for each box in its order'
+            )
+        return Truth(boxes, masks, labels, places)
 
 
 class DriveBag(CameraBag):

@@ -14,6 +14,8 @@ from mtl_evaluation.bags.cdr import (
     COMPRESSED_IMAGE,
     DETECTIONS,
     IMAGE,
+    OBJECTS,
+    POSE,
     TRUTH,
     BagError,
 )
@@ -22,6 +24,8 @@ from mtl_perception.tasks import TASKS
 from mtl_perception.text import one_line
 
 COMPRESSED = '/compressed'
+TRUTH_TYPES = {'detections': DETECTIONS, 'objects': OBJECTS, 'camera_pose': POSE}
+"""Type by name of a ground-truth topic, where it is not the one of its task."""
 OURS = '/perception/'
 """What the node publishes is no camera."""
 
@@ -141,12 +145,8 @@ def _truth_below(path: Path, root: str, connections: list[Connection]) -> dict[s
         if name == item.topic or not item.msgcount:
             continue
         task = TASKS.get(name)
-        known = name == 'detections' or name.startswith('scene/') or task is not None
-        expected = (
-            DETECTIONS if name == 'detections'
-            else CLASSIFICATION if name.startswith('scene/')
-            else IMAGE
-        )  # fmt: skip
+        known = name in TRUTH_TYPES or name.startswith('scene/') or task is not None
+        expected = TRUTH_TYPES.get(name, CLASSIFICATION if name.startswith('scene/') else IMAGE)
         if item.msgtype == expected:
             found[item.topic] = name
         elif known:

@@ -17,20 +17,26 @@ from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
+from mtl_perception.geometry import GeometryError, Mount
 from mtl_perception.interfaces import vision_msgs_texts
 from mtl_perception.text import one_line, quoted
+from mtl_perception.transforms import quaternion_of, rotation_of
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
 CAMERA_INFO = 'sensor_msgs/msg/CameraInfo'
 DETECTIONS = 'vision_msgs/msg/Detection2DArray'
+OBJECTS = 'vision_msgs/msg/Detection3DArray'
+POSE = 'geometry_msgs/msg/PoseStamped'
 CLASSIFICATION = 'vision_msgs/msg/Classification'
 LABEL_INFO = 'vision_msgs/msg/LabelInfo'
 HEADER = 'std_msgs/msg/Header'
 
 TRUTH = '/ground_truth'
 IGNORED = 'ignored'
+BASE_FRAME = 'base_link'
+"""Frame of true places: on the road below the camera."""
 CAMERA = 'camera'
 """Name of the camera where there is only one: its namespace and the `frame_id` of its images."""
 
@@ -139,6 +145,29 @@ def truth_boxes_of(message: Any) -> TruthBoxes:
     return TruthBoxes(boxes, classes, ignore, ids if any(ids) else ())
 
 
+def feet_of(message: Any) -> NDArray[np.float64]:
+    """Positions [N, 3] of a Detection3DArray on a ground-truth topic; NaN where it has none."""
+    places = [item.results[0].pose.pose.position if item.results else None
+              for item in message.detections]  # fmt: skip
+    feet = [(np.nan,) * 3 if place is None else (place.x, place.y, place.z) for place in places]
+    return np.array(feet, np.float64).reshape(-1, 3)
+
+
+def mount_of(message: Any) -> Mount:
+    """Mount of a camera by the PoseStamped of its optical frame; raises BagError on no pose."""
+    at, turn = message.pose.position, message.pose.orientation
+    quaternion = np.array([turn.x, turn.y, turn.z, turn.w])
+    transform = np.eye(4)
+    transform[:3, 3] = at.x, at.y, at.z
+    if not np.isfinite(transform).all() or abs(np.linalg.norm(quaternion) - 1) > 1e-3:
+        raise BagError(f'expected the pose of a camera, found rotation {quaternion.tolist()}')
+    transform[:3, :3] = rotation_of(quaternion)
+    try:
+        return Mount.from_transform(transform)
+    except GeometryError as error:
+        raise BagError(str(error)) from error
+
+
 def boxes_of(message: Any) -> tuple[NDArray[np.float32], tuple[str, ...]]:
     """Float32 [N, 4] xyxy and N class names (of each first hypothesis) of a Detection2DArray."""
     table = np.array(
@@ -214,11 +243,40 @@ def truth_messages(header: Any, truth: Truth, root: str = TRUTH) -> Iterator[tup
             )
         ]
         yield f'{root}/detections', types[DETECTIONS](header, items)
+    if truth.places is not None:
+        yield from _place_messages(header, truth.places, root)
     for name, mask in truth.masks.items():
         yield f'{root}/{name}', image_message(header, mask, 'mono8')
     for name, label in truth.labels.items():
         hypothesis = types['vision_msgs/msg/ObjectHypothesis'](label, 1.0)
         yield f'{root}/scene/{name}', types[CLASSIFICATION](header, [hypothesis])
+
+
+def _place_messages(header: Any, places: TruthPlaces, root: str) -> Iterator[tuple[str, Any]]:
+    """Feet of the boxes of `detections`, in their order, and the pose of the camera."""
+    types = typestore().types
+    base = types[HEADER](header.stamp, BASE_FRAME)
+
+    def pose(at: Sequence[float], turn: Sequence[float]) -> Any:
+        return types['geometry_msgs/msg/Pose'](
+            types['geometry_msgs/msg/Point'](*at), types['geometry_msgs/msg/Quaternion'](*turn)
+        )
+
+    level = (0.0, 0.0, 0.0, 1.0)
+    nothing = types['vision_msgs/msg/BoundingBox3D'](
+        pose((0.0, 0.0, 0.0), level), types['geometry_msgs/msg/Vector3'](0.0, 0.0, 0.0)
+    )
+    objects = []
+    for foot in places.feet.tolist():
+        found = types['vision_msgs/msg/ObjectHypothesisWithPose'](
+            types['vision_msgs/msg/ObjectHypothesis']('', 1.0),
+            types['geometry_msgs/msg/PoseWithCovariance'](pose(foot, level), np.zeros(36)),
+        )
+        objects.append(types['vision_msgs/msg/Detection3D'](base, [found], nothing, ''))
+    yield f'{root}/objects', types[OBJECTS](base, objects)
+    mount = places.mount
+    camera = pose(mount.translation, quaternion_of(mount.matrix))
+    yield f'{root}/camera_pose', types[POSE](base, camera)
 
 
 def detection_message(

@@ -18,8 +18,9 @@ import numpy as np
 
 from mtl_evaluation.bags.bag_writer import EncodedImage
 from mtl_evaluation.bags.sources import SourceError, SourceFrame
-from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
 from mtl_perception.children import IsolatedSpawn
+from mtl_perception.geometry import Mount
 from mtl_perception.tasks import DETECTION
 
 if TYPE_CHECKING:
@@ -160,5 +161,8 @@ def _render(job: Job) -> SourceFrame:
         tuple(f'{config.seed}-{track}' for track in frame.track_ids.tolist()),
     )
     masks = {'drivable': frame.drivable, 'semantic': frame.semantic}
-    truth = Truth(boxes, masks, frame.attributes)
+    camera = _world(config).camera
+    mount = Mount.of(camera.height_m, pitch=camera.pitch)
+    feet = frame.feet @ mount.matrix.T + np.array(mount.translation)
+    truth = Truth(boxes, masks, frame.attributes, TruthPlaces(feet, mount))
     return SourceFrame(time_s, EncodedImage(frame.image), truth, frame.camera_matrix)

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.bags import wire
@@ -29,10 +30,10 @@ from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera, CameraBag
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.listing import Listing
-from mtl_evaluation.truth.truth import Truth, TruthBoxes
+from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
 from mtl_perception.children import module_command
 from mtl_perception.frame import Frame
-from mtl_perception.geometry import CameraModel
+from mtl_perception.geometry import CameraModel, Mount
 from mtl_perception.image_codec import ImageError
 
 log = logging.getLogger(__name__)
@@ -276,8 +277,12 @@ def _unpack_truth(header: Mapping[str, Any], arrays: Iterator[NDArray[Any]]) -> 
         boxes = TruthBoxes(
             corners, tuple(header['classes']), ignore.astype(bool), tuple(header['ids'])
         )
+    places = None
+    if (mount := header['mount']) is not None:
+        pose = Mount(tuple(mount['rotation']), tuple(mount['translation']))
+        places = TruthPlaces(next(arrays).astype(np.float64), pose)
     masks = {name: next(arrays) for name in header['masks']}
-    return Truth(boxes, masks, header['labels'])
+    return Truth(boxes, masks, header['labels'], places)
 
 
 def _camera(data: Mapping[str, Any]) -> Camera:

@@ -7,13 +7,16 @@ Distance is metres ahead of the camera on a flat road (`geometry.py`, as the nod
 middle of a box's lower edge is taken for the object's contact with the road. The camera with its
 distortion comes from CameraInfo, and frames whose CameraInfo cannot be used are left out and
 counted with the reason. No such message says how high the camera sits: height and angles have to
-be given, and without them distance is not measured. One pixel at 50 m is 1.7 m for a camera 1.5 m
-up with 1000 pixels of focal length, and a hill breaks the assumption. Traffic lights and signs do
-not stand on the road and are left out.
+be given, unless the truth of a frame tells them (generated drives), and without them distance is
+not measured. One pixel at 50 m is 1.7 m for a camera 1.5 m up with 1000 pixels of focal length,
+and a hill breaks the assumption. Traffic lights and signs do not stand on the road and are left
+out. Where the truth tells the places of objects too, the error of the distance of those that were
+found is measured, at the lower edges of the detections.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -41,17 +44,32 @@ class RoadRecall:
         """Start from no frame."""
         self.classes = tuple(classes)
         self.mount = mount
+        self.by_truth = False
+        """Whether a frame's truth told the mount of its camera."""
         shape = (len(self.classes), len(HEIGHTS_PX) + 1, 2)
         self.by_height: NDArray[np.int64] = np.zeros(shape, np.int64)
         """Objects and objects found, [class, band, 2]."""
         shape = (len(self.classes), len(DISTANCES_M) + 2, 2)
         self.by_distance: NDArray[np.int64] = np.zeros(shape, np.int64)
         """The same; the last band is `NOT_PLACED`."""
+        self.errors: list[array[float]] = [array('d') for _ in range(len(DISTANCES_M) + 1)]
+        """Relative errors of the distance of objects that were found, by band of true distance."""
         self.left_out: Counter[str] = Counter()
         """Frames with objects whose camera is not known, by reason."""
 
-    def add(self, image: ScoredImage, matches: Matches, camera: CameraModel | str) -> None:
-        """Add one frame; camera: for its pixels, or why it is not known."""
+    def add(
+        self,
+        image: ScoredImage,
+        matches: Matches,
+        camera: CameraModel | str,
+        mount: Mount | None = None,
+        ahead_m: NDArray[np.float64] | None = None,
+    ) -> None:
+        """Add one frame.
+
+        camera: for its pixels, or why it is not known. mount: of this frame, where its truth tells
+        it, instead of the one given for all. ahead_m: true metres ahead of the truth boxes [N].
+        """
         truth, labels = image.truth[~image.ignore], image.truth_labels[~image.ignore]
         if not len(truth):
             return
@@ -59,19 +77,34 @@ class RoadRecall:
         found = (taken_by >= 0) & (np.append(matches.scores, -np.inf)[taken_by] >= SCORE)
         bands = np.searchsorted(HEIGHTS_PX, truth[:, 3] - truth[:, 1], side='right')
         _count(self.by_height, labels, bands, found)
-        if self.mount is None:
+        mount = mount or self.mount
+        if mount is None:
             return
+        self.by_truth |= mount is not self.mount
         if isinstance(camera, str):
             self.left_out[camera] += 1
             return
         grounded = ~np.isin(labels, [self.classes.index(n) for n in AIRBORNE & {*self.classes}])
-        distance = on_ground(foot_pixels(truth[grounded]), camera, self.mount)[:, 0]
+        if ahead_m is not None:
+            known = ahead_m[~image.ignore]
+            shown = found & grounded & np.isfinite(known) & (known > 0)
+            boxes = image.predicted[taken_by[shown]]
+            self._compare(on_ground(foot_pixels(boxes), camera, mount)[:, 0], known[shown])
+        distance = on_ground(foot_pixels(truth[grounded]), camera, mount)[:, 0]
         bands = np.searchsorted(DISTANCES_M, distance, side='right')
         bands[np.isnan(distance)] = len(DISTANCES_M) + 1
         _count(self.by_distance, labels[grounded], bands, found[grounded])
 
+    def _compare(self, measured: NDArray[np.float64], known: NDArray[np.float64]) -> None:
+        bands = np.searchsorted(DISTANCES_M, known, side='right')
+        for band, error in zip(bands.tolist(), np.abs(measured / known - 1).tolist(), strict=True):
+            self.errors[band].append(error)
+
     def merge(self, other: RoadRecall) -> None:
         """Add another one's frames."""
+        self.by_truth |= other.by_truth
+        for ours, theirs in zip(self.errors, other.errors, strict=True):
+            ours.extend(theirs)
         self.by_height += other.by_height
         self.by_distance += other.by_distance
         self.left_out += other.left_out
@@ -84,8 +117,9 @@ class RoadRecall:
             'height_px': self._table(self.by_height, band_names(HEIGHTS_PX, 'px')),
             'distance_m': None,
             'distance_note': None,
+            'distance_error': self._errors(),
         }
-        if self.mount is None:
+        if self.mount is None and not self.by_truth:
             result['distance_note'] = (
                 'not measured: give --camera-height (and --camera-pitch), for bags with CameraInfo'
             )
@@ -96,11 +130,28 @@ class RoadRecall:
         else:
             names = [*band_names(DISTANCES_M, 'm'), NOT_PLACED]
             result['distance_m'] = self._table(self.by_distance, names)
+            mount = '' if self.mount is None else f', camera {self.mount.description}'
+            mount += ', camera as the truth of the frame has it' if self.by_truth else ''
             result['distance_note'] = (
-                f'flat ground, camera {self.mount.description}; {self.left_out.total()} frames '
-                f'without a usable CameraInfo left out{self._reasons()}'
+                f'flat ground{mount}; {self.left_out.total()} frames without a usable CameraInfo '
+                f'left out{self._reasons()}'
             )
         return result
+
+    def _errors(self) -> dict[str, Any] | None:
+        """Of the distance of objects found, against the truth; None where that has no places."""
+        if not any(self.errors):
+            return None
+        found = {}
+        for name, errors in zip(band_names(DISTANCES_M, 'm'), self.errors, strict=True):
+            known = np.array(errors)[np.isfinite(errors)]
+            found[name] = {
+                'objects': len(errors),
+                'not_placed': len(errors) - len(known),
+                'median': float(np.median(known)) if len(known) else None,
+                'p90': float(np.quantile(known, 0.9)) if len(known) else None,
+            }
+        return found
 
     def _reasons(self) -> str:
         return ''.join(f'; {count}: {why}' for why, count in self.left_out.most_common(3))

@@ -230,7 +230,21 @@ def _road(summary: Mapping[str, Any]) -> Iterator[Section]:
                 f'{road["score"]:g}); under each band how many objects there are. '
             )
             why = road.get('distance_note') or ''
-            yield Section(f'{name}: found by size', grid(cards) + dim(f'{explained}{_say(why)}'))
+            errors = _distance_errors(road.get('distance_error') or {})
+            yield Section(
+                f'{name}: found by size', grid(cards) + dim(f'{explained}{_say(why)}{errors}')
+            )
+
+
+def _distance_errors(bands: Mapping[str, Any]) -> str:
+    """The error of the distance by band, as a sentence; empty where the truth has no places."""
+    parts = [
+        f'{name} {percent(row["median"])} (90 %: {percent(row["p90"])}; {row["objects"]})'
+        for name, row in bands.items()
+        if row['median'] is not None
+    ]
+    listed = ', '.join(parts)
+    return f' Median error of the distance of objects found: {listed}.' if parts else ''
 
 
 def _say(note: str) -> str:

@@ -330,7 +330,7 @@ class _Replay:
         return FrameRecord(
             self._job.name, frame.topic, frame.index, frame.stamp_ns, frame.name, (width, height),
             digest, dict(truth.labels), timings, pieces, stability,
-            _camera_model(frame.camera, width, height), tracks,
+            _camera_model(frame.camera, width, height), tracks, truth.places,
         )  # fmt: skip
 
     @contextmanager

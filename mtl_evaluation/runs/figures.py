@@ -150,7 +150,14 @@ class _Frames:
         for key, image in piece.images.items():
             matches = match(image, len(table.classes))
             table.add(key, matches)
-            road.add(image, matches, record.camera_model)
+            places = record.places
+            road.add(
+                image,
+                matches,
+                record.camera_model,
+                None if places is None else places.mount,
+                None if places is None else places.feet[:, 0],
+            )
 
     def extend(self, other: _Frames) -> None:
         """Add the frames of another bag."""

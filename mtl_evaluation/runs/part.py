@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from mtl_evaluation.metrics.metrics import Metric, metric_from
 from mtl_evaluation.metrics.temporal import Stability
 from mtl_evaluation.runs.tracks import FrameTracks
-from mtl_perception.geometry import CameraModel
+from mtl_evaluation.truth.truth import TruthPlaces
+from mtl_perception.geometry import CameraModel, Mount
 from mtl_perception.tasks import Task
 
 COMMIT_S = 1.0
@@ -30,6 +31,7 @@ COMMIT_S = 1.0
 
 Arrays = dict[str, NDArray[Any]]
 
+_PLACES = '/places'
 _TRACKS = '/tracks/'
 """Before the names of tasks: no task is called so."""
 
@@ -72,7 +74,7 @@ class FrameRecord:
     `rainy` and so on, from the truth. digest: sha256 (hex) of everything that was answered.
     pieces: by task a metric with exactly this frame in it, where prediction and truth both exist.
     stability: what changed since the frames before, None where that was not looked at. tracks: by
-    detection task.
+    detection task. places: true ones.
     camera_model: for pixels of this image; where there is none, a sentence that says why.
     """
 
@@ -89,6 +91,7 @@ class FrameRecord:
     stability: Stability | None = None
     camera_model: CameraModel | str = 'no CameraInfo'
     tracks: Mapping[str, FrameTracks] = field(default_factory=dict)
+    places: TruthPlaces | None = None
 
     @property
     def key(self) -> str:
@@ -138,6 +141,10 @@ class Part:
         }
         if record.stability is not None:
             arrays |= {f'/{key}': array for key, array in record.stability.to_arrays().items()}
+        if record.places is not None:
+            mount = record.places.mount
+            arrays[f'{_PLACES}/feet'] = record.places.feet
+            arrays[f'{_PLACES}/mount'] = np.array([*mount.rotation, *mount.translation])
         for name, tracks in record.tracks.items():
             arrays |= {f'{_TRACKS}{name}/{k}': array for k, array in tracks.to_arrays().items()}
         model = record.camera_model
@@ -187,6 +194,7 @@ class Part:
             task, _, part = key.rpartition('/')
             grouped.setdefault(task, {})[part] = array
         stability = grouped.pop('', None)
+        places = grouped.pop(_PLACES, None)
         tracks = {
             group.removeprefix(_TRACKS): FrameTracks.from_arrays(grouped.pop(group))
             for group in list(grouped)
@@ -197,7 +205,7 @@ class Part:
             json.loads(slices), json.loads(timings),
             {task: metric_from(self._task(task), arrays) for task, arrays in grouped.items()},
             Stability.from_arrays(stability) if stability is not None else None,
-            _camera_model(model), tracks,
+            _camera_model(model), tracks, _places(places),
         )  # fmt: skip
 
     def _task(self, name: str) -> Task:
@@ -207,6 +215,13 @@ class Part:
 
     def _scalar(self, query: str) -> Any:
         return self._database.execute(query).fetchone()[0]
+
+
+def _places(arrays: Arrays | None) -> TruthPlaces | None:
+    if arrays is None:
+        return None
+    *rotation, x, y, z = arrays['mount'].tolist()
+    return TruthPlaces(arrays['feet'], Mount(tuple(rotation), (x, y, z)))
 
 
 def _camera_model(text: str | None) -> CameraModel | str:

@@ -130,6 +130,10 @@ def _road(summary: Mapping[str, Any]) -> Table:
                 if row['objects']:
                     share = f'{row["found"]} of {row["objects"]}'
                     table.add_row(name, percent(row['recall']), share)
+        for name, row in (road.get('distance_error') or {}).items():
+            if row['median'] is not None:
+                error = f'{percent(row["median"])} (90 %: {percent(row["p90"])})'
+                table.add_row(f'{name}: error of the distance', error, f'{row["objects"]} found')
     return table
 
 

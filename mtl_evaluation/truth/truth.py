@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.geometry import Mount
 from mtl_perception.tasks import Task
 
 
@@ -42,15 +43,30 @@ class TruthBoxes:
 
 
 @dataclass(frozen=True)
+class TruthPlaces:
+    """Where the objects of `TruthBoxes` stand, and the camera: metres.
+
+    feet: float64 [N, 3], each object's point of contact with the road that is nearest to the
+    camera, in the base frame (x forward, y left, z up), NaN where that is unknown. mount: of the
+    camera in that frame.
+    """
+
+    feet: NDArray[np.float64]
+    mount: Mount
+
+
+@dataclass(frozen=True)
 class Truth:
     """Labels of one frame by task name; a missing key or None is unlabelled.
 
     masks: uint8 [H, W] class ids, 255 = unlabelled pixel. labels: class name a classification task.
+    places: of the boxes.
     """
 
     boxes: TruthBoxes | None = None
     masks: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
+    places: TruthPlaces | None = None
 
     def __bool__(self) -> bool:
         """Whether anything at all is known."""

@@ -19,7 +19,8 @@ from mtl_evaluation.bags.cdr import (
     serialise,
 )
 from mtl_evaluation.bags.guarded import GuardedBag
-from mtl_evaluation.truth.truth import Truth
+from mtl_evaluation.truth.truth import Truth, TruthPlaces
+from mtl_perception.geometry import Mount
 
 
 def test_every_frame_of_every_camera_comes_in_a_fixed_order(tmp_path):
@@ -159,3 +160,31 @@ def test_rectified_topics_have_no_distortion(tmp_path):
         model = bag.image.model
 
     assert (model.model, model.distortion, model.fx) == ('pinhole', (), 500.0)
+
+
+@pytest.mark.parametrize('kind', [DriveBag, GuardedBag])
+def test_true_places_come_back(tmp_path, kind):
+    feet = np.array([[12.0, -1.5, 0.0], [np.nan, np.nan, np.nan]])
+    places = TruthPlaces(feet, Mount.of(1.4, 0.01, 0.05))
+    with DriveWriter(tmp_path / 'bag') as writer:
+        truth = Truth(TRUTH.boxes, TRUTH.masks, TRUTH.labels, places)
+        writer.write_frame(START, EncodedImage(picture()), truth)
+        writer.write_frame(START + SECOND, EncodedImage(picture()), TRUTH)
+
+    with kind(tmp_path / 'bag') as bag:
+        placed, plain = (frame.truth() for frame in bag.frames())
+
+    np.testing.assert_allclose(placed.places.feet, feet, rtol=1e-6)
+    np.testing.assert_allclose(placed.places.mount.matrix, places.mount.matrix, atol=1e-12)
+    assert placed.places.mount.translation == (0.0, 0.0, 1.4)
+    assert plain.places is None
+
+
+def test_places_that_are_not_one_for_each_box_are_refused(tmp_path):
+    places = TruthPlaces(np.zeros((1, 3)), Mount.of(1.4))
+    with DriveWriter(tmp_path / 'bag') as writer:
+        truth = Truth(TRUTH.boxes, places=places)
+        writer.write_frame(START, EncodedImage(picture()), truth)
+
+    with DriveBag(tmp_path / 'bag') as bag, pytest.raises(BagError, match='2 true boxes and 1 obj'):
+        next(iter(bag.frames())).truth()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 
 from mtl_evaluation.metrics.average_precision import match
 from mtl_evaluation.metrics.metrics import DetectionMetric
@@ -128,6 +129,27 @@ def test_distortion_changes_the_distance():
     np.testing.assert_allclose(foot_pixels(np.array(truth)), [[100, 640]])
     assert near['< 10 m']['objects'] == 1  # 5.41 / 1.3 * 2.3 = 9.57 m
     assert far['10-20 m']['objects'] == 1  # 5.96 / 1.3 * 2.3 = 10.54 m
+
+
+def test_errors_of_distance_against_true_places():
+    """Found at 30 m and at 10 m; the truth says 24 m and 10.5 m, and of a third one nothing."""
+    truth = np.array([box(40, 410.0), box(40, 510.0, 200), box(30, 460.0, 300)], np.float32)
+    found = Detections(truth, np.full(3, 0.9, np.float32), np.full(3, CAR))
+    metric = DetectionMetric(DETECTION)
+    metric.update('a', found, truth, np.full(3, CAR), None, width=1280, height=720)
+    (image,) = metric.images.values()
+    road = RoadRecall(DETECTION.classes)
+    matches = match(image, len(DETECTION.classes))
+
+    road.add(image, matches, CAMERA, Mount.of(1.5), np.array([24.0, 10.5, np.nan]))
+
+    result = road.result()
+    errors = {name: row for name, row in result['distance_error'].items() if row['objects']}
+    assert errors.keys() == {'20-30 m', '10-20 m'}
+    assert errors['20-30 m']['median'] == pytest.approx(0.25)
+    assert errors['10-20 m']['median'] == pytest.approx(0.5 / 10.5)
+    assert 'camera as the truth of the frame has it' in result['distance_note']
+    assert road_of([box(40)], [CAR], [0.9]).result()['distance_error'] is None
 
 
 def test_parts_merge_to_the_whole():
