@@ -44,7 +44,7 @@ from mtl_evaluation.live.timing import (
 )
 from mtl_evaluation.metrics.accuracy import accuracy_rows, note
 from mtl_evaluation.metrics.scores import Scores
-from mtl_evaluation.pictures.frames import rgb_of, shown
+from mtl_evaluation.pictures.frames import placed, rgb_of, shown
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.report.pictures import Example, panels, write_png
 from mtl_evaluation.report.report import write_report
@@ -234,7 +234,8 @@ def _look(
             if result is not None:
                 delay = f'{latency[stamp]:.0f} ms' if stamp in latency else 'no detections'
                 status = f'{time_s:6.2f} s  frame {frame.index}  {delay}'
-                painted = overlay.draw(image, shown(result), tasks, status=status)
+                answer = placed(shown(result), tasks, frame.camera.model, truth, image)
+                painted = overlay.draw(image, answer, tasks, status=status)
             # A dropped frame shows what a consumer still sees: the newest answer there is.
             video.add(painted if painted is not None else image)
     outcome.video_codec = video.codec

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from mtl_evaluation.metrics.flaws import SHOWN_SCORE
 from mtl_evaluation.truth.truth import Truth, class_ids
 from mtl_perception.frame import Detections, Frame, Result
+from mtl_perception.geometry import CameraModel, GeometryError
+from mtl_perception.objects import place
 from mtl_perception.tasks import Task
 
 Image = NDArray[np.uint8]
@@ -41,6 +43,27 @@ def shown(result: Result) -> Result:
             answers[name] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
     # Tracks are of shown detections, and these are the first ones.
     return Result(answers, result.tracks)
+
+
+def placed(
+    result: Result, tasks: Sequence[Task], camera: CameraModel | None, truth: Truth, image: Image
+) -> Result:
+    """The result with the places of its detections on the road, where lens and mount are known.
+
+    camera: of images of any size; the mount is the one that the truth tells (generated drives).
+    """
+    if camera is None or truth.places is None:
+        return result
+    height, width = image.shape[:2]
+    try:
+        lens = camera.for_image(width, height)
+    except GeometryError:
+        return result
+    for task in tasks:
+        found = result.answers.get(task.name)
+        if isinstance(found, Detections):
+            result.places[task.name] = place(found, task, lens, truth.places.mount)
+    return result
 
 
 def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:

@@ -21,7 +21,13 @@ from mtl_evaluation.bags.answers import AnswerBag, as_jpeg
 from mtl_evaluation.bags.bag import DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera
-from mtl_evaluation.pictures.frames import as_labelled, rgb_of, shown, truth_as_result
+from mtl_evaluation.pictures.frames import (
+    as_labelled,
+    placed,
+    rgb_of,
+    shown,
+    truth_as_result,
+)
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception import overlay
@@ -120,7 +126,8 @@ class _Recorder:
         rgb = rgb_of(image)
         seconds = (frame.stamp_ns - self._start_ns) / 1e9
         status = f'{seconds:7.2f} s  frame {frame.index}'
-        painted = overlay.draw(rgb, shown(result), self._tasks, status=status)
+        answer = placed(shown(result), self._tasks, frame.camera.model, truth, rgb)
+        painted = overlay.draw(rgb, answer, self._tasks, status=status)
         camera = self._names[frame.topic]
         if frame.topic in self._videos:
             self._videos[frame.topic].add(painted)
