@@ -26,7 +26,7 @@ from training.tasks.normals import NormalsConfig
 from training.tasks.segmentation import SegmentationConfig
 
 BATCH_NORMS = ('sync', 'local', 'frozen')
-PRECISIONS = ('32-true', 'bf16-mixed', '16-mixed')
+PRECISIONS = ('auto', '32-true', 'bf16-mixed', '16-mixed')
 AT_LEAST = {
     'log_every': 1, 'checkpoint_every': 1, 'validate_every': 1, 'validate_images': 1,
     'affinity_every': 0, 'workers': 0, 'seed': 0, 'optimizer.steps': 1,
@@ -113,7 +113,8 @@ class StageConfig:
 class RunConfig:
     """Everything `training.train` needs. `output` is the run folder, resumed when it exists.
 
-    devices a node, nodes: one process a device. precision: 32-true, bf16-mixed or 16-mixed.
+    devices a node, nodes: one process a device. precision: 32-true, bf16-mixed,
+    16-mixed, or auto for what the device does fast.
     batch_norm: `sync` takes statistics over all devices (heads: as `local`), `local` over a
     device's own images, `frozen` keeps those there are; statistics of an accumulated step are those
     of its parts.
@@ -136,7 +137,7 @@ class RunConfig:
     accelerator: str = 'auto'
     devices: int = 1
     nodes: int = 1
-    precision: str = 'bf16-mixed'
+    precision: str = 'auto'
     batch_norm: str = 'sync'
     compile: bool = False
     workers: int = 1

@@ -52,6 +52,7 @@ from training.data.layout import LayoutConfig, open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
 from training.data.transforms import AugmentConfig
+from training.device import working_precision
 from training.initial_weights import find_model, read_weights
 from training.network_error import NetworkError
 from training.networks.base import MultiTaskNetwork
@@ -234,7 +235,8 @@ def distill(config: DistillConfig) -> Path:
 
     Raises ConfigError, DatasetError, NetworkError, NonFiniteLossError.
     """
-    fabric = Fabric(accelerator=config.accelerator, devices=1, precision=config.precision)  # type: ignore[arg-type]
+    precision: Any = working_precision(config.precision, config.accelerator)
+    fabric = Fabric(accelerator=config.accelerator, devices=1, precision=precision)
     fabric.seed_everything(config.seed, verbose=False)
     output, opt = Path(config.output), config.optimizer
     run: RunConfig | None = None

@@ -55,10 +55,11 @@ NOTE = (
 
 
 def evaluate_network(
-    network: MultiTaskNetwork, config: RunConfig, split: str, limit: int | None = None
-) -> dict[str, Any]:
+    network: MultiTaskNetwork, config: RunConfig, split: str, limit: int | None = None,
+    precision: str = '32-true',
+) -> dict[str, Any]:  # fmt: skip
     """Figures by source and task of a network in eval mode; `limit` images a source."""
-    return evaluate_pipeline(torch_pipeline(network, config), config, split, limit)
+    return evaluate_pipeline(torch_pipeline(network, config, precision), config, split, limit)
 
 
 def evaluate_pipeline(

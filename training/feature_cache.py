@@ -30,7 +30,7 @@ from training.config import ConfigError
 from training.data.loader import Draws, StepSampler, train_loader
 from training.networks.base import MultiTaskNetwork
 from training.tasks import Features, Head
-from training.tasks.targets import BoxTarget
+from training.tasks.targets import BoxTarget, Targets
 
 log = logging.getLogger(__name__)
 
@@ -245,9 +245,9 @@ class FeatureLosses(nn.Module):
         return {self.task: head.loss(outputs, targets[self.task])}
 
 
-def _collate(rows: Sequence[tuple[list[Tensor], Any]]) -> tuple[list[Tensor], list[Any]]:
+def _collate(rows: Sequence[tuple[list[Tensor], Any]]) -> tuple[list[Tensor], Targets]:
     levels = [torch.stack(level) for level in zip(*(levels for levels, _ in rows), strict=True)]
-    return levels, [target for _, target in rows]
+    return levels, Targets.pack([target for _, target in rows])
 
 
 def _tensors(target: Any) -> dict[str, Tensor]:

@@ -13,23 +13,33 @@ from mtl_perception.bundle import Bundle, InputSpec, Manifest
 from mtl_perception.engines.base import EngineInfo
 from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
 
+SHORT = {'32-true': 'fp32', 'bf16-mixed': 'bf16', '16-mixed': 'fp16'}
+DTYPES = {'bf16-mixed': torch.bfloat16, '16-mixed': torch.float16}
+
 
 class ModuleEngine:
     """Runs a network in memory; see `mtl_perception.engines.base.Engine`."""
 
-    def __init__(self, network: MultiTaskNetwork, outputs: Sequence[str]) -> None:
-        """The network must be in eval mode; `outputs` are the names it returns."""
+    def __init__(
+        self, network: MultiTaskNetwork, outputs: Sequence[str], precision: str = '32-true'
+    ) -> None:
+        """The network must be in eval mode; `outputs` are the names it returns.
+
+        precision: a training run's, under whose autocast it runs.
+        """
         self.input: NDArray[np.uint8] | None = None
         self.module = DeployedNetwork(network)
         self.device = next(network.parameters()).device
         self.info = EngineInfo(
-            'torch', torch.__version__, str(self.device), 'fp32', 1, tuple(outputs)
+            'torch', torch.__version__, str(self.device), SHORT[precision], 1, tuple(outputs)
         )
+        self.narrow = DTYPES.get(precision)
 
     @torch.no_grad()
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
         """Uint8 [B, H, W, 3] RGB -> outputs by name."""
-        outputs = self.module(torch.from_numpy(batch).to(self.device))
+        with torch.autocast(self.device.type, self.narrow, enabled=self.narrow is not None):
+            outputs = self.module(torch.from_numpy(batch).to(self.device))
         return {name: value.cpu().numpy() for name, value in outputs.items()}
 
     def close(self) -> None:

@@ -26,6 +26,7 @@ from training.balancing import (
     split_parameters,
 )
 from training.config import ConfigError, RunConfig
+from training.device import fitting_images
 from training.networks.base import MultiTaskNetwork
 from training.tasks import Features
 from training.tasks.base import TaskFeatures
@@ -68,7 +69,7 @@ class TaskLosses(nn.Module):
             packed = Targets.pack(targets[task.name])
             if packed.rows:
                 head = self.network.head(task.name)
-                outputs = head(features.rows(packed.index.to(image.device)))
+                outputs = head(features.rows(packed.row_index.to(image.device)))
                 losses[task.name] = head.loss(outputs, packed.labelled())
         return losses or {self.network.tasks[0].name: features.nothing()}
 
@@ -157,6 +158,20 @@ class Step:
         """Task -> this part's share of the weighted loss; their mean over processes is the loss."""
         factors = self.loss_weights / amounts * self.fabric.world_size
         return {task: loss * factors[self.tasks.index(task)] for task, loss in sums.items()}
+
+    def what_fits(self, batch: Batch) -> str:
+        """After a step that ran out of memory: how many images at a time do not, by trying."""
+        opt = self.config.optimizer
+        part = next(parts(*batch, opt.accumulate))
+        images = opt.batch_size // opt.accumulate // self.fabric.world_size
+        with self.fabric.autocast():
+            fitting = fitting_images(self.wrapped.module, self.fabric.to_device(part), images)
+        found = f'out of memory at the first step, with {images} images at a time'
+        if not fitting:
+            return f'{found}, and with one; take a smaller crop (augment.height, augment.width)'
+        return (
+            f'{found}; {fitting} fit: set optimizer.accumulate={opt.accumulate * images // fitting}'
+        )
 
     def _plain(self, batch: Batch, amounts: Tensor) -> Tensor:
         """Backward of the weighted sum; returns the unweighted sums of this process, [T]."""

@@ -15,6 +15,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -55,6 +56,7 @@ from training.config import (
 from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
+from training.device import is_out_of_memory, working_precision
 from training.evaluate import evaluate_network, headline
 from training.initial_weights import start_from
 from training.networks.base import MultiTaskNetwork
@@ -154,14 +156,15 @@ def open_fabric(config: RunConfig) -> Fabric:
     """One process a device, seeded; raises ConfigError when this machine does not offer it."""
     alone = config.devices * config.nodes == 1
     try:
+        precision: Any = working_precision(config.precision, config.accelerator)
         fabric = Fabric(
             accelerator=config.accelerator,
             devices=config.devices,
             num_nodes=config.nodes,
-            precision=config.precision,  # type: ignore[arg-type]
+            precision=precision,
             # A device whose images lack a task leaves that head's parameters unused.
             strategy='auto' if alone else DDPStrategy(
-                find_unused_parameters=True, timeout=LONGEST_WAIT
+                find_unused_parameters=True, gradient_as_bucket_view=True, timeout=LONGEST_WAIT
             ),
         )  # fmt: skip
         if config.batch_norm == 'sync' and not alone and fabric.device.type != 'cuda':
@@ -237,6 +240,7 @@ def fit(
     `config.output` and goes on from the checkpoint in it. Returns the checkpoint folder. Raises
     NonFiniteLossError, BalancingError, CheckpointError, ConfigError.
     """
+    config = replace(config, precision=fabric.strategy.precision.precision)
     check_validation(config)
     output, opt = Path(config.output), config.optimizer
     found = find_checkpoint(output / LAST)
@@ -292,7 +296,9 @@ def fit(
         """Choose the best; `checkpoint`: that of the same step, whose state is brought up to it."""
         assert board is not None
         try:
-            results = evaluate_network(ema, config, config.validate_split, config.validate_images)
+            results = evaluate_network(
+                ema, config, config.validate_split, config.validate_images, config.precision
+            )
         except EngineError as error:
             before = f'losses {losses}, ' if losses else ''
             what = f'{before}validated after it: {str(error).rstrip(".")}'
@@ -323,7 +329,12 @@ def fit(
                     board.affinity(affinity)
             gradients.seed(step)
             optimizer.zero_grad()
-            losses = gradients.backward(step, batch, next(others) if others else None)
+            try:
+                losses = gradients.backward(step, batch, next(others) if others else None)
+            except RuntimeError as error:
+                if step > saved or not is_out_of_memory(error):
+                    raise
+                raise ConfigError(gradients.what_fits(batch)) from error
             norm = fabric.clip_gradients(
                 wrapped, optimizer, max_norm=opt.clip_norm, error_if_nonfinite=False
             )

@@ -1,9 +1,10 @@
-"""What precision and torch.compile do to a training step.
+"""What precision, torch.compile and, on a CPU, `suit_cpu` do to a training step.
 
     python test/benchmarks/train_step.py training/configs/demo.yaml [key=value ...]
 
 Variants take turns on the same batches, so what else the machine does falls on all of them alike:
-the ratio is the figure that carries over. Writes docs/results/train_step.json.
+the ratio is the figure that carries over. `plain`: the network as timm and torch have it. Writes
+docs/results/train_step.json, or the file that --json names.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from training.config import OptimizerConfig, RunConfig, load_config
 from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.networks.build import build_network
+from training.networks.cpu import suit_cpu
 from training.step import Step as Gradients
 from training.step import TaskLosses
 from training.train import open_fabric, parameter_groups
@@ -31,20 +33,25 @@ from training.train import open_fabric, parameter_groups
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'train_step.json'
 WARM_UP = 3
 VARIANTS = {
+    'fp32, plain': {'precision': '32-true'},
     'fp32': {'precision': '32-true'},
+    'bf16, plain': {'precision': 'bf16-mixed'},
     'bf16': {'precision': 'bf16-mixed'},
     'bf16, compiled': {'precision': 'bf16-mixed', 'compile': 'true'},
 }
+PLAIN = 'plain'
 
 
 class Step:
     """One variant: its own network and optimizer."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(self, config: RunConfig, plain: bool = False) -> None:
         self.config = config
         self.fabric = open_fabric(config)
         self.network = build_network(config.network, config.task_table(), initialise=False)
         self.network.to(memory_format=torch.channels_last)
+        if self.fabric.device.type == 'cpu' and not plain:
+            suit_cpu(self.network)
         if config.compile:
             self.network.trunk.compile()
             self.network.neck.compile()
@@ -73,16 +80,19 @@ def main() -> None:
     parser.add_argument('config')
     parser.add_argument('overrides', nargs='*', metavar='key=value')
     parser.add_argument('--steps', type=int, default=15)
+    parser.add_argument('--variants', nargs='+', choices=VARIANTS, default=list(VARIANTS))
+    parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_intermixed_args()
     config = load_config(args.config, args.overrides)
     draws = Draws(open_layouts(config.data, 'train'), config.augment, 0, config.tasks)
     sampler = StepSampler(0, 4, config.optimizer.batch_size)
     batches = list(train_loader(draws, sampler, config.tasks, workers=0))
-    steps = {
-        name: Step(load_config(args.config, [*args.overrides, *(f'{k}={v}' for k, v in o.items())]))
-        for name, o in VARIANTS.items()
-    }
-    seconds = {name: [] for name in VARIANTS}
+    steps = {}
+    for name in args.variants:
+        own = [f'{key}={value}' for key, value in VARIANTS[name].items()]
+        steps[name] = Step(load_config(args.config, [*args.overrides, *own]), PLAIN in name)
+    first = args.variants[0]
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in track(range(WARM_UP + args.steps), 'steps'):
         for name, step in steps.items():
             taken = step(batches[turn % len(batches)])
@@ -91,8 +101,8 @@ def main() -> None:
     results = {
         name: {
             'images_per_s': round(config.optimizer.batch_size / statistics.median(times), 2),
-            'paired_ratio_to_fp32': round(
-                statistics.median(t / f for t, f in zip(times, seconds['fp32'], strict=True)), 3
+            f'paired_ratio_to_{first}': round(
+                statistics.median(t / f for t, f in zip(times, seconds[first], strict=True)), 3
             ),
         }
         for name, times in seconds.items()
@@ -107,7 +117,7 @@ def main() -> None:
         'environment': machine.describe(),
         'results': results,
     }
-    RESULT.write_text(json.dumps(record, indent=1) + '\n', 'utf-8')
+    args.json.write_text(json.dumps(record, indent=1) + '\n', 'utf-8')
     print(json.dumps(results, indent=1))
 
 

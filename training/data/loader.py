@@ -8,9 +8,11 @@ data set is at fault, and the run ends with the list.
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -19,6 +21,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mtl_perception.children import IsolatedSpawn
+from mtl_perception.tasks import ALL_TASKS
 from training.data.layout import Layout
 from training.data.mosaic import SCALE, draw_tiles, join
 from training.data.sample import Batch, DatasetError, Sample, collate
@@ -29,6 +32,9 @@ from training.tasks.targets import Counting
 
 log = logging.getLogger(__name__)
 
+SHARED_MEMORY = Path('/dev/shm')
+BYTES = {'segmentation': 1, 'depth': 4, 'normals': 12}
+"""Of a pixel's label, by kind."""
 BROKEN_SHARE = 0.01
 """Share of draws that may be replaced because a file is broken."""
 BROKEN_FREE = 20
@@ -171,6 +177,22 @@ class Batches:
             yield batch
 
 
+def batches_ahead(workers: int, batch_bytes: int, free_bytes: int) -> int:
+    """Batches that each worker may have ready: PREFETCH, or fewer where shared memory is small.
+
+    Batches reach the training process through /dev/shm, of which Docker gives 64 MB. Raises
+    DatasetError when not even one batch per worker fits, and one more that is in use.
+    """
+    ahead = min(PREFETCH, (free_bytes // batch_bytes - 1) // workers)
+    if ahead < 1:
+        raise DatasetError(
+            f'{SHARED_MEMORY}: {workers} workers with a batch of {batch_bytes / 1e6:.0f} MB each '
+            f'need {(workers + 1) * batch_bytes / 1e6:.0f} MB, found {free_bytes / 1e6:.0f} MB '
+            f'free; start the container with --shm-size=2g, or set workers=0'
+        )
+    return ahead
+
+
 def train_loader(
     draws: Draws, sampler: StepSampler, tasks: Sequence[str], workers: int,
     counting: Mapping[str, Counting] | None = None, pin: bool = False,
@@ -179,6 +201,13 @@ def train_loader(
 
     counting: as of `collate`. pin: in page-locked memory, from which a GPU copies while it works.
     """
+    images = sampler.batch_size // sampler.world
+    ahead = PREFETCH
+    if workers and SHARED_MEMORY.is_dir():
+        labels = sum(BYTES.get(ALL_TASKS[t].kind, 0) for t in tasks if t in ALL_TASKS)
+        pixels = images * draws.config.height * draws.config.width
+        free = shutil.disk_usage(SHARED_MEMORY).free
+        ahead = batches_ahead(workers, pixels * (3 + labels), free)
     loader: DataLoader[Any] = DataLoader(
         draws,
         batch_sampler=sampler,
@@ -189,6 +218,6 @@ def train_loader(
         pin_memory=pin,
         worker_init_fn=_one_thread,
         persistent_workers=False,
-        prefetch_factor=PREFETCH if workers else None,
+        prefetch_factor=ahead if workers else None,
     )
-    return Batches(loader, sampler.batch_size // sampler.world)
+    return Batches(loader, images)

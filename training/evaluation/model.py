@@ -76,14 +76,16 @@ def open_model(
     return Model(bundle.manifest.name, pipeline, identity, config, network)
 
 
-def torch_pipeline(network: MultiTaskNetwork, config: RunConfig) -> Pipeline:
-    """A network in eval mode behind the deployed path."""
+def torch_pipeline(
+    network: MultiTaskNetwork, config: RunConfig, precision: str = '32-true'
+) -> Pipeline:
+    """A network in eval mode behind the deployed path, in a training run's precision."""
     spec = InputSpec(
         config.augment.input_height, config.augment.input_width, config.augment.letterbox_colour
     )
     bundle = bundle_in_memory(network, spec)
     names = [output.name for output in bundle.manifest.outputs]
-    return Pipeline(bundle, ModuleEngine(network, names))
+    return Pipeline(bundle, ModuleEngine(network, names, precision))
 
 
 def _open_run(folder: Path, engine: str, device: str, weights: Weights | None) -> Model:

@@ -10,7 +10,7 @@ kernel's backward pass takes longer than the matrix products that it saves.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers.conv2d_same import Conv2dSame
@@ -27,16 +27,15 @@ def suit_cpu(network: nn.Module) -> None:
     """Replace in place what trains slowly on a CPU; names and parameters stay as they are."""
     for module in network.modules():
         if hasattr(module, 'fused_attn'):  # timm's attention blocks
-            module.fused_attn = False
+            setattr(module, 'fused_attn', False)  # noqa: B010, a plain bool for nn.Module's types
         for name, child in module.named_children():
-            if _slow(child):
-                setattr(module, name, DepthwiseConv2d(child))
+            if type(child) in (nn.Conv2d, Conv2dSame) and _slow(cast(nn.Conv2d, child)):
+                setattr(module, name, DepthwiseConv2d(cast(nn.Conv2d, child)))
 
 
-def _slow(module: nn.Module) -> bool:
+def _slow(module: nn.Conv2d) -> bool:
     return (
-        type(module) in (nn.Conv2d, Conv2dSame)
-        and module.groups == module.in_channels == module.out_channels
+        module.groups == module.in_channels == module.out_channels
         and module.dilation == (1, 1)
         and not isinstance(module.padding, str)
         and module.padding_mode == 'zeros'
@@ -58,7 +57,7 @@ class DepthwiseConv2d(nn.Module):
         """[B, C, H, W] -> [B, C, H', W']."""
         weight = self.weight
         if self.same:
-            x = pad_same(x, weight.shape[-2:], self.stride)
+            x = pad_same(x, list(weight.shape[-2:]), list(self.stride))
         if torch.is_autocast_enabled(x.device.type):
             dtype = torch.get_autocast_dtype(x.device.type)
             x, weight = x.to(dtype), weight.to(dtype)

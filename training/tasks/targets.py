@@ -6,7 +6,7 @@ at once. `Targets` is also the sequence of what it was packed from, one target p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -89,27 +89,32 @@ Counting = Callable[[Any], Tensor]
 """Packed values -> what each image counts for in a loss's divisor: float32 [N]. Can be pickled."""
 
 
-class Targets(Sequence[Any]):
-    """Targets of one task for the `count` images of a batch.
+class Targets:
+    """Targets of one task for a batch of `images` images; no `Sequence` for Fabric to take apart.
+
+    Fabric converts the numbers of the sequences that a module is given to its own precision, and a
+    bfloat16 has no room for the coordinate of a box.
 
     rows: the labelled images, ascending. values: their targets, a tensor [N, ...] (masks, maps,
-    class ids) or `BoxTargets`; None without any. index: `rows` as a tensor int64 [N]. amount: the
-    divisor of the loss, where it was counted beforehand.
+    class ids) or `BoxTargets`; None without any. row_index: `rows` as a tensor int64 [N]. amount:
+    the divisor of the loss, where it was counted beforehand.
     """
 
     def __init__(
-        self, count: int, rows: Sequence[int], values: Any, index: Tensor | None = None,
+        self, images: int, rows: Sequence[int], values: Any, row_index: Tensor | None = None,
         counted: Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         """counted: the part of each labelled image in `amount`."""
-        self.count = count
+        self.images = images
         self.rows = tuple(rows)
         self.values = values
-        self.index = torch.tensor(self.rows, dtype=torch.long) if index is None else index
+        if row_index is None:
+            row_index = torch.tensor(self.rows, dtype=torch.long)
+        self.row_index = row_index
         self.counted = None if counted is None else tuple(counted)
 
     @classmethod
-    def pack(cls, targets: Sequence[Any], counting: Counting | None = None) -> Targets:
+    def pack(cls, targets: Sequence[Any] | Targets, counting: Counting | None = None) -> Targets:
         """One target per image, None where it is unlabelled; what is packed stays as it is."""
         if isinstance(targets, Targets):
             return targets
@@ -127,28 +132,32 @@ class Targets(Sequence[Any]):
 
     def labelled(self) -> Targets:
         """The same targets for a batch of the labelled images alone."""
-        if len(self.rows) == self.count:
+        if len(self.rows) == self.images:
             return self
         return Targets(len(self.rows), range(len(self.rows)), self.values, counted=self.counted)
 
     def __len__(self) -> int:
         """Images, labelled or not."""
-        return self.count
+        return self.images
+
+    def __iter__(self) -> Iterator[Any]:
+        """One target per image, None where it is unlabelled."""
+        return (self[row] for row in range(self.images))
 
     def __getitem__(self, key: Any) -> Any:
         """The target of an image; of a slice, its `Targets`."""
         if not isinstance(key, slice):
-            row = range(self.count)[key]
+            row = range(self.images)[key]
             return _image(self.values, self.rows.index(row)) if row in self.rows else None
-        images = range(self.count)[key]
-        if images == range(self.count):
+        part = range(self.images)[key]
+        if part == range(self.images):
             return self
         places = {row: place for place, row in enumerate(self.rows)}
-        rows = [i for i, row in enumerate(images) if row in places]
-        chosen = [places[row] for row in images if row in places]
+        rows = [i for i, row in enumerate(part) if row in places]
+        chosen = [places[row] for row in part if row in places]
         values = _each(self.values, lambda tensor: tensor[chosen]) if chosen else None
         counted = None if self.counted is None else [self.counted[place] for place in chosen]
-        return Targets(len(images), rows, values, counted=counted)
+        return Targets(len(part), rows, values, counted=counted)
 
     def to(self, device: Any, non_blocking: bool = False) -> Targets:
         """On another device; Fabric calls it. Copies to a GPU do not wait for one another."""
@@ -161,7 +170,7 @@ class Targets(Sequence[Any]):
 
     def _with(self, change: Callable[[Tensor], Tensor]) -> Targets:
         values = _each(self.values, change)
-        return Targets(self.count, self.rows, values, change(self.index), self.counted)
+        return Targets(self.images, self.rows, values, change(self.row_index), self.counted)
 
 
 def ones(values: Tensor) -> Tensor:
@@ -193,5 +202,6 @@ def _image(values: Any, place: int) -> Any:
 def _each(values: Any, change: Callable[[Tensor], Tensor]) -> Any:
     """Change every tensor of the values."""
     if isinstance(values, BoxTargets):
-        return BoxTargets(*(None if tensor is None else change(tensor) for tensor in values))
+        changed: list[Any] = [None if tensor is None else change(tensor) for tensor in values]
+        return BoxTargets(*changed)
     return None if values is None else change(values)
