@@ -21,7 +21,7 @@ RANGE_M = 50.0
 """What is farther ahead is left out: a pixel there is metres long."""
 MOST_LINES = 64
 """The largest components; a noisy mask has thousands."""
-MOST_PIXELS = 20_000
+MOST_PIXELS = 6_000
 """Pixels that are looked at, spread over all markings."""
 
 
