@@ -65,6 +65,6 @@ def _line(points: Floats) -> Floats:
     along = flat @ direction
     if np.ptp(along) < LEAST_LENGTH_M:
         return points[:0]
-    cell = ((along - along.min()) / STEP_M).astype(int)
+    cell = np.rint((along - along.min()) / STEP_M).astype(int)  # half a step at either end
     found = [np.median(points[cell == k], axis=0) for k in np.unique(cell)]
     return np.array(found)
