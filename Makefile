@@ -28,9 +28,9 @@ export PIP_NO_INPUT := 1
 stamp = $(VENV)/.setup/$(1)-$(ROS)-$(shell cat $(2) | sha256sum | cut -c1-12)
 VENV_STAMP := $(VENV)/.setup/venv-$(ROS)
 RUNTIME_FILES := $(CONSTRAINTS) $(addprefix $(R)/,tools.txt runtime.txt ros.txt) setup.py setup.cfg package.xml
-VISION_FILES := $(R)/constraints.txt $(R)/ros-build.txt $(wildcard $(R)/ros/*.* mtl_perception/interfaces/vision_msgs/msg/*)
+INTERFACE_FILES := $(R)/constraints.txt $(R)/ros-build.txt $(wildcard $(R)/ros/*.* mtl_perception/interfaces/*/msg/*)
 RUNTIME := $(call stamp,runtime,$(RUNTIME_FILES))
-VISION := $(call stamp,vision_msgs,$(VISION_FILES))
+INTERFACES := $(call stamp,interfaces,$(INTERFACE_FILES))
 EVALUATION := $(call stamp,evaluation,$(CONSTRAINTS) $(R)/evaluation.txt)
 TRAINING := $(call stamp,training,$(CONSTRAINTS) $(R)/training.txt)
 TEST := $(call stamp,test,$(CONSTRAINTS) $(R)/test.txt)
@@ -46,7 +46,7 @@ done = mkdir -p $(@D) && rm -f $(VENV)/.setup/$(firstword $(subst -, ,$(@F)))-* 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(RUNTIME) $(VISION) ## what the vehicle needs (no torch)
+setup: $(RUNTIME) $(INTERFACES) ## what the vehicle needs (no torch)
 ifdef PYTHON
 	@grep -q "version = $$($(PYTHON) -c 'import platform as p; print(p.python_version())')" $(VENV)/pyvenv.cfg \
 	    || { echo "set-up: $(VENV) has another Python than $(PYTHON); run 'make clean' first" >&2; exit 1; }
@@ -97,9 +97,9 @@ $(RUNTIME): | $(VENV_STAMP)
 	@PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@$(done)
 
-$(VISION): | $(RUNTIME)
-	@echo '==> vision_msgs'
-	@$(if $(ROS_DISTRO),$(BIN)/python -c 'import vision_msgs.msg',$(BIN)/python $(R)/ros/build_vision_msgs.py)
+$(INTERFACES): | $(RUNTIME)
+	@echo '==> vision_msgs and foxglove_msgs'
+	@$(if $(ROS_DISTRO),$(BIN)/python -c 'import vision_msgs.msg',$(BIN)/python $(R)/ros/build_interfaces.py)
 	@$(done)
 
 $(EVALUATION): | $(RUNTIME)

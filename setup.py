@@ -61,7 +61,7 @@ setup(
     maintainer_email=PACKAGE.find('maintainer').get('email'),
     python_requires='>=3.10',
     packages=find_packages(include=[*PACKAGES, *(f'{name}.*' for name in PACKAGES)]),
-    package_data={f'{NAME}.interfaces': ['vision_msgs/msg/*.msg']},
+    package_data={f'{NAME}.interfaces': ['*/msg/*.msg']},
     data_files=data_files(),
     install_requires=extras.pop(''),
     extras_require=dict(extras),

@@ -221,7 +221,7 @@ class CameraModel:
             for _ in range(_NEWTON_STEPS):
                 mapped, jacobian = self._distorted(flat)
                 error = mapped - distorted
-                if not (np.abs(error) > _RESIDUAL).any():  # False for pixels that are NaN
+                if not np.abs(error).max(initial=0.0) > _RESIDUAL:
                     break
                 (a, b), (c, d) = np.moveaxis(jacobian, (-2, -1), (0, 1))
                 step = np.stack(

@@ -65,7 +65,7 @@ def draw(
     style = _Style.for_height(len(painted))
     by_name = {task.name: task for task in tasks}
     if mask_task == 'auto':
-        mask_task = 'drivable' if 'drivable' in result.masks else next(iter(result.masks), None)
+        mask_task = default_mask(result)
     if mask_task in result.masks and by_name[mask_task].colours:
         _tint(painted, result.masks[mask_task], by_name[mask_task], style)
     for name, detections in result.detections.items():
@@ -82,6 +82,17 @@ def draw(
     if status:
         _status(painted, status, style)
     return painted
+
+
+def default_mask(result: Result) -> str | None:
+    """The mask to show where nobody chose one: drivable, else the first, if there is any."""
+    return 'drivable' if 'drivable' in result.masks else next(iter(result.masks), None)
+
+
+def colours_of(task: Task) -> list[Colour]:
+    """A colour for each class of a detection task, also where its table has none."""
+    colours = [colour if any(colour) else _NO_COLOUR for colour in task.colours]
+    return colours or [_NO_COLOUR] * len(task.classes)
 
 
 def _tint(image: Image, mask: NDArray[np.uint8], task: Task, style: _Style) -> None:
@@ -110,8 +121,7 @@ def _boxes(
     ahead_m: NDArray[np.float64] | None,
 ) -> None:
     """Boxes from weak to strong, then labels from strong to weak where no other label is."""
-    colours = [colour if any(colour) else _NO_COLOUR for colour in task.colours]
-    colours = colours or [_NO_COLOUR] * len(task.classes)
+    colours = colours_of(task)
     corners = np.round(detections.boxes * 16).astype(int)
     for (left, top, right, bottom), label in zip(
         corners[::-1].tolist(), detections.labels[::-1].tolist(), strict=True
@@ -135,7 +145,7 @@ def _boxes(
         left, top, right, bottom = chip.tolist()
         cv2.rectangle(image, (left, top), (right - 1, bottom - 1), colours[label], cv2.FILLED)
         at = (left + style.margin // 2, bottom - 1 - style.margin // 2)
-        _write(image, text, at, style, _ink(colours[label]))
+        _write(image, text, at, style, ink_on(colours[label]))
 
 
 def box_text(name: str, score: float, track_id: int = 0, ahead_m: float = np.nan) -> str:
@@ -196,7 +206,7 @@ def _write(image: Image, text: str, at: tuple[int, int], style: _Style, colour: 
     cv2.putText(image, text, at, _FONT, style.font_scale, colour, 1, cv2.LINE_AA)
 
 
-def _ink(background: Colour) -> Colour:
+def ink_on(background: Colour) -> Colour:
     """Dark text on light colours and light text on dark ones (ITU-R BT.601 luma)."""
     red, green, blue = background
     return _DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 120 else _TEXT

@@ -162,6 +162,7 @@ class Tracker:
         self._last_id = 0
         self._view: Hashable = None
         self._stamp_ns: int | None = None
+        self._before_ns = 0
         self._tracks = self._no_tracks()
 
     def update(self, detections: Detections, stamp_ns: int, view: Hashable = None) -> Tracks:
@@ -178,8 +179,6 @@ class Tracker:
                 f'tracking: labels from {labels.min()} to {labels.max()}, expected 0 to '
                 f'{self._classes - 1}'
             )
-        if self._stamp_ns is None:
-            self._view, self._stamp_ns = view, stamp_ns
         self._go_to(stamp_ns, view)
         tracks = self._tracks
         strong = scores >= self.settings.start_score
@@ -222,15 +221,16 @@ class Tracker:
 
     def _go_to(self, stamp_ns: int, view: Hashable) -> None:
         """Predict all tracks to this moment; end them where there is no way there."""
-        back_s = (self._stamp_ns - stamp_ns) / 1e9
+        first = self._stamp_ns is None
+        last_ns = stamp_ns if self._stamp_ns is None else self._stamp_ns
         self.ended = ''
-        if back_s > 0:
-            self.ended = f'the stamp is {back_s:g} s before the last one'
-        elif view != self._view:
+        if stamp_ns < last_ns:
+            self.ended = f'the stamp is {(last_ns - stamp_ns) / 1e9:g} s before the last one'
+        elif view != self._view and not first:
             self.ended = f'the camera is {view} now, it was {self._view}'
         if self.ended:
             self._tracks = self._no_tracks()
-        self._before_ns = min(self._stamp_ns, stamp_ns)
+        self._before_ns = min(last_ns, stamp_ns)
         self._view, self._stamp_ns = view, stamp_ns
         memory_ns = self.settings.memory_s * 1e9
         self._tracks = self._tracks.where(stamp_ns - self._tracks.seen_ns <= memory_ns)

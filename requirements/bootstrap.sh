@@ -42,7 +42,7 @@ missing=
 "$python" -c 'import ensurepip' 2>/dev/null ||
     missing=$("$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])')
 if [[ $ros == wheels ]]; then
-    missing+=" $("$python" requirements/ros/build_vision_msgs.py --check)"
+    missing+=" $("$python" requirements/ros/build_interfaces.py --check)"
 elif ! "$python" -c 'import vision_msgs' 2>/dev/null; then
     missing+=" ros-$ros-vision-msgs"
 fi

@@ -152,7 +152,7 @@ def test_colcon_installs_what_ros2_looks_for(colcon_install):
 def test_colcon_package_imports_with_its_data_and_without_training(colcon_install):
     python = (
         'import importlib.util, mtl_perception, mtl_perception.interfaces as interfaces;'
-        'print(mtl_perception.__file__, len(interfaces.vision_msgs_texts()),'
+        'print(mtl_perception.__file__, len(interfaces.message_texts()),'
         'importlib.util.find_spec("training"))'
     )
     source = '. install/setup.bash && "$0" -c "$1"'
@@ -167,7 +167,7 @@ def test_colcon_package_imports_with_its_data_and_without_training(colcon_instal
 
     file, messages, training = said.stdout.split()
     assert Path(file).is_relative_to(colcon_install.parents[1])
-    assert messages == '16'
+    assert messages == '22'
     assert training == 'None'
 
 
@@ -243,9 +243,9 @@ def test_set_up_refuses_an_environment_of_another_ros(tmp_path):
 
 @pytest.fixture
 def builder():
-    """requirements/ros/build_vision_msgs.py as a module."""
-    path = REQUIREMENTS / 'ros' / 'build_vision_msgs.py'
-    spec = importlib.util.spec_from_file_location('build_vision_msgs', path)
+    """requirements/ros/build_interfaces.py as a module."""
+    path = REQUIREMENTS / 'ros' / 'build_interfaces.py'
+    spec = importlib.util.spec_from_file_location('build_interfaces', path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -257,8 +257,8 @@ def test_build_without_compiler_and_headers_names_the_apt_packages(
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     monkeypatch.setenv('PATH', str(tmp_path))
     monkeypatch.setattr(builder.sysconfig, 'get_path', lambda name: str(tmp_path))
-    monkeypatch.setattr(builder, 'installed_version', lambda: None)
-    monkeypatch.setattr(sys, 'argv', ['build_vision_msgs.py'])
+    monkeypatch.setattr(builder, 'installed_version', lambda name: None)
+    monkeypatch.setattr(sys, 'argv', ['build_interfaces.py'])
 
     assert builder.main() == 1
 
@@ -267,10 +267,13 @@ def test_build_without_compiler_and_headers_names_the_apt_packages(
 
 
 def test_build_key_follows_the_messages(builder, tmp_path, monkeypatch):
-    before = builder.build_key()
-    shutil.copytree(builder.MESSAGES, tmp_path / 'msg')
-    monkeypatch.setattr(builder, 'MESSAGES', tmp_path / 'msg')
+    def keys():
+        return [interface.build_key() for interface in builder.INTERFACES]
 
-    assert builder.build_key() == before
-    (tmp_path / 'msg' / 'Point2D.msg').write_text('float64 x\n')
-    assert builder.build_key() != before
+    before = keys()
+    shutil.copytree(builder.MESSAGES, tmp_path / 'texts')
+    monkeypatch.setattr(builder, 'MESSAGES', tmp_path / 'texts')
+
+    assert keys() == before
+    (tmp_path / 'texts' / 'vision_msgs' / 'msg' / 'Point2D.msg').write_text('float64 x\n')
+    assert [now == then for now, then in zip(keys(), before, strict=True)] == [False, True]

@@ -28,8 +28,9 @@ from mtl_evaluation.bags.cdr import (
     serialise,
     typestore,
 )
-from mtl_evaluation.bags.outputs import PREFIX, answer_topic
+from mtl_evaluation.bags.outputs import PREFIX, answer_topic, tracks_topic
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception.annotations import Annotations, as_message
 from mtl_perception.frame import Result
 from mtl_perception.tasks import Task
 
@@ -58,10 +59,13 @@ class AnswerBag:
         self._writer.__exit__(kind, *more)
 
     def add(
-        self, stamp_ns: int, image: Image, result: Result, truth: Truth, painted: Image, name: str,
-        camera: str = CAMERA,
+        self, stamp_ns: int, image: Image, result: Result, truth: Truth, painted: Image,
+        shapes: Annotations, name: str, camera: str = CAMERA,
     ) -> None:  # fmt: skip
-        """Append a frame: its picture and overlay (RGB), answers and truth; raises BagError."""
+        """Append a frame: its picture and overlay (RGB), answers and truth; raises BagError.
+
+        shapes: what a viewer draws on the picture.
+        """
         size = (image.shape[1], image.shape[0])
         jpeg = EncodedImage(data=as_jpeg(image), format='rgb8; jpeg compressed bgr8', size=size)
         self._writer.write_frame(stamp_ns, jpeg, truth, name=name, camera=camera)
@@ -69,6 +73,8 @@ class AnswerBag:
         header = header_of(stamp_ns, camera)
         for topic, message in answer_messages(header, result, self._tasks, prefix):
             self._put(topic, stamp_ns, message)
+        annotations = as_message(shapes, header.stamp, _foxglove_type)
+        self._put(f'{prefix}/annotations', stamp_ns, annotations)
         overlay = typestore().types[COMPRESSED_IMAGE](
             header, 'bgr8; jpeg compressed bgr8', np.frombuffer(as_jpeg(painted), np.uint8)
         )
@@ -99,6 +105,16 @@ def answer_messages(
                 )
             ]
             yield topic, types[DETECTIONS](header, items)
+            if task.name in result.tracks:
+                tracks = result.tracks[task.name]
+                items = [
+                    detection_message(header, box, task.classes[label], score, str(number))
+                    for box, score, label, number in zip(
+                        tracks.boxes.tolist(), tracks.scores.tolist(), tracks.labels.tolist(),
+                        tracks.ids.tolist(), strict=True,
+                    )
+                ]  # fmt: skip
+                yield tracks_topic(task, prefix), types[DETECTIONS](header, items)
         elif task.name in result.masks:
             yield topic, image_message(header, result.masks[task.name], 'mono8')
         elif task.name in result.probabilities:
@@ -108,6 +124,10 @@ def answer_messages(
                 for index in np.argsort(-values, kind='stable')
             ]
             yield topic, types[CLASSIFICATION](header, hypotheses)
+
+
+def _foxglove_type(name: str) -> Any:
+    return typestore().types[f'foxglove_msgs/msg/{name}']
 
 
 def as_jpeg(image: Image) -> bytes:

@@ -19,7 +19,7 @@ from rosbags.typesys.store import Typestore
 
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
 from mtl_perception.geometry import GeometryError, Mount
-from mtl_perception.interfaces import vision_msgs_texts
+from mtl_perception.interfaces import message_texts
 from mtl_perception.text import one_line, quoted
 from mtl_perception.transforms import quaternion_of, rotation_of
 
@@ -47,10 +47,10 @@ class BagError(Exception):
 
 @cache
 def typestore() -> Typestore:
-    """Jazzy's message types and vision_msgs, whose texts come with this package."""
+    """Jazzy's message types, and those whose texts come with this package."""
     store = get_typestore(Stores.ROS2_JAZZY)
     types: dict[str, Any] = {}
-    for name, text in vision_msgs_texts().items():
+    for name, text in message_texts().items():
         types.update(get_types_from_msg(text, name))
     store.register({name: value for name, value in types.items() if name not in store.fielddefs})
     return store

@@ -80,6 +80,11 @@ def answer_topic(task: Task, prefix: str) -> str:
     return f'{prefix}/{"detections" if task.name == "detection" else task.name}'
 
 
+def tracks_topic(task: Task, prefix: str = PREFIX) -> str:
+    """Where the node publishes the tracks of a detection task."""
+    return f'{prefix}/tracks' if task.name == 'detection' else f'{prefix}/{task.name}/tracks'
+
+
 def _add(result: Result, task: Task, message: Any) -> None:
     if task.kind == 'detection':
         boxes, names = boxes_of(message)

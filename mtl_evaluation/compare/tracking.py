@@ -84,9 +84,11 @@ def _of_task(pair: Pair, task: Task, sampling: Sampling) -> Iterator[Difference]
     for figure in whole[0]:
         label = figure.partition('/')[2]
         known = there[:, task.classes.index(label)] if label else there.any(1)
-        values = [float(of[figure][0]) if np.isfinite(of[figure][0]) else None for of in whole]
+        before, after = (
+            float(of[figure][0]) if np.isfinite(of[figure][0]) else None for of in whole
+        )
         yield Difference(
-            task.name, figure, WHOLE, int(frames[known].sum()), int(known.sum()), *values,
+            task.name, figure, WHOLE, int(frames[known].sum()), int(known.sum()), before, after,
             samples[1][figure] - samples[0][figure], samples[1][figure], UNIT,
         )  # fmt: skip
 

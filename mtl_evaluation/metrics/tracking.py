@@ -120,8 +120,9 @@ class TrackedFrame:
         """What `to_arrays` gave."""
         overlaps = np.zeros((len(arrays['truth_ids']), len(arrays['ids'])))
         overlaps[tuple(arrays['pairs'].reshape(-1, 2).T)] = arrays['overlaps']
-        ids = (arrays[name] for name in ('truth_ids', 'truth_labels', 'ids', 'labels'))
-        return cls(*ids, overlaps)
+        return cls(
+            arrays['truth_ids'], arrays['truth_labels'], arrays['ids'], arrays['labels'], overlaps
+        )
 
 
 class TrackingMetric:
@@ -278,7 +279,7 @@ class _Pairs:
         self.key = self.truth[self.row] * max(1, self.tracks) + self.found[self.column]
         """Which object and which track a pair is of."""
 
-    def of_key(self, key: Indices) -> tuple[Floats, Floats]:
+    def of_key(self, key: Indices) -> tuple[Indices, Indices]:
         """Boxes of the object, and of the track."""
         tracks = max(1, self.tracks)
         return self.lengths[key // tracks], self.found_lengths[key % tracks]
@@ -365,7 +366,7 @@ def _clear(pairs: _Pairs) -> dict[str, float]:
         kept = pairs.found[pairs.column[here]] == now[pairs.truth[pairs.row[here]]]
         matched = pairs.best_of(here, 1000 * kept + pairs.overlap[here])
         objects, tracks = pairs.truth[pairs.row[matched]], pairs.found[pairs.column[matched]]
-        switches += np.count_nonzero((ever[objects] >= 0) & (ever[objects] != tracks))
+        switches += int(np.count_nonzero((ever[objects] >= 0) & (ever[objects] != tracks)))
         starts[objects] += now[objects] < 0
         hits[objects] += 1
         now[:] = -1
@@ -381,8 +382,8 @@ def _clear(pairs: _Pairs) -> dict[str, float]:
         'fragments': float(np.maximum(starts - 1, 0).sum()),
         'overlap': overlap,
         'objects': pairs.objects,
-        'mostly_tracked': np.count_nonzero(share > MOSTLY_TRACKED),
-        'mostly_lost': np.count_nonzero(share < MOSTLY_LOST),
+        'mostly_tracked': int(np.count_nonzero(share > MOSTLY_TRACKED)),
+        'mostly_lost': int(np.count_nonzero(share < MOSTLY_LOST)),
     }
 
 

@@ -31,6 +31,7 @@ from mtl_evaluation.pictures.frames import (
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception import overlay
+from mtl_perception.annotations import annotate
 from mtl_perception.decode.answers import answer
 from mtl_perception.frame import Frame, Result
 from mtl_perception.tasks import UNLABELLED, Task
@@ -132,7 +133,8 @@ class _Recorder:
         if frame.topic in self._videos:
             self._videos[frame.topic].add(painted)
         if self._bag is not None:
-            self._bag.add(frame.stamp_ns, rgb, result, truth, painted, frame.name, camera)
+            shapes = annotate(answer, self._tasks, len(rgb))
+            self._bag.add(frame.stamp_ns, rgb, result, truth, painted, shapes, frame.name, camera)
         if self._rerun is not None:
             self._rerun.add(frame.stamp_ns, rgb, result, truth, camera)
 
@@ -170,8 +172,9 @@ class _Rerun:
                 self._tell(path, task)
                 found = result.detections[task.name]
                 boxes = rr.Boxes2D(
-                    array=found.boxes, array_format=rr.Box2DFormat.XYXY, class_ids=found.labels
-                )
+                    array=found.boxes, array_format=rr.Box2DFormat.XYXY, class_ids=found.labels,
+                    labels=_labels(result, task),
+                )  # fmt: skip
                 self._stream.log(path, boxes)
             elif task.name in result.masks:
                 self._tell(path, task)
@@ -191,6 +194,19 @@ class _Rerun:
         if task.kind == 'segmentation':
             names.append((UNLABELLED, 'unlabelled', (0, 0, 0, 0)))
         self._stream.log(path, self._rr.AnnotationContext(names), static=True)
+
+
+def _labels(result: Result, task: Task) -> list[str]:
+    """What is written at each box, as the overlay has it."""
+    found = result.detections[task.name]
+    tracks = result.tracks.get(task.name)
+    ids = [0] * len(found) if tracks is None else tracks.of_detections(len(found)).tolist()
+    return [
+        overlay.box_text(task.classes[label], score, number)
+        for label, score, number in zip(
+            found.labels.tolist(), found.scores.tolist(), ids, strict=True
+        )
+    ]
 
 
 def _rerun() -> Any:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.tracking import TrackedFrame, TrackingMetric
 from mtl_evaluation.truth.truth import Truth, class_ids
-from mtl_perception.decode import Detections, Thresholds
-from mtl_perception.pipeline import Result
+from mtl_perception.decode import Thresholds
+from mtl_perception.frame import Detections, Result, Tracks
 from mtl_perception.tasks import Task
-from mtl_perception.tracking import Tracker, Tracks
+from mtl_perception.tracking import Tracker
 
 SHOWN = Thresholds()
 """Which detections the node publishes, and therefore tracks."""

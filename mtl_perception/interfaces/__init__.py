@@ -1,16 +1,20 @@
-"""The vision_msgs message definitions: field lists of a public interface, with comments of our own.
+"""Message definitions that PyPI lacks: field lists of public interfaces, comments of our own.
 
-Owns the texts for places without the apt package: `requirements/ros/build_vision_msgs.py` builds
-them against the ROS 2 wheels, and bag readers register them from here. Imports no ROS.
+Owns the texts of vision_msgs and of what is used of foxglove_msgs, for places without the apt
+packages: `requirements/ros/build_interfaces.py` builds them against the ROS 2 wheels, and bag
+readers register them from here. Imports no ROS.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
-_MESSAGES = Path(__file__).parent / 'vision_msgs' / 'msg'
+_HERE = Path(__file__).parent
 
 
-def vision_msgs_texts() -> dict[str, str]:
-    """Text of every vision_msgs message by its type name, `vision_msgs/msg/Detection2DArray`."""
-    return {f'vision_msgs/msg/{path.stem}': path.read_text() for path in _MESSAGES.glob('*.msg')}
+def message_texts() -> dict[str, str]:
+    """Text of every message by its type name, as `vision_msgs/msg/Detection2DArray`."""
+    return {
+        f'{path.parts[-3]}/msg/{path.stem}': path.read_text()
+        for path in sorted(_HERE.glob('*/msg/*.msg'))
+    }

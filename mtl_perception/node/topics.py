@@ -28,6 +28,7 @@ from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
 from mtl_perception import overlay
 from mtl_perception.frame import Frame, Result
 from mtl_perception.node import messages
+from mtl_perception.node.annotations import CameraAnnotations
 from mtl_perception.node.camera_geometry import CameraGeometry
 from mtl_perception.node.endpoints import create_publisher
 from mtl_perception.node.navigation import CameraNavigation, Requested
@@ -128,10 +129,10 @@ def output_topic(camera: str, task: Task) -> str:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What somebody listens to at the moment: tasks to publish, and the two kinds of overlay.
+    """What somebody listens to at the moment: tasks to publish, annotations, both kinds of overlay.
 
     tracks, places: tasks whose tracks, or places on the road, are published. needed: tasks to
-    compute for places and navigation. painted: the tasks that an overlay shows.
+    compute for places and navigation. painted: the tasks that overlay and annotations show.
     """
 
     published: frozenset[str]
@@ -142,16 +143,22 @@ class Wanted:
     overlay: bool = False
     overlay_compressed: bool = False
     painted: frozenset[str] = frozenset()
+    annotations: bool = False
 
     def __bool__(self) -> bool:
         """Whether anybody listens at all."""
         extras = self.tracks or self.places or self.navigation
-        return bool(self.published or extras or self.has_overlay)
+        return bool(self.published or extras or self.has_picture)
 
     @property
     def has_overlay(self) -> bool:
         """Whether an overlay is to be drawn."""
         return self.overlay or self.overlay_compressed
+
+    @property
+    def has_picture(self) -> bool:
+        """Whether anything is shown to people, drawn by us or by their viewer."""
+        return self.has_overlay or self.annotations
 
     @property
     def computed(self) -> frozenset[str]:
@@ -166,7 +173,7 @@ class Wanted:
     @property
     def placed(self) -> frozenset[str]:
         """Tasks whose detections need places on the road, where they are detections."""
-        return self.places | self.painted if self.has_overlay else self.places
+        return self.places | self.painted if self.has_picture else self.places
 
 
 class CameraTopics:
@@ -200,6 +207,7 @@ class CameraTopics:
         self.navigation = CameraNavigation(
             node, prefix, self._tasks, with_logits, geometry, points_source
         )
+        self.annotations = CameraAnnotations(node, prefix, self._tasks, mask_task)
         self._outputs: dict[str, Publisher] = {}
         self._label_infos: dict[str, Publisher] = {}
         for task in self._tasks:
@@ -252,6 +260,7 @@ class CameraTopics:
             bool(self._overlay.get_subscription_count()),
             bool(self._overlay_compressed.get_subscription_count()),
             self._painted,
+            self.annotations.requested(),
         )
 
     def publish(self, header: Header, frame: Frame, result: Result, wanted: Wanted) -> None:
@@ -260,6 +269,8 @@ class CameraTopics:
         self.objects.add(header, frame, result, wanted.placed)
         self.tracks.publish(header, result, wanted.tracks)
         self.objects.publish(header, frame, result, wanted.places)
+        if wanted.annotations:
+            self.annotations.publish(header, frame, result)
         for task in sorted(self._tasks, key=lambda task: TYPES[task.kind] is Image):
             if task.name in wanted.published:
                 self._outputs[task.name].publish(self._message(header, result, task))
@@ -277,7 +288,7 @@ class CameraTopics:
     def publishers(self) -> list[Publisher]:
         """All of them."""
         outputs = [*self._outputs.values(), *self._label_infos.values()]
-        for extra in (self.tracks, self.objects, self.navigation):
+        for extra in (self.tracks, self.objects, self.navigation, self.annotations):
             outputs += extra.publishers
         return [*outputs, self._overlay, self._overlay_compressed]
 

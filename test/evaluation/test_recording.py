@@ -14,17 +14,18 @@ import yaml
 from red_drive import HEIGHT, PERIOD_NS, START_NS, WIDTH, red_image, red_truth, write_red_drive
 
 from mtl_evaluation.bags.bag import DriveBag
-from mtl_evaluation.bags.bag_file import bag_info, open_bag
+from mtl_evaluation.bags.bag_file import bag_info, open_bag, read_messages
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_evaluation.bags.cdr import DETECTIONS, boxes_of, deserialise
 from mtl_evaluation.bags.outputs import recorded_results
 from mtl_evaluation.runs.recording import RecordingError, Wanted, recorder
 from mtl_evaluation.truth.truth import Truth
-from mtl_perception.frame import Detections, Result
+from mtl_perception.frame import Detections, Result, Tracks
 from mtl_perception.tasks import TASKS
 
 CONFIG = Path(__file__).resolve().parents[2] / 'config'
 TASK_LIST = tuple(TASKS.values())
-LIVE_ONLY = {'/diagnostics'}
+LIVE_ONLY = {'/diagnostics', '/camera/image_raw'}
 """Topics of the live layouts that a replay has nothing to say about."""
 
 
@@ -38,7 +39,10 @@ def answer(index: int) -> Result:
         if task.kind == 'classification'
     }
     found = Detections(boxes, scores, np.zeros(len(boxes), np.int64))
-    return Result({'detection': found, **truth.masks, **probabilities})
+    rows = np.arange(3)
+    tracks = Tracks(found.boxes[:3], found.scores[:3], found.labels[:3], 11 + rows, rows)
+    answers = {'detection': found, **truth.masks, **probabilities}
+    return Result(answers, {'detection': tracks})
 
 
 def record(bag_path: Path, folder: Path, wanted: Wanted) -> None:
@@ -71,6 +75,53 @@ def test_the_answers_come_back_as_they_were(recorded):
             assert result.probabilities[name] == pytest.approx(values)
 
 
+def messages_of(bag: Path, topic: str, kind: str) -> list:
+    reader = open_bag(bag)
+    try:
+        wanted = [item for item in reader.connections if item.topic == topic]
+        return [deserialise(cdr, kind) for _, _, cdr in read_messages(bag, reader, wanted)]
+    finally:
+        reader.close()
+
+
+def test_tracks_are_recorded_with_their_ids(recorded):
+    messages = messages_of(recorded / 'answers', '/perception/tracks', DETECTIONS)
+
+    assert [[item.id for item in message.detections] for message in messages] == [
+        ['11', '12', '13']
+    ] * 5
+    boxes, names = boxes_of(messages[2])
+    np.testing.assert_allclose(boxes, answer(2).tracks['detection'].boxes, atol=1e-4)
+    assert names == ('pedestrian',) * 3
+
+
+def test_annotations_have_the_points_of_the_boxes(recorded):
+    kind = 'foxglove_msgs/msg/ImageAnnotations'
+    messages = messages_of(recorded / 'answers', '/perception/annotations', kind)
+
+    assert len(messages) == 5
+    for index, message in enumerate(messages):
+        expected = answer(index).detections['detection'].boxes
+        outlines = message.points[: len(expected)]
+        corners = np.array([[(p.x, p.y) for p in line.points] for line in outlines])
+        np.testing.assert_allclose(corners.min(1), expected[:, :2])
+        np.testing.assert_allclose(corners.max(1), expected[:, 2:])
+        assert {line.type for line in message.points} == {2}
+        stamps = {
+            part.timestamp.sec * 10**9 + part.timestamp.nanosec
+            for part in (*message.points, *message.texts)
+        }
+        assert stamps == {START_NS + index * PERIOD_NS}
+        texts = [item.text for item in message.texts]
+        assert texts[0] == 'pedestrian #11 0.90' and texts[3].startswith('pedestrian 0.6')
+        assert any(text.startswith('weather: ') for text in texts)
+        # The whole picture is drivable: one outline, along its border.
+        (area,) = message.points[len(expected) :]
+        points = np.array([(p.x, p.y) for p in area.points])
+        assert points.min(0).tolist() == [0.5, 0.5]
+        assert points.max(0).tolist() == [WIDTH - 0.5, HEIGHT - 0.5]
+
+
 def test_the_answers_are_a_drive_that_can_be_replayed(recorded):
     with DriveBag(recorded / 'answers') as bag:
         frames = list(bag.frames())
@@ -100,6 +151,8 @@ def foxglove_topics(path: Path) -> dict[str, str | None]:
         mode = config.get('imageMode', {})
         if mode:
             found[mode['imageTopic']] = mode.get('imageSchemaName')
+            for topic in mode.get('annotations', {}):
+                found[topic] = 'foxglove_msgs/msg/ImageAnnotations'
         for key in ('topicPath', 'topicToRender'):
             if key in config:
                 found[config[key]] = None

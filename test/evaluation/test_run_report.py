@@ -142,7 +142,8 @@ def test_frames_are_asked_for_once_and_in_order(run, tmp_path):
 def test_a_run_that_measured_nothing_says_so(run, tmp_path):
     with RunWriter(tmp_path / 'bare', TASK_LIST) as writer:
         for record in run.records(['town']):
-            writer.add(replace(record, pieces={}, stability=None, slices={}, timings_ms={}))
+            bare = replace(record, pieces={}, stability=None, slices={}, timings_ms={})
+            writer.add(replace(bare, tracks={}))
         bare = writer.finish({'complete': False, 'partial_reason': 'it was stopped'})
 
     text = write_report(bare).read_text()

@@ -248,7 +248,7 @@ def test_bad_label_folders_and_labels(tmp_path):
     with pytest.raises(LabelError, match='nothing is there'):
         TruthFiles([tmp_path / 'none'])
     mask(tmp_path / 'somewhere.png', 1)
-    with pytest.raises(LabelError, match='no labels found; expected a JSON file, or a folder'):
+    with pytest.raises(LabelError, match=r'no labels found; expected a JSON file, a gt.txt'):
         TruthFiles([tmp_path])
 
     for place in ('a', 'b'):

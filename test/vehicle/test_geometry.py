@@ -118,18 +118,6 @@ def test_projection_is_that_of_opencv_and_never_folds_back():
     assert np.isnan(camera.rays(np.array([[1e5, 1e5]]))).all()
 
 
-@pytest.mark.parametrize('model', DISTORTIONS)
-def test_a_pixel_that_is_none_harms_no_other(model):
-    """Traffic lights have no foot; what stands beside them has one all the same."""
-    camera = CameraModel.from_info(info(model, DISTORTIONS[model]))
-    pixels = np.array([[100.0, 640.0], [math.nan, math.nan], [1250.0, 560.0]])
-
-    rays = camera.rays(pixels)
-
-    assert np.isnan(rays[1]).all()
-    np.testing.assert_allclose(rays[[0, 2]], camera.rays(pixels[[0, 2]]), atol=1e-12)
-
-
 def test_no_distortion_is_a_pinhole():
     for model, d in (('', ()), ('plumb_bob', ()), ('plumb_bob', (0.0,) * 5)):
         camera = CameraModel.from_info(info(model, d))

@@ -1,11 +1,11 @@
-"""The vision_msgs interface is the public one, as text and as built."""
+"""The interfaces are the public ones, as text and as built."""
 
 import os
 import time
 
 import pytest
 
-from mtl_perception.interfaces import vision_msgs_texts
+from mtl_perception.interfaces import message_texts
 
 # Of vision_msgs 4.1.1, as released: what two ROS 2 processes compare before they talk.
 PUBLIC_HASHES = {
@@ -16,12 +16,19 @@ PUBLIC_HASHES = {
         'RIHS01_3d37df4015cdf660cc851c51897f2acd957e1ca6205ba0a99aebffb9406b0783'
     ),
 }
-MESSAGES = {
+VISION = {
     'BoundingBox2D', 'BoundingBox2DArray', 'BoundingBox3D', 'BoundingBox3DArray', 'Classification',
     'Detection2D', 'Detection2DArray', 'Detection3D', 'Detection3DArray', 'LabelInfo',
     'ObjectHypothesis', 'ObjectHypothesisWithPose', 'Point2D', 'Pose2D', 'VisionClass',
     'VisionInfo',
 }  # fmt: skip
+
+
+FOXGLOVE = {
+    'CircleAnnotation', 'Color', 'ImageAnnotations', 'Point2', 'PointsAnnotation', 'TextAnnotation',
+}  # fmt: skip
+MESSAGES = {f'vision_msgs/msg/{name}' for name in VISION}
+MESSAGES |= {f'foxglove_msgs/msg/{name}' for name in FOXGLOVE}
 
 
 @pytest.fixture(scope='module')
@@ -30,14 +37,14 @@ def typestore():
     typesys = pytest.importorskip('rosbags.typesys')
     store = typesys.get_typestore(typesys.Stores.ROS2_JAZZY)
     types = {}
-    for name, text in vision_msgs_texts().items():
+    for name, text in message_texts().items():
         types.update(typesys.get_types_from_msg(text, name))
     store.register(types)
     return store
 
 
 def test_texts_cover_every_message():
-    assert {name.removeprefix('vision_msgs/msg/') for name in vision_msgs_texts()} == MESSAGES
+    assert message_texts().keys() == MESSAGES
 
 
 @pytest.mark.parametrize('name', PUBLIC_HASHES)
@@ -47,11 +54,12 @@ def test_text_has_the_public_type_hash(typestore, name):
 
 @pytest.mark.parametrize('name', sorted(MESSAGES))
 def test_built_message_has_the_fields_of_the_text(typestore, name):
-    messages = pytest.importorskip('vision_msgs.msg')
+    package, _, message = name.split('/')
+    messages = pytest.importorskip(f'{package}.msg')
 
-    built = getattr(messages, name)
+    built = getattr(messages, message)
 
-    fields = [field for field, _ in typestore.fielddefs[f'vision_msgs/msg/{name}'][1]]
+    fields = [field for field, _ in typestore.fielddefs[name][1]]
     assert list(built.get_fields_and_field_types()) == fields
 
 

@@ -1,8 +1,8 @@
-"""Builds vision_msgs against the ROS 2 wheels, once a machine, and installs it where it runs.
+"""Builds vision_msgs and foxglove_msgs against the ROS 2 wheels, once a machine, and installs them.
 
-PyPI has no vision_msgs. The message texts in `mtl_perception/interfaces` become a wheel in a
-per-user cache (`~/.cache/mtl_perception`, or below XDG_CACHE_HOME); later calls and other clones
-install that wheel. Run it with the Python of the environment that is to have vision_msgs.
+PyPI has neither. Their message texts in `mtl_perception/interfaces` become wheels in a per-user
+cache (`~/.cache/mtl_perception`, or below XDG_CACHE_HOME); later calls and other clones install
+those. Run it with the Python of the environment that is to have them.
 
 --check needs no environment: it prints the apt packages that a build on this machine still lacks.
 """
@@ -21,13 +21,13 @@ import sys
 import sysconfig
 import tempfile
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-MESSAGES = HERE.parents[1] / 'mtl_perception' / 'interfaces' / 'vision_msgs' / 'msg'
+MESSAGES = HERE.parents[1] / 'mtl_perception' / 'interfaces'
 REQUIREMENTS = HERE.parent / 'ros-build.txt'
 CONSTRAINTS = HERE.parent / 'constraints.txt'
-VERSION = '4.1.1'  # of the public vision_msgs whose interface this is
 TAG = f'cp{sys.version_info.major}{sys.version_info.minor}'
 PLATFORM = sysconfig.get_platform().replace('-', '_').replace('.', '_')
 
@@ -39,23 +39,47 @@ class BuildError(Exception):
     """The build cannot be done here; the message says what to do."""
 
 
-def build_key() -> str:
-    """Name everything that a finished wheel depends on, apart from the Python tag."""
-    digest = hashlib.sha256('/'.join(platform.libc_ver()).encode())
-    read = [*MESSAGES.glob('*.msg'), *HERE.iterdir(), REQUIREMENTS]
-    for path in sorted(read, key=lambda path: path.name):  # wherever the checkout lies
-        if path.is_file():
-            digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
-    pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith('ros-')]
-    digest.update('\n'.join(pins).encode())
-    return digest.hexdigest()[:12]
+@dataclass(frozen=True)
+class Interface:
+    """A package of messages. version: of the public one; used: packages that its messages name."""
+
+    name: str
+    version: str
+    used: tuple[str, ...]
+
+    @property
+    def messages(self) -> Path:
+        """Folder of its message texts."""
+        return MESSAGES / self.name / 'msg'
+
+    def build_key(self) -> str:
+        """Name everything that a finished wheel depends on, apart from the Python tag."""
+        digest = hashlib.sha256('/'.join(platform.libc_ver()).encode())
+        read = [*self.messages.glob('*.msg'), *HERE.iterdir(), REQUIREMENTS]
+        for path in sorted(read, key=lambda path: path.name):  # wherever the checkout lies
+            if path.is_file():
+                digest.update(path.name.encode() + b'\0' + path.read_bytes() + b'\0')
+        pins = [line for line in CONSTRAINTS.read_text().splitlines() if line.startswith('ros-')]
+        digest.update('\n'.join(pins).encode())
+        return digest.hexdigest()[:12]
+
+    @property
+    def wheel(self) -> Path:
+        """Where the finished wheel lies in the cache."""
+        cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        wheels = cache / 'mtl_perception' / 'wheels'
+        return wheels / f'{self.name}-{self.full_version}-{TAG}-{TAG}-{PLATFORM}.whl'
+
+    @property
+    def full_version(self) -> str:
+        """As pip says it."""
+        return f'{self.version}+mtl.{self.build_key()}'
 
 
-def wheel_path(key: str) -> Path:
-    """Where the finished wheel lies in the cache."""
-    cache = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    wheels = cache / 'mtl_perception' / 'wheels'
-    return wheels / f'vision_msgs-{VERSION}+mtl.{key}-{TAG}-{TAG}-{PLATFORM}.whl'
+INTERFACES = (
+    Interface('vision_msgs', '4.1.1', ('std_msgs', 'geometry_msgs')),
+    Interface('foxglove_msgs', '3.2.3', ('builtin_interfaces',)),
+)
 
 
 def missing_packages() -> list[str]:
@@ -84,8 +108,8 @@ class Builder:
         self.tools = folder / 'tools'
         self.log = folder / 'build.log'
 
-    def build(self, wheel: Path) -> None:
-        """Leave the finished wheel at `wheel`; raises BuildError."""
+    def install_tools(self) -> None:
+        """Have what builds interfaces; raises BuildError."""
         say('installing the build tools (about 30 s)')
         venv = [sys.executable, '-m', 'venv', '--without-pip', str(self.tools)]
         self.run(venv, clean_environment())
@@ -94,12 +118,18 @@ class Builder:
         self.run([*pip, *install, '-c', str(CONSTRAINTS)], dict(os.environ))
         self.correct_include_paths()
 
-        say('compiling (about 40 s on two cores)')
-        source, build, prefix = (self.folder / name for name in ('source', 'build', 'prefix'))
-        source.mkdir()
-        for name in ('CMakeLists.txt', 'package.xml'):
-            shutil.copy(HERE / name, source)
-        shutil.copytree(MESSAGES, source / 'msg')
+    def build(self, interface: Interface) -> None:
+        """Leave the finished wheel in the cache; raises BuildError."""
+        say(f'{interface.name}: compiling (about 40 s on two cores)')
+        folder = self.folder / interface.name
+        source, build, prefix = (folder / name for name in ('source', 'build', 'prefix'))
+        source.mkdir(parents=True)
+        shutil.copy(HERE / 'CMakeLists.txt', source)
+        about = (HERE / 'package.xml').read_text()
+        about = about.replace('INTERFACE', interface.name).replace('0.0.0', interface.version)
+        used = '\n  '.join(f'<depend>{name}</depend>' for name in interface.used)
+        (source / 'package.xml').write_text(about.replace('<depend>USED</depend>', used))
+        shutil.copytree(interface.messages, source / 'msg')
         environment = clean_environment(
             PATH=f'{self.tools / "bin"}{os.pathsep}{os.environ["PATH"]}',
             AMENT_PREFIX_PATH=str(self.tools),
@@ -107,13 +137,14 @@ class Builder:
         )
         cmake = str(self.tools / 'bin' / 'cmake')
         configure = [cmake, '-G', 'Ninja', '-S', str(source), '-B', str(build)]
+        configure += [f'-DINTERFACE={interface.name}', f'-DUSED={";".join(interface.used)}']
         configure += ['-DBUILD_TESTING=OFF', '-DCMAKE_BUILD_TYPE=Release']
         configure += [f'-DCMAKE_INSTALL_PREFIX={prefix}']
         configure += [f'-DPython3_EXECUTABLE={self.tools / "bin" / "python"}']
         self.run(configure, environment)
         self.run([cmake, '--build', str(build)], environment)
         self.run([cmake, '--install', str(build), '--strip'], environment)
-        self.pack(prefix, wheel)
+        self.pack(interface, prefix)
 
     def correct_include_paths(self) -> None:
         """Point the wheels' CMake exports at this Python instead of their build machine's."""
@@ -141,16 +172,16 @@ class Builder:
                 log.write(line)
                 show_step(line)
         if process.wait():
-            kept = Path(tempfile.gettempdir()) / 'vision_msgs-build.log'
+            kept = Path(tempfile.gettempdir()) / 'interfaces-build.log'
             shutil.copy(self.log, kept)
             end = '\n'.join(self.log.read_text().splitlines()[-15:])
             step = ' '.join(command[:4])
             raise BuildError(f'{end}\n`{step} ...` failed; the whole log is {kept}')
 
-    def pack(self, prefix: Path, wheel: Path) -> None:
+    def pack(self, interface: Interface, prefix: Path) -> None:
         """Zip what the installed package needs at run time into a wheel, under its name at last."""
-        site = next(prefix.glob('lib/python3*/site-packages'))
-        name = f'vision_msgs-{wheel.name.split("-")[1]}'
+        site, wheel = next(prefix.glob('lib/python3*/site-packages')), interface.wheel
+        name = f'{interface.name}-{interface.full_version}'
         info, data = f'{name}.dist-info', f'{name}.data/data'
         members = {}
         for path in prefix.rglob('*'):
@@ -160,12 +191,12 @@ class Builder:
                 continue
             if not path.is_relative_to(site):
                 members[f'{data}/{"/".join(parts)}'] = path.read_bytes()
-            elif path.is_relative_to(site / 'vision_msgs'):
+            elif path.is_relative_to(site / interface.name):
                 members[path.relative_to(site).as_posix()] = path.read_bytes()
-        version = name.removeprefix('vision_msgs-')
         members[f'{info}/METADATA'] = (
-            f'Metadata-Version: 2.1\nName: vision_msgs\nVersion: {version}\nRequires-Dist: numpy\n'
-            'Summary: vision_msgs, built by mtl_perception against the ROS 2 wheels\n'
+            f'Metadata-Version: 2.1\nName: {interface.name}\nVersion: {interface.full_version}\n'
+            'Requires-Dist: numpy\n'
+            f'Summary: {interface.name}, built by mtl_perception against the ROS 2 wheels\n'
         ).encode()
         members[f'{info}/WHEEL'] = (
             'Wheel-Version: 1.0\nGenerator: mtl_perception\nRoot-Is-Purelib: false\n'
@@ -184,7 +215,7 @@ class Builder:
 
 def say(text: str) -> None:
     """Print one line of progress."""
-    print(f'    vision_msgs: {text}', flush=True)
+    print(f'    interfaces: {text}', flush=True)
 
 
 def show_step(line: str) -> None:
@@ -194,47 +225,51 @@ def show_step(line: str) -> None:
         return
     done, total = int(match[1]), int(match[2])
     if sys.stdout.isatty():
-        print(f'\r    vision_msgs: {done}/{total}', end='\n' if done == total else '', flush=True)
+        print(f'\r    interfaces: {done}/{total}', end='\n' if done == total else '', flush=True)
     elif done and done % max(total // 4, 1) == 0:
         say(f'{done}/{total}')
 
 
-def installed_version() -> str | None:
-    """Version of vision_msgs in this environment."""
+def installed_version(name: str) -> str | None:
+    """Version of an interface in this environment."""
     try:
-        return importlib.metadata.version('vision_msgs')
+        return importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
         return None
 
 
 def install() -> None:
-    """Have vision_msgs in this environment: from the cache, or built now; raises BuildError."""
-    key = build_key()
-    wheel = wheel_path(key)
-    if installed_version() == f'{VERSION}+mtl.{key}':
-        return
-    if not wheel.is_file():
+    """Have the interfaces in this environment: from the cache, or built now; raises BuildError."""
+    wanted = [item for item in INTERFACES if installed_version(item.name) != item.full_version]
+    unbuilt = [item for item in wanted if not item.wheel.is_file()]
+    if unbuilt:
         if missing := missing_packages():
             raise BuildError(f'a build needs: sudo apt install {" ".join(missing)}')
-        with tempfile.TemporaryDirectory(prefix='vision_msgs-') as folder:
-            Builder(Path(folder)).build(wheel)
-    pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps']
-    if subprocess.run([*pip, '--force-reinstall', str(wheel)], check=False).returncode:
-        raise BuildError(f'cannot install {wheel}; delete that file and run the command again')
-    say(f'installed from {wheel}')
+        with tempfile.TemporaryDirectory(prefix='interfaces-') as folder:
+            builder = Builder(Path(folder))
+            builder.install_tools()
+            for interface in unbuilt:
+                builder.build(interface)
+    for interface in wanted:
+        wheel = interface.wheel
+        pip = [sys.executable, '-m', 'pip', 'install', '--quiet', '--no-index', '--no-deps']
+        if subprocess.run([*pip, '--force-reinstall', str(wheel)], check=False).returncode:
+            raise BuildError(f'cannot install {wheel}; delete that file and run the command again')
+        say(f'installed from {wheel}')
 
 
 def main() -> int:
-    """Command line; 0 when vision_msgs is there (or, with --check, whatever is missing)."""
+    """Command line; 0 when the interfaces are there (or, with --check, whatever is missing)."""
     parser = argparse.ArgumentParser(description=__doc__.partition('\n')[0])
     parser.add_argument('--check', action='store_true', help='print the apt packages a build lacks')
     if parser.parse_args().check:
-        print(' '.join([] if wheel_path(build_key()).is_file() else missing_packages()))
+        built = all(interface.wheel.is_file() for interface in INTERFACES)
+        print(' '.join([] if built else missing_packages()))
         return 0
     try:
         install()
     except (BuildError, OSError) as error:
-        print(f'vision_msgs: {error}', file=sys.stderr)
+        print(f'interfaces: {error}', file=sys.stderr)
         return 1
     return 0
 
