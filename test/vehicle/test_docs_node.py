@@ -26,7 +26,7 @@ DOCUMENT = (Path(__file__).parents[2] / 'docs' / 'node.md').read_text('utf-8')
 ROS_OWN = {'/parameter_events', '/rosout', '/perception/transition_event'}
 """Topics that every (lifecycle) node has."""
 OF_LANE_MODELS = {'/perception/lane/lines': 'visualization_msgs/msg/MarkerArray'}
-"""Documented, and published where the model finds lane markings (`test_lines_live.py`)."""
+"""Documented, and published where the model finds lane markings (`test_place_messages.py`)."""
 
 
 def table(header: str) -> list[list[str]]:
