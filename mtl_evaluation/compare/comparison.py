@@ -32,8 +32,8 @@ from mtl_evaluation.compare.tracking import (
     tracking_differences,
     tracking_names,
 )
-from mtl_evaluation.compare.weighted import figure_names
 from mtl_evaluation.metrics.flaws import Flaw
+from mtl_evaluation.metrics.metrics import figure_names
 
 COMPARED = 'COMPARED'
 """The word where there is no gate."""

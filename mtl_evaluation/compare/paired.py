@@ -15,10 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.compare.ratios import RatioTable, ratio_names, ratios
-from mtl_evaluation.compare.weighted import Figures, Weights, table_for
 from mtl_evaluation.metrics.classification import ClassificationMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.flaws import Flaw, flaw
-from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, SegmentationMetric
+from mtl_evaluation.metrics.metrics import Metric, table_for
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
+from mtl_evaluation.metrics.sums import Figures, Weights
 from mtl_evaluation.metrics.tracking import TrackingMetric
 from mtl_evaluation.runs.run import FrameRecord, Run
 from mtl_evaluation.runs.tracks import Sequences

@@ -7,10 +7,9 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.compare.weighted import ALL, Chosen, Counts, Figures, Weights, share
-from mtl_evaluation.metrics.average_precision import match
-from mtl_evaluation.metrics.metrics import DetectionMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.road import HEIGHTS_PX, RoadRecall, band_names
+from mtl_evaluation.metrics.sums import ALL, Chosen, Counts, Figures, Weights, share
 from mtl_evaluation.metrics.temporal import BOX_COUNTS, MASK_COUNTS
 from mtl_evaluation.runs.run import FrameRecord
 from mtl_perception.tasks import Task
@@ -59,7 +58,7 @@ def ratios(task: Task, record: FrameRecord) -> dict[str, tuple[float, float]]:
     if isinstance(piece, DetectionMetric):
         road = RoadRecall(task.classes)
         for image in piece.images.values():
-            road.add(image, match(image, len(task.classes)), '')
+            road.add(image, '')
         for name, (objects, hits) in zip(_RECALLS, road.by_height.sum(0), strict=True):
             found[name] = float(hits), float(objects)
     if record.stability is not None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,9 @@ MAX_DETECTIONS = 100
 Rules = NDArray[np.uint64]
 """One bit a rule: bit `area * 10 + iou` for every pair of an area range and an IoU threshold."""
 
+_CHUNK = 200_000
+"""Detections times samples held at a time."""
+
 _EVERY_IOU = (1 << len(IOUS)) - 1
 _OF_AREA = [_EVERY_IOU << area * len(IOUS) for area in range(len(AREAS))]
 _EVERY_RULE = sum(_OF_AREA)
@@ -38,8 +42,24 @@ _REACHED = [
 
 
 @dataclass(frozen=True)
+class Matches:
+    """What became of one image's N detections under every rule.
+
+    right, ignored: `Rules` [N]; a detection that is neither is wrong. taken_by: which detection
+    took each truth box at IoU 0.5 in the range of all areas, int64, -1 where none did.
+    """
+
+    right: Rules
+    ignored: Rules
+    taken_by: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
 class ScoredImage:
-    """One image's boxes as they are scored; xyxy float64, best score of each class first."""
+    """One image's boxes as they are scored; xyxy float64, best score of each class first.
+
+    known: its matches, where they are stored with it.
+    """
 
     width: int
     height: int
@@ -49,28 +69,22 @@ class ScoredImage:
     truth: NDArray[np.float64]
     truth_labels: NDArray[np.int64]
     ignore: NDArray[np.bool_]
+    known: Matches | None = None
+
+    @cached_property
+    def matches(self) -> Matches:
+        """Found once."""
+        return self.known or match(self)
+
+    @cached_property
+    def unscored(self) -> NDArray[np.bool_]:
+        """Truth boxes that do not count, bool [M, area]: ignored, or of another size."""
+        xywh = inclusive_xywh(self.truth)
+        area = xywh[:, 2] * xywh[:, 3]
+        return np.stack([self.ignore | (area < low) | (area > high) for low, high in AREAS], 1)
 
 
-@dataclass(frozen=True)
-class Matches:
-    """What became of one image's N detections under every rule.
-
-    labels int64 [N], scores float64 [N], best of each class first. right, ignored: `Rules` [N]; a
-    detection that is neither is wrong. truth: scored truth boxes, int64 [class, area].
-    ignored_truth counts those that are not scored. taken_by: which detection took each truth box
-    at IoU 0.5 in the range of all areas, -1 where none did.
-    """
-
-    labels: NDArray[np.int64]
-    scores: NDArray[np.float64]
-    right: Rules
-    ignored: Rules
-    truth: NDArray[np.int64]
-    ignored_truth: int
-    taken_by: NDArray[np.int64]
-
-
-def match(image: ScoredImage, classes: int) -> Matches:
+def match(image: ScoredImage) -> Matches:
     """Give each detection, best score first, the truth box of its class that it overlaps most.
 
     A scored truth box is taken once and goes before ignored ones; an ignored one may be taken again
@@ -79,12 +93,10 @@ def match(image: ScoredImage, classes: int) -> Matches:
     is played at once, as one bit of an integer.
     """
     found, truth = inclusive_xywh(image.predicted), inclusive_xywh(image.truth)
-    area = truth[:, 2] * truth[:, 3]
-    unscored = np.stack([image.ignore | (area < low) | (area > high) for low, high in AREAS], 1)
     overlaps = box_overlaps(found, truth, image.ignore)
     overlaps[image.predicted_labels[:, None] != image.truth_labels[None, :]] = 0
     reached = np.searchsorted(IOUS, overlaps, side='right')
-    skipped = _rules(unscored).tolist()
+    skipped = _rules(image.unscored).tolist()
     free = [_EVERY_RULE] * len(truth)
     right, ignored = np.zeros((2, len(found)), np.uint64)
     taken_by = np.full(len(truth), -1, np.int64)
@@ -110,11 +122,7 @@ def match(image: ScoredImage, classes: int) -> Matches:
     size = found[:, 2] * found[:, 3]
     outside = np.stack([(size < low) | (size > high) for low, high in AREAS], 1)
     ignored |= _rules(outside) & ~right
-    counts = [np.bincount(image.truth_labels[~row], minlength=classes) for row in unscored.T]
-    return Matches(
-        image.predicted_labels, image.scores, right, ignored,
-        np.stack(counts, 1), int(image.ignore.sum()), taken_by,
-    )  # fmt: skip
+    return Matches(right, ignored, taken_by)
 
 
 class MatchTable:
@@ -129,16 +137,19 @@ class MatchTable:
         self._image, self._label, self._score = array('I'), array('B'), array('d')
         self._right, self._ignored = array('Q'), array('Q')
 
-    def add(self, key: str, matches: Matches) -> None:
+    def add(self, key: str, image: ScoredImage) -> None:
         """Add one image under a name that sorts; every image once."""
-        count = len(matches.labels)
-        self._image.extend([len(self.keys)] * count)
-        self._label.frombytes(matches.labels.astype(np.uint8).tobytes())
-        self._score.frombytes(matches.scores.astype(np.float64).tobytes())
-        self._right.frombytes(matches.right.tobytes())
-        self._ignored.frombytes(matches.ignored.tobytes())
-        self._truth.append(matches.truth.astype(np.int32))
-        self._ignored_truth.append(matches.ignored_truth)
+        classes = len(self.classes)
+        truth = [
+            np.bincount(image.truth_labels[~row], minlength=classes) for row in image.unscored.T
+        ]
+        self._image.extend([len(self.keys)] * len(image.scores))
+        self._label.frombytes(image.predicted_labels.astype(np.uint8).tobytes())
+        self._score.frombytes(image.scores.astype(np.float64).tobytes())
+        self._right.frombytes(image.matches.right.tobytes())
+        self._ignored.frombytes(image.matches.ignored.tobytes())
+        self._truth.append(np.stack(truth, 1).astype(np.int32))
+        self._ignored_truth.append(int(image.ignore.sum()))
         self.keys.append(key)
 
     def extend(self, other: MatchTable) -> None:
@@ -187,50 +198,61 @@ class Ranking:
 
     def precision(
         self,
-        times: NDArray[np.int64] | None = None,
+        weights: NDArray[Any] | None = None,
         ious: Sequence[int] = range(len(IOUS)),
         areas: Sequence[int] = range(len(AREAS)),
     ) -> NDArray[np.float64]:
-        """Precision at `RECALLS`: [len(ious), 101, class, len(areas)], -1 where there is no truth.
+        """Precision at `RECALLS`: [samples, ious, 101, class, areas], -1 where there is no truth.
 
-        times: how often each image counts, int64 [image]: 0 leaves it out (a slice), 2 and more
-        repeat it (a bootstrap sample). ious, areas: indices into `IOUS` and `AREAS`.
+        weights: how often each image counts in each sample, whole numbers [samples, image]: 0
+        leaves it out (a slice), 2 and more repeat it (a bootstrap sample); one sample of every
+        image by default. ious, areas: indices into `IOUS` and `AREAS`.
         """
-        truth = self.truth if times is None else self.truth * times[:, None, None]
-        objects = truth.sum(0)
-        shape = (len(ious), len(RECALLS), len(self.classes), len(areas))
-        precision = np.full(shape, -1.0)
-        for label in np.flatnonzero(objects.any(1)):
-            of_class = np.flatnonzero(self.label == label)
-            weight = None if times is None else times[self.image[of_class]]
-            if weight is not None:
-                of_class, weight = of_class[weight > 0], weight[weight > 0]
+        if weights is None:
+            weights = np.ones((1, len(self.keys)), np.int64)
+        classes = len(self.classes)
+        precision = np.full((len(weights), len(ious), len(RECALLS), classes, len(areas)), -1.0)
+        used = np.asarray(weights.any(0))
+        for label in range(classes):
+            truth = weights[:, used].astype(np.float64) @ self.truth[used, label]
+            if not truth.any():
+                continue
+            of_class = np.flatnonzero((self.label == label) & used[self.image])
+            image = self.image[of_class]
             right, ignored = self.right[of_class], self.ignored[of_class]
-            for column, area in enumerate(areas):
-                if not objects[label, area]:
-                    continue
-                for row, iou in enumerate(ious):
-                    bit = area * len(IOUS) + iou
-                    hit = _bit(right, bit)
-                    miss = ~hit & ~_bit(ignored, bit)
-                    precision[row, :, label, column] = _envelope(
-                        hit, miss, weight, int(objects[label, area])
-                    )
+            step = max(1, _CHUNK // max(1, len(of_class)))
+            for first in range(0, len(weights), step):
+                rows = slice(first, first + step)
+                weight = weights[rows][:, image].astype(np.float64)
+                every = np.cumsum(weight, 1)
+                for column, area in enumerate(areas):
+                    objects = truth[rows, area]
+                    needed = _needed(objects)
+                    for row, iou in enumerate(ious):
+                        bit = area * len(IOUS) + iou
+                        hits, passed = _bits(right, bit), _bits(ignored, bit)
+                        reached = _at_recalls(weight, every, hits, passed, needed)
+                        reached[objects == 0] = -1
+                        precision[rows, row, :, label, column] = reached
         return precision
 
     def result(self, times: NDArray[np.int64] | None = None) -> dict[str, Any]:
-        """AP, AP50, AP75, APs/APm/APl, the same `per_class`, and counts; None without truth."""
-        used = slice(None) if times is None else np.repeat(np.arange(len(times)), times)
-        objects = self.truth[used, :, 0].sum(0)
-        precision = self.precision(times)
+        """AP, AP50, AP75, APs/APm/APl, the same `per_class`, and counts; None without truth.
+
+        times: how often each image counts, [image], as a row of `precision`'s weights.
+        """
+        times = np.ones(len(self.keys), np.int64) if times is None else times
+        precision = self.precision(times[None])
+        objects = times @ self.truth[:, :, 0]
         result: dict[str, Any] = {
-            'frames': len(self.keys) if times is None else int(times.sum()),
+            'frames': int(times.sum()),
             'objects': dict(zip(self.classes, objects.tolist(), strict=True)),
-            'ignored': int(self.ignored_truth[used].sum()),
+            'ignored': int(times @ self.ignored_truth),
             **_averages(precision),
         }
         result['per_class'] = {
-            name: _averages(precision[:, :, label]) for label, name in enumerate(self.classes)
+            name: _averages(precision[:, :, :, label : label + 1])
+            for label, name in enumerate(self.classes)
         }
         return result
 
@@ -267,37 +289,79 @@ def _rules(by_area: NDArray[np.bool_]) -> Rules:
     return by_area.astype(np.uint64) @ np.array(_OF_AREA, np.uint64)
 
 
-def _bit(rules: Rules, bit: int) -> NDArray[np.bool_]:
-    return (rules >> np.uint64(bit) & np.uint64(1)).astype(bool)
+def _bits(rules: Rules, bit: int) -> NDArray[np.int64]:
+    """Which detections the rule holds for."""
+    return np.flatnonzero(rules >> np.uint64(bit) & np.uint64(1))
 
 
-def _envelope(
-    hit: NDArray[np.bool_], miss: NDArray[np.bool_], weight: NDArray[np.int64] | None, objects: int
+def _at_recalls(
+    weight: NDArray[np.float64],
+    every: NDArray[np.float64],
+    hits: NDArray[np.int64],
+    passed: NDArray[np.int64],
+    needed: NDArray[np.float64],
 ) -> NDArray[np.float64]:
-    """Highest precision at each of `RECALLS` or any higher recall; 0 where none is reached."""
-    right = np.cumsum(hit if weight is None else hit * weight, dtype=np.float64)
-    wrong = np.cumsum(miss if weight is None else miss * weight, dtype=np.float64)
-    precision = right / np.maximum(right + wrong, 1)
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    at = np.searchsorted(right / objects, RECALLS, side='left')
-    return np.append(precision, 0.0)[at]
+    """Highest precision at each of `RECALLS` or any higher recall, [samples, 101]; 0 beyond.
+
+    weight: of detections by falling score, [samples, detections]; every: its running sum. hits,
+    passed: the right and the ignored ones. needed: as `_needed`. Precision only rises at a right
+    detection, so the best at a recall or above is found among them.
+    """
+    counted = every[:, hits]
+    if len(passed):
+        before = np.cumsum(weight[:, passed], 1)
+        until = np.searchsorted(passed, hits)
+        counted -= np.where(until > 0, before[:, until - 1], 0)
+    found = np.cumsum(weight[:, hits], 1)
+    precision = np.zeros((len(found), len(hits) + 1))
+    np.divide(found, counted, out=precision[:, :-1], where=counted > 0)
+    best = np.maximum.accumulate(precision[:, ::-1], 1)[:, ::-1]
+    reached = np.empty(needed.shape, np.int64)
+    for sample in range(len(found)):
+        reached[sample] = found[sample].searchsorted(needed[sample])
+    return np.take_along_axis(best, reached, 1)
+
+
+def _needed(objects: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fewest objects to be found for each of `RECALLS`, [samples, 101].
+
+    Rounded as COCO's comparison of quotients rounds: recall 0.57 of 100 objects takes 58.
+    """
+    objects = np.maximum(objects, 1)[:, None]
+    fewest = np.ceil(RECALLS * objects)
+    fewest -= (fewest - 1) / objects >= RECALLS
+    fewest += fewest / objects < RECALLS
+    return np.asarray(fewest)
+
+
+def mean_precision(precision: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of [samples, IoU, recall, class] over the classes that have truth; NaN of none.
+
+    Each sample's is numpy's mean of just those values, to the last bit, whatever is beside it.
+    """
+    there = precision[:, 0, 0] > -1
+    means = np.full(len(precision), np.nan)
+    patterns, group = np.unique(there, axis=0, return_inverse=True)
+    for number, pattern in enumerate(patterns):
+        if pattern.any():
+            rows = group.ravel() == number
+            values = np.ascontiguousarray(precision[rows][..., pattern])
+            means[rows] = values.reshape(len(values), -1).mean(1)
+    return means
 
 
 def _averages(precision: NDArray[np.float64]) -> dict[str, float | None]:
-    """Means over precision [IoU, recall, ..., area]."""
-    return {
-        'AP': _mean(precision[..., 0]),
-        'AP50': _mean(precision[0, ..., 0]),
-        'AP75': _mean(precision[5, ..., 0]),
-        'APs': _mean(precision[..., 1]),
-        'APm': _mean(precision[..., 2]),
-        'APl': _mean(precision[..., 3]),
+    """Means over precision of one sample, [1, IoU, recall, class, area]."""
+    averages = {
+        'AP': precision[..., 0],
+        'AP50': precision[:, :1, ..., 0],
+        'AP75': precision[:, 5:6, ..., 0],
+        'APs': precision[..., 1],
+        'APm': precision[..., 2],
+        'APl': precision[..., 3],
     }
-
-
-def _mean(precision: NDArray[np.float64]) -> float | None:
-    present = precision[precision > -1]
-    return float(present.mean()) if present.size else None
+    means = {name: float(mean_precision(values)[0]) for name, values in averages.items()}
+    return {name: None if np.isnan(value) else value for name, value in means.items()}
 
 
 def at_iou_50(rules: Rules) -> NDArray[np.bool_]:

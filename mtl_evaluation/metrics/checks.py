@@ -1,10 +1,6 @@
-"""What metrics share: what they refuse, and the mean over the classes that there are."""
+"""What metrics refuse."""
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-
-import numpy as np
 
 from mtl_perception.tasks import Task
 
@@ -28,9 +24,3 @@ def check_shapes(task: Task, prediction: tuple[int, ...], truth: tuple[int, ...]
     """Raise ValueError unless prediction and truth have one shape."""
     if prediction != truth:
         raise ValueError(f'{task.name} prediction is {prediction}, truth is {truth}')
-
-
-def mean_of_known(values: Iterable[float | None]) -> float | None:
-    """Mean of the values that are not None; None where there is none."""
-    present = [value for value in values if value is not None]
-    return float(np.mean(present)) if present else None

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.checks import check_kind, check_same_task, mean_of_known
+from mtl_evaluation.metrics.checks import check_kind, check_same_task
+from mtl_evaluation.metrics.sums import (
+    Figures,
+    Floats,
+    SumTable,
+    by_class,
+    mean_of_known,
+    plain,
+    share,
+)
 from mtl_perception.tasks import Task
 
 
@@ -42,19 +51,49 @@ class ClassificationMetric:
         check_same_task(self.task, other.task)
         self.confusion += other.confusion
 
+    @classmethod
+    def table(cls, task: Task) -> SumTable:
+        """For the frames of a run, one by one."""
+        return SumTable(cls, task)
+
+    @staticmethod
+    def figure_names(task: Task) -> Iterator[str]:
+        """Names of all figures, the headline first."""
+        yield from ('accuracy', 'macro_f1')
+        yield from (f'f1/{name}' for name in task.classes)
+
+    def counts(self) -> NDArray[np.int64]:
+        """The confusion, row by row."""
+        return self.confusion.ravel()
+
+    @staticmethod
+    def labelled(task: Task, counts: Floats) -> NDArray[np.bool_]:
+        """Which classes the truth of each row of counts holds, [rows, classes]."""
+        classes = len(task.classes)
+        return np.asarray(counts.reshape(-1, classes, classes).sum(2) > 0)
+
+    @staticmethod
+    def figures(task: Task, sums: Floats) -> Figures:
+        """Accuracy; macro_f1 over the classes in the truth; f1 by class, of each sum of counts."""
+        classes = len(task.classes)
+        confusion = sums.reshape(-1, classes, classes)
+        right = np.einsum('nii->ni', confusion)
+        labelled, predicted = confusion.sum(2), confusion.sum(1)
+        f1 = np.where(labelled > 0, share(2 * right, labelled + predicted), np.nan)
+        return {
+            'accuracy': share(right.sum(1), labelled.sum(1)),
+            'macro_f1': mean_of_known(f1),
+            **{f'f1/{name}': f1[:, i] for i, name in enumerate(task.classes)},
+        }
+
     def result(self) -> dict[str, Any]:
-        """Accuracy; macro_f1 over the classes in the truth; f1 by class (None when absent)."""
-        truth = self.confusion.sum(1)
-        either = truth + self.confusion.sum(0)
-        f1 = [
-            float(2 * self.confusion[i, i] / either[i]) if truth[i] else None
-            for i in range(len(truth))
-        ]
+        """Figures so far, as `figures`; None for what the truth lacks."""
+        figures = plain(self, self.task)
         return {
             'frames': self.frames,
-            'accuracy': float(np.trace(self.confusion) / truth.sum()) if truth.any() else None,
-            'macro_f1': mean_of_known(f1),
-            'f1': dict(zip(self.task.classes, f1, strict=True)),
+            'accuracy': figures['accuracy'],
+            'macro_f1': figures['macro_f1'],
+            'f1': by_class(figures, 'f1', self.task.classes),
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -1,6 +1,6 @@
 """Curves and confusion of detections: what a single figure of average precision hides.
 
-Both are made of a `DetectionMetric`, of a whole run or of any part of it, with its IoU: widths
+Both are made of the detections of a whole run or of any part of it, with COCO's IoU: widths
 counted inclusively, and over the area of the detection alone for ignored truth boxes.
 """
 
@@ -12,19 +12,21 @@ from numpy.typing import NDArray
 from mtl_evaluation.metrics.average_precision import (
     IOUS,
     RECALLS,
+    Ranking,
     ScoredImage,
     box_overlaps,
     inclusive_xywh,
 )
-from mtl_evaluation.metrics.metrics import DetectionMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
+
+Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Of equally many points: x, y."""
 
 CONFUSION_SCORE = 0.25
 """Detections below it are not in the confusion: at lower ones most of it would be background."""
 
 
-def precision_recall(
-    metric: DetectionMetric, iou: float = 0.5
-) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
+def precision_recall(ranking: Ranking, iou: float = 0.5) -> dict[str, Curve]:
     """Class -> recall [101] and the best precision at that recall or a higher one [101].
 
     COCO's `precision` at that IoU threshold (one of 0.50, 0.55, ... 0.95; ValueError otherwise),
@@ -33,10 +35,10 @@ def precision_recall(
     levels = np.flatnonzero(np.isclose(IOUS, iou))
     if not len(levels):
         raise ValueError(f'IoU threshold {iou} is none of {IOUS.round(2).tolist()}')
-    precision = metric.ranked().precision(ious=[int(levels[0])], areas=[0])[0, :, :, 0]
+    precision = ranking.precision(ious=[int(levels[0])], areas=[0])[0, 0, :, :, 0]
     return {
         name: (RECALLS, curve)
-        for name, curve in zip(metric.task.classes, precision.T, strict=True)
+        for name, curve in zip(ranking.classes, precision.T, strict=True)
         if curve[0] > -1
     }
 

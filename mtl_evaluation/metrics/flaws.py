@@ -10,9 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import singledispatch
 
-from mtl_evaluation.metrics.average_precision import at_iou_50, match
+from mtl_evaluation.metrics.average_precision import at_iou_50
 from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.metrics import DetectionMetric, SegmentationMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 
 SHOWN_SCORE = 0.3
 """Detections below this score are measured but not painted."""
@@ -36,11 +37,12 @@ def flaw(piece: object) -> Flaw:
 def _(piece: DetectionMetric) -> Flaw:
     missed = false = objects = 0
     for image in piece.images.values():
-        matches = match(image, len(piece.task.classes))
-        shown = matches.scores >= SHOWN_SCORE
-        right, passed = at_iou_50(matches.right[shown]), at_iou_50(matches.ignored[shown])
-        objects += int(matches.truth[:, 0].sum())
-        missed += int(matches.truth[:, 0].sum() - right.sum())
+        shown = image.scores >= SHOWN_SCORE
+        right = at_iou_50(image.matches.right[shown])
+        passed = at_iou_50(image.matches.ignored[shown])
+        scored = int((~image.unscored[:, 0]).sum())
+        objects += scored
+        missed += scored - int(right.sum())
         false += int((~right & ~passed).sum())
     return Flaw(missed + false, f'{missed} of {objects} objects missed, {false} false')
 

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.average_precision import Matches, ScoredImage
+from mtl_evaluation.metrics.average_precision import ScoredImage
 from mtl_perception.decode import Thresholds
 from mtl_perception.geometry import CameraModel, Mount, foot_pixels, on_ground
 
@@ -60,7 +60,6 @@ class RoadRecall:
     def add(
         self,
         image: ScoredImage,
-        matches: Matches,
         camera: CameraModel | str,
         mount: Mount | None = None,
         ahead_m: NDArray[np.float64] | None = None,
@@ -73,8 +72,8 @@ class RoadRecall:
         truth, labels = image.truth[~image.ignore], image.truth_labels[~image.ignore]
         if not len(truth):
             return
-        taken_by = matches.taken_by[~image.ignore]
-        found = (taken_by >= 0) & (np.append(matches.scores, -np.inf)[taken_by] >= SCORE)
+        taken_by = image.matches.taken_by[~image.ignore]
+        found = (taken_by >= 0) & (np.append(image.scores, -np.inf)[taken_by] >= SCORE)
         bands = np.searchsorted(HEIGHTS_PX, truth[:, 3] - truth[:, 1], side='right')
         _count(self.by_height, labels, bands, found)
         mount = mount or self.mount

@@ -6,12 +6,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.metrics import (
-    DetectionMetric,
-    Metric,
-    SegmentationMetric,
-    metric_for,
-)
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.metrics import Metric, metric_for
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.truth.truth import Truth, class_ids, same_size
 from mtl_perception.frame import Result
 from mtl_perception.tasks import Task

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.average_precision import ScoredImage, at_iou_50, match
+from mtl_evaluation.metrics.average_precision import ScoredImage, at_iou_50
 from mtl_evaluation.pictures.frames import (
     Image,
     Seen,
@@ -115,7 +115,7 @@ def _box_errors(image: Image, found: Detections, truth: TruthBoxes, task: Task) 
         width, height, found.boxes.astype(np.float64), found.scores.astype(np.float64),
         found.labels.astype(np.int64), truth.boxes.astype(np.float64), labels, truth.ignore,
     )  # fmt: skip
-    matches = match(scored, len(task.classes))
+    matches = scored.matches
     wrong = ~at_iou_50(matches.right) & ~at_iou_50(matches.ignored)
     missed = ~truth.ignore & (matches.taken_by < 0)
     got = ~truth.ignore & (matches.taken_by >= 0)

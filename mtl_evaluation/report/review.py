@@ -12,16 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.average_precision import RECALLS, MatchTable, match
+from mtl_evaluation.metrics.average_precision import MatchTable
 from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.curves import detection_confusion
+from mtl_evaluation.metrics.curves import Curve, detection_confusion, precision_recall
+from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.flaws import Flaw, flaw
-from mtl_evaluation.metrics.metrics import DetectionMetric, SegmentationMetric
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.report.worst import Worst
 from mtl_evaluation.runs.run import FrameRecord, Run
 from mtl_perception.tasks import Task
-
-Curve = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
 @dataclass
@@ -43,12 +42,7 @@ class TaskReview:
         """Class -> recall and best precision there or above [101], at IoU 0.5."""
         if self.matches is None or not self.matches.keys:
             return {}
-        precision = self.matches.ranked().precision(ious=[0], areas=[0])[0, :, :, 0]
-        return {
-            name: (RECALLS, curve)
-            for name, curve in zip(self.task.classes, precision.T, strict=True)
-            if curve[0] > -1
-        }
+        return precision_recall(self.matches.ranked())
 
     def over_time(self) -> dict[str, Curve]:
         """Bag (and camera) -> seconds since its first frame, and how wrong each frame was."""
@@ -66,7 +60,7 @@ class TaskReview:
             assert self.matches is not None
             self.confusion += detection_confusion(piece)
             for key, image in piece.images.items():
-                self.matches.add(key, match(image, len(self.task.classes)))
+                self.matches.add(key, image)
         elif isinstance(piece, SegmentationMetric | ClassificationMetric):
             self.confusion += piece.confusion
         found = flaw(piece)

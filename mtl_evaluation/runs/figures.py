@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.accuracy import note
-from mtl_evaluation.metrics.average_precision import MatchTable, Ranking, match
-from mtl_evaluation.metrics.metrics import DetectionMetric, Metric
+from mtl_evaluation.metrics.average_precision import MatchTable, Ranking
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.metrics import Metric
 from mtl_evaluation.metrics.road import RoadRecall
 from mtl_evaluation.metrics.temporal import Stability
 from mtl_evaluation.metrics.tracking import TrackingMetric
@@ -148,12 +149,10 @@ class _Frames:
         for group in groups:
             self._members[task, group].append(len(table.keys))
         for key, image in piece.images.items():
-            matches = match(image, len(table.classes))
-            table.add(key, matches)
+            table.add(key, image)
             places = record.places
             road.add(
                 image,
-                matches,
                 record.camera_model,
                 None if places is None else places.mount,
                 None if places is None else places.feet[:, 0],

@@ -19,7 +19,7 @@ from unittest import mock
 import numpy as np
 from rich.progress import track
 
-from mtl_evaluation.metrics.metrics import DetectionMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_perception import decode, machine
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline

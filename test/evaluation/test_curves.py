@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mtl_evaluation.metrics.curves import detection_confusion, precision_recall
-from mtl_evaluation.metrics.metrics import DetectionMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_perception.tasks import DETECTION
 
 CLASSES = len(DETECTION.classes)
@@ -90,7 +90,7 @@ def test_curves_are_cocos_precision_array(seed, iou, level):
     metric = random_metric(seed)
     expected = coco_precision(metric)[level, :, :, 0]
 
-    curves = precision_recall(metric, iou)
+    curves = precision_recall(metric.ranked(), iou)
 
     assert set(curves) == {DETECTION.classes[c] for c in range(CLASSES) if expected[0, c] > -1}
     assert len(curves) == 3
@@ -106,7 +106,7 @@ def test_curves_are_cocos_precision_array(seed, iou, level):
 
 def test_a_threshold_that_is_not_cocos_is_refused():
     with pytest.raises(ValueError, match=r'0\.45'):
-        precision_recall(DetectionMetric(DETECTION), 0.45)
+        precision_recall(DetectionMetric(DETECTION).ranked(), 0.45)
 
 
 def test_confusion_by_hand():

@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 
 from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.metrics import (
-    DetectionMetric,
-    SegmentationMetric,
-    metric_for,
-)
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.metrics import metric_for
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_perception.tasks import DETECTION, DRIVABLE, KINDS, SEMANTIC, TIME_OF_DAY, Task
 
 CAR = DETECTION.classes.index('car')

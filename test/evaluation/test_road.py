@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from mtl_evaluation.metrics.average_precision import match
-from mtl_evaluation.metrics.metrics import DetectionMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.road import NOT_PLACED, RoadRecall
 from mtl_perception.frame import Detections
 from mtl_perception.geometry import CameraModel, Mount, foot_pixels, on_ground
@@ -30,7 +29,7 @@ def road_of(truth, labels, scores, ignore=None, mount=None, camera=CAMERA, found
     metric.update('a', found, boxes, labels, ignore, width=1280, height=720)
     (image,) = metric.images.values()
     road = RoadRecall(DETECTION.classes, mount)
-    road.add(image, match(image, len(DETECTION.classes)), camera)
+    road.add(image, camera)
     return road
 
 

@@ -11,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mtl_evaluation.metrics.metrics import DetectionMetric, metric_for
+from mtl_evaluation.metrics import average_precision
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.metrics import metric_for
 from mtl_evaluation.metrics.temporal import BOX_COUNTS, MASK_COUNTS, Stability
 from mtl_evaluation.runs.part import pack, unpack
 from mtl_evaluation.runs.run import (
@@ -285,6 +287,23 @@ def test_arrays_are_packed_small_and_exactly():
         assert again[name].dtype == array.dtype and again[name].shape == array.shape, name
         assert again[name].tobytes() == array.tobytes(), name
     assert len(data) < 4 * 1000
+
+
+def test_matches_are_found_once_and_stored(monkeypatch):
+    metric = a_record('a', 0).pieces['detection']
+    arrays = metric.to_arrays()
+    before = {name: arrays[name] for name in arrays if name not in ('right', 'ignored', 'taken_by')}
+
+    anew = DetectionMetric.from_arrays(DETECTION, before)  # a run of before they were stored
+    assert anew.result() == metric.result()
+    monkeypatch.setattr(average_precision, 'match', None)
+    stored = DetectionMetric.from_arrays(DETECTION, arrays)
+
+    assert stored.result() == metric.result()
+    ((_, image),) = stored.images.items()
+    ((_, other),) = anew.images.items()
+    for name in ('right', 'ignored', 'taken_by'):
+        assert np.array_equal(getattr(image.matches, name), getattr(other.matches, name)), name
 
 
 def test_metrics_of_many_images_come_back():

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.metrics import DetectionMetric, SegmentationMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.metrics.temporal import StabilityTracker
 from mtl_evaluation.runs.run import FrameRecord, Run
 from mtl_evaluation.runs.tracks import CameraTrackers

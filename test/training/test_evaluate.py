@@ -14,7 +14,7 @@ torch = pytest.importorskip('torch', reason='training extras are not installed')
 from timm.layers import set_fused_attn, use_fused_attn  # noqa: E402
 
 from mtl_evaluation.bags.sources import ImageFolder, write_drive  # noqa: E402
-from mtl_evaluation.metrics.metrics import SegmentationMetric  # noqa: E402
+from mtl_evaluation.metrics.segmentation import SegmentationMetric  # noqa: E402
 from mtl_evaluation.runs.run import Run  # noqa: E402
 from mtl_perception.cli import main as cli_main  # noqa: E402
 from mtl_perception.frame import Detections, Result  # noqa: E402

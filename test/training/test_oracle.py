@@ -11,7 +11,8 @@ from PIL import Image
 
 pytest.importorskip('torch', reason='training extras are not installed')
 
-from mtl_evaluation.metrics.metrics import DetectionMetric, SegmentationMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.truth.labels import truth_boxes
 from mtl_evaluation.truth.truth import class_ids
 from mtl_perception.frame import Detections, Result

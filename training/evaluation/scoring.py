@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.classification import ClassificationMetric
 from mtl_evaluation.metrics.depth import DepthMetric
-from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, SegmentationMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.metrics import Metric
 from mtl_evaluation.metrics.normals import NormalsMetric
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.runs.bag_replay import answers_digest
 from mtl_evaluation.runs.run import FrameRecord, frame_key
 from mtl_perception.frame import Detections, Frame, Result

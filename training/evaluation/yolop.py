@@ -17,7 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.average_precision import ScoredImage
-from mtl_evaluation.metrics.metrics import DetectionMetric, Metric, SegmentationMetric
+from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation.metrics.metrics import Metric
+from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_perception.decode import Thresholds, suppress
 from mtl_perception.tasks import DETECTION
 from training.evaluation.scoring import COARSE
