@@ -9,7 +9,7 @@ SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup setup-evaluation setup-engines setup-training setup-test oracle demo test lint lock clean
+.PHONY: help setup setup-evaluation setup-engines setup-training setup-test oracle demo check test-fast test lint lock clean
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -25,6 +25,11 @@ endif
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
+JOBS ?= auto
+DURATIONS := --durations 15 --durations-min 1
+# Where PYTEST_ARGS chooses tests of one of the two parts, the other finds none (pytest's code 5).
+SOME = $(if $(PYTEST_ARGS),|| test $$? = 5)
+
 stamp = $(VENV)/.setup/$(1)-$(ROS)-$(shell cat $(2) | sha256sum | cut -c1-12)
 VENV_STAMP := $(VENV)/.setup/venv-$(ROS)
 RUNTIME_FILES := $(CONSTRAINTS) $(addprefix $(R)/,tools.txt runtime.txt ros.txt) setup.py setup.cfg package.xml
@@ -33,6 +38,7 @@ RUNTIME := $(call stamp,runtime,$(RUNTIME_FILES))
 INTERFACES := $(call stamp,interfaces,$(INTERFACE_FILES))
 EVALUATION := $(call stamp,evaluation,$(CONSTRAINTS) $(R)/evaluation.txt)
 TRAINING := $(call stamp,training,$(CONSTRAINTS) $(R)/training.txt)
+LINT := $(call stamp,lint,$(CONSTRAINTS) $(R)/lint.txt)
 TEST := $(call stamp,test,$(CONSTRAINTS) $(R)/test.txt)
 ORACLE := .cache/oracle
 ORACLE_STAMP := $(ORACLE)/.$(shell sha256sum < $(R)/oracle.txt | cut -c1-12)
@@ -59,7 +65,7 @@ setup-engines: setup ## and what int8 engines are built with (nncf, 0.25 GB)
 
 setup-training: setup-evaluation $(TRAINING) ## and what training/ needs (torch, 6 GB)
 
-setup-test: setup-training $(TEST) oracle ## and what the tests need
+setup-test: setup-training $(LINT) $(TEST) oracle ## and what the tests need
 
 oracle: $(ORACLE_STAMP) ## the official BDD100K toolkit and TrackEval, in an environment of their own
 
@@ -67,17 +73,24 @@ demo: setup-evaluation ## drive a bag through the live node; BAG=, VIDEO= or IMA
 	@$(BIN)/mtl-perception demo $(if $(BAG),--bag '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
 	    $(if $(IMAGES),--images '$(IMAGES)') $(DEMO_ARGS)
 
-test: lint ## lint, types and all tests; PYTEST_ARGS='-k letterbox' for some
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
-
-lint: setup-test ## ruff and mypy
+check: setup-evaluation $(LINT) ## style and types; needs no torch
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+
+lint: check
+
+test-fast: setup-evaluation $(TEST) ## the tests that need neither torch nor a live ROS and take no long
+	@$(BIN)/python -m pytest -m 'not slow and not ros and not gpu' --ignore test/training $(DURATIONS) $(PYTEST_ARGS)
+
+# What talks through a live ROS is timed by its own clocks: it runs alone, after the rest.
+test: check setup-test ## style, types and all tests; PYTEST_ARGS='-k letterbox' for some
+	@$(BIN)/python -m pytest -m 'not ros' -n $(JOBS) --dist loadfile $(DURATIONS) $(PYTEST_ARGS) $(SOME)
+	@$(BIN)/python -m pytest -m ros $(DURATIONS) $(PYTEST_ARGS) $(SOME)
 
 lock: $(VENV_STAMP) ## complete the locks in requirements/ after a change; LOCK_ARGS=--upgrade for new versions
 	@$(BIN)/python -m venv .cache/lock && .cache/lock/bin/pip install --quiet 'uv>=0.5,<1'
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/constraints.txt \
-	    $(addprefix $(R)/,tools.txt runtime.txt evaluation.txt engines.txt ros.txt ros-build.txt training.txt test.txt)
+	    $(addprefix $(R)/,tools.txt runtime.txt evaluation.txt engines.txt ros.txt ros-build.txt training.txt lint.txt test.txt)
 	@.cache/lock/bin/uv pip compile --quiet --universal --python-version 3.10 --no-annotate \
 	    --custom-compile-command 'make lock' $(LOCK_ARGS) --output-file $(R)/oracle.txt \
 	    $(addprefix --no-emit-package ,$(ORACLE_LEFT_OUT)) --override $(R)/oracle-override.txt $(R)/oracle.in
@@ -110,6 +123,10 @@ $(EVALUATION): | $(RUNTIME)
 $(TRAINING): | $(EVALUATION)
 	@echo '==> training requirements (about 6 GB, several minutes)'
 	@$(call pip,-r $(R)/training.txt)
+	@$(done)
+
+$(LINT): | $(RUNTIME)
+	@$(call pip,-r $(R)/lint.txt)
 	@$(done)
 
 $(TEST): | $(RUNTIME)

@@ -64,7 +64,8 @@ setup(
     package_data={f'{NAME}.interfaces': ['*/msg/*.msg']},
     data_files=data_files(),
     install_requires=extras.pop(''),
-    extras_require=dict(extras),
+    # `colcon test` takes pytest where the extra `test` names it.
+    extras_require={**extras, 'test': ['pytest', 'hypothesis']},
     entry_points={
         'console_scripts': [
             f'mtl-perception = {NAME}.cli:main',

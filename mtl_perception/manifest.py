@@ -35,7 +35,7 @@ Meaning = Literal[
     'boxes', 'unique_boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth',
     'normals',
 ]  # fmt: skip
-"""What an output tensor holds; the graph contract of DESIGN.md section 2.
+"""What an output tensor holds: the graph contract.
 
 boxes float32 [K, 4] xyxy input pixels, unique_boxes the same but one an object, so that they are
 not suppressed; scores float32 [K], labels integer [K]; class_map uint8

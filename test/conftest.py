@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import sys
 from importlib.metadata import entry_points
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from tiny_bundle import write_tiny_bundle
+
+ROOMS = {'evaluation': 'rosbags', 'training': 'torch'}
+"""Folder of tests: the requirement without which they are left out, as in `colcon test`."""
+collect_ignore = [room for room, needs in ROOMS.items() if find_spec(needs) is None]
+
+
+def pytest_report_header() -> str:
+    """Which tests are left out."""
+    return ''.join(f'test/{room} is left out: {ROOMS[room]} is missing' for room in collect_ignore)
 
 
 def pytest_configure() -> None:

@@ -142,7 +142,7 @@ def evaluate_to(
 
 def main(argv: list[str] | None = None) -> int:
     """Command line; exit code 1 with one sentence when something cannot be read or written."""
-    args = _parser().parse_args(argv)
+    args = _parser().parse_intermixed_args(argv)
     args.argv = sys.argv[1:] if argv is None else argv
     try:
         _evaluate(args)

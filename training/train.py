@@ -378,7 +378,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m training.train', description=__doc__)
     parser.add_argument('config', help='YAML file, see training/configs/')
     parser.add_argument('overrides', nargs='*', metavar='key=value')
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         train(load_config(args.config, args.overrides))
     except (

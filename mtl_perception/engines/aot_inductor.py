@@ -2,7 +2,7 @@
 
 Building needs a C++ compiler on a CPU (and Triton on a GPU), running does not. What is built holds
 instructions of this CPU or GPU and is tied to this torch. Only static shapes: with dynamic ones and
-frozen weights torch 2.15 computes wrong outputs (FACTS.md section 7).
+frozen weights torch 2.15 computes wrong outputs.
 """
 
 from __future__ import annotations

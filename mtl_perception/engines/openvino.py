@@ -1,7 +1,7 @@
 """OpenVINO engine: `model.onnx` on Intel and Arm CPUs and Intel GPUs.
 
 Precision is always set: left alone, OpenVINO runs bfloat16 where the CPU has it and says nothing.
-Shapes are made static, which is 1.7 times faster than dynamic ones (FACTS.md section 7). At
+Shapes are made static, which is 1.7 times faster than dynamic ones. At
 bfloat16 OpenVINO itself keeps everything behind the last convolution or matrix product of an output
 in single precision; int8 (post-training quantisation by nncf) is of heavy operations only.
 """

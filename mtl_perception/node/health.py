@@ -2,7 +2,7 @@
 
 All waiting is measured on the steady clock (`time.monotonic`), so that paused simulation time,
 clock jumps and bag loops neither hide a stalled camera nor invent one. The numbers are kept here;
-who reads them is the business of `node.py`.
+who reads them is the business of `perception_node.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One split of a data set as samples, whatever layout its files are in.
 
-Labels are kept as a few flat arrays: a split of 70,000 frames takes some 40 MB, which forked loader
-workers share.
+Labels are kept as a few flat arrays: a split of 70,000 frames takes some 40 MB, of which every
+loader worker (spawned) has a copy.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m training.networks', description=__doc__)
     parser.add_argument('config', help='YAML file, see training/configs/')
     parser.add_argument('overrides', nargs='*', metavar='key=value')
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     try:
         config = load_config(args.config, args.overrides)
         costs = growth(config)

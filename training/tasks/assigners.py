@@ -1,10 +1,11 @@
 """Label assignment: which points of a dense detector answer for which truth boxes.
 
-`task_aligned` is TOOD's (Feng et al., ICCV 2021, eq. 4-6); `one_to_one` takes one point a box by
-the same alignment, which keeps both supervisions consistent (YOLOv10: Wang et al., NeurIPS 2024,
-section 3.1, from the paper); `adaptive` is ATSS (Zhang et al., CVPR 2020, algorithm 1), the partner
-of an ablation. All take the predictions and the truth of a batch and return an `Assignment`; none
-loops over images, and only `one_to_one` ever waits for the device.
+`task_aligned` is TOOD's (Feng et al., ICCV 2021, eq. 4-6), with the exponents and top k that YOLOv8
+made usual (TOOD's own are 1, 6 and 13); `one_to_one` takes one point per box by the same alignment,
+which keeps both supervisions consistent (YOLOv10: Wang et al., NeurIPS 2024, section 3.1, from the
+paper); `adaptive` is ATSS (Zhang et al., CVPR 2020, algorithm 1), the partner of an ablation. All
+take the predictions and the truth of a batch and return an `Assignment`; none loops over images,
+and only `one_to_one` ever waits for the device.
 """
 
 from __future__ import annotations
