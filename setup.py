@@ -61,7 +61,10 @@ setup(
     maintainer_email=PACKAGE.find('maintainer').get('email'),
     python_requires='>=3.10',
     packages=find_packages(include=[*PACKAGES, *(f'{name}.*' for name in PACKAGES)]),
-    package_data={f'{NAME}.interfaces': ['*/msg/*.msg']},
+    package_data={
+        f'{NAME}.interfaces': ['*/msg/*.msg'],
+        'mtl_evaluation.report': ['templates/*', 'assets/*'],
+    },
     data_files=data_files(),
     install_requires=extras.pop(''),
     # `colcon test` takes pytest where the extra `test` names it.

@@ -38,7 +38,7 @@ ROS_FILES = (
 LAUNCH = {'launch', 'launch_ros', 'launch_testing'}
 TORCH = {'torch', 'torchvision', 'timm', 'torch_tensorrt', 'tensorrt', 'tensorrt_rtx'}
 TORCH_FILES = tuple(f'mtl_perception/engines/{name}' for name in ('torch', 'aot', 'tensorrt'))
-EVALUATION = {'rosbags', 'matplotlib', 'PIL', 'jinja2', 'ray', 'rerun'}
+EVALUATION = {'rosbags', 'matplotlib', 'PIL', 'jinja2', 'markupsafe', 'ray', 'rerun'}
 """What the vehicle has to do without: the extra `evaluation` and what it may use."""
 
 PLAIN_MODULES = [

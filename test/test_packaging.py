@@ -152,6 +152,7 @@ def test_colcon_installs_what_ros2_looks_for(colcon_install):
 def test_colcon_package_imports_with_its_data_and_without_training(colcon_install):
     python = (
         'import importlib.util, mtl_perception, mtl_perception.interfaces as interfaces;'
+        'from mtl_evaluation.report import page; page.dim("templates are there");'
         'print(mtl_perception.__file__, len(interfaces.message_texts()),'
         'importlib.util.find_spec("training"))'
     )

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from markupsafe import Markup
+
 from mtl_evaluation.metrics.accuracy import EXPLAINED, accuracy_rows, class_values
 from mtl_evaluation.report import page, plots
 from mtl_evaluation.report.page import Section, card, dim, grid
@@ -19,12 +21,15 @@ def accuracy_section(title: str, scores: Mapping[str, Mapping[str, Any]]) -> Sec
     ]
     table = page.table(('task', 'metric', 'value', 'frames'), rows, (2, 3))
     missing = ', '.join(name for name in scores if name not in measured)
-    without = dim(f'For want of labels not measured: {missing}.') if missing else ''
-    shown = card('', table) + grid(_class_cards(measured), 3) if measured else ''
-    return Section(title, shown + without + (dim(EXPLAINED) if measured else ''))
+    parts = [card('', table), grid(_class_cards(measured), 3)] if measured else []
+    if missing:
+        parts.append(dim(f'For want of labels not measured: {missing}.'))
+    if measured:
+        parts.append(dim(EXPLAINED))
+    return Section(title, page.joined(parts))
 
 
-def _class_cards(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+def _class_cards(scores: Mapping[str, Mapping[str, Any]]) -> Iterator[Markup]:
     for name, result in scores.items():
         title, values = class_values(result)
         if any(value is not None for value in values.values()):

@@ -6,13 +6,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from mtl_evaluation.compare.comparison import COMPARED, Changed, Comparison, headlines
 from mtl_evaluation.compare.differences import HEADLINES, TITLES, WHOLE, Difference
 from mtl_evaluation.compare.gate import FAIL, PASS, UNDECIDED
 from mtl_evaluation.pictures.frames import Seen
 from mtl_evaluation.report import page, plots, run_plots
-from mtl_evaluation.report.gallery import SCRIPT, STYLE, Shot, gallery
-from mtl_evaluation.report.page import Markup, Section, card, dim, grid
+from mtl_evaluation.report.gallery import ASSETS, Shot, gallery
+from mtl_evaluation.report.page import Section, card, dim, grid
 from mtl_evaluation.report.pictures import Panel, task_panels
 from mtl_evaluation.report.run_plots import Change
 from mtl_perception.tasks import Task
@@ -61,9 +63,7 @@ def write_page(
         *([page.note(blocks_too_short(comparison.alike))] if comparison.alike else []),
         page.tiles(_tiles(comparison)),
     ]
-    page.write_page(
-        path, f'{verdict.word}: {second} against {first}', head, sections, STYLE, SCRIPT
-    )
+    page.write_page(path, f'{verdict.word}: {second} against {first}', head, sections, ASSETS)
 
 
 def blocks_too_short(alike: Mapping[str, float]) -> str:
@@ -91,7 +91,8 @@ def _gate(comparison: Comparison) -> Iterator[Section]:
     if comparison.gate is None:
         return
     rows = [
-        (Markup(_word(ruling.word)), str(ruling.rule), ruling.why) for ruling in comparison.rulings
+        (page.bold(ruling.word, WORDS[ruling.word]), str(ruling.rule), ruling.why)
+        for ruling in comparison.rulings
     ]
     explained = (
         'PASS: with the confidence asked for, the limit is kept. FAIL: with that confidence it is '
@@ -100,10 +101,6 @@ def _gate(comparison: Comparison) -> Iterator[Section]:
     )
     table = page.table(('verdict', 'rule', 'why'), rows, ())
     yield Section('Gate', card('', table) + dim(explained))
-
-
-def _word(word: str) -> str:
-    return f'<b class="{WORDS[word]}">{word}</b>'
 
 
 def _headlines(comparison: Comparison) -> Section:
@@ -168,7 +165,7 @@ def _in_cell(item: Difference | None) -> page.Cell:
     if item is None:
         return '–'
     beside = f'{_between(item)}, {item.frames}'
-    return Markup(f'{_coloured(item)} <small class="wide">{page.text(beside)}</small>')
+    return _coloured(item) + ' ' + page.small(beside, 'wide')
 
 
 def _other(comparison: Comparison) -> Iterator[Section]:
@@ -183,18 +180,18 @@ def _other(comparison: Comparison) -> Iterator[Section]:
             if item.slice == WHOLE and wanted(item.figure) and item.difference is not None
         ]
         if rows:
-            less = dim('Less is better.') if title == 'Stability' else ''
-            yield Section(title, card('', _table('figure', rows)) + less)
+            less = [dim('Less is better.')] if title == 'Stability' else []
+            yield Section(title, page.joined([card('', _table('figure', rows)), *less]))
 
 
 def _changed(comparison: Comparison, look: Look | None) -> Iterator[Section]:
     shots = _shots(comparison, look) if look is not None else {}
     parts = []
     for name, items in comparison.changed.items():
-        parts.append(f'<h3>{page.text(name)}</h3>')
+        parts.append(page.subheading(name))
         parts.append(gallery([shots[name, i.key] for i in items if (name, i.key) in shots], 3))
         listed = [
-            (item.key, item.first.text, item.second.text, Markup(_better(item)))
+            (item.key, item.first.text, item.second.text, _better(item))
             for item in items
             if (name, item.key) not in shots
         ]
@@ -205,7 +202,7 @@ def _changed(comparison: Comparison, look: Look | None) -> Iterator[Section]:
             'Per task the frames that went most wrong since A, then those that got most right; '
             'neighbours of a shown frame are left out.'
         )
-        yield Section('Frames that changed most', dim(explained) + ''.join(parts))
+        yield Section('Frames that changed most', dim(explained) + page.joined(parts))
 
 
 def _shots(comparison: Comparison, look: Look) -> dict[tuple[str, str], Shot]:
@@ -234,9 +231,9 @@ def _shot(item: Changed, first: Seen, second: Seen, task: Task) -> Shot:
     return Shot.of(f'{item.key} · A: {item.first.text} · B: {item.second.text}', panels)
 
 
-def _better(item: Changed) -> str:
+def _better(item: Changed) -> Markup:
     worse = item.second.badness > item.first.badness
-    return f'<span class="{"bad" if worse else "good"}">{"worse" if worse else "better"}</span>'
+    return page.coloured('worse', 'bad') if worse else page.coloured('better', 'good')
 
 
 def _left_out(comparison: Comparison) -> Iterator[Section]:
@@ -254,15 +251,14 @@ def _left_out(comparison: Comparison) -> Iterator[Section]:
     lists = [
         page.details(
             f'frames only in {side.name}',
-            f'<p class="dim">{page.text(", ".join(keys[:500]))}'
-            f'{" ..." if len(keys) > 500 else ""}</p>',
+            dim(', '.join(keys[:500]) + (' ...' if len(keys) > 500 else '')),
         )
         for side, keys in zip(pair.sides, pair.unpaired, strict=True)
         if keys
     ]
     if rows:
         yield Section(
-            'Left out', card('', page.table(('what', 'frames'), rows, (1,))) + ''.join(lists)
+            'Left out', card('', page.table(('what', 'frames'), rows, (1,))) + page.joined(lists)
         )
 
 
@@ -310,7 +306,7 @@ def _row(label: str, item: Difference) -> tuple[page.Cell, ...]:
         label,
         f'{100 * (item.first or 0):.2f}',
         f'{100 * (item.second or 0):.2f}',
-        Markup(_coloured(item)),
+        _coloured(item),
         _between(item),
         str(item.frames),
     )
@@ -323,10 +319,10 @@ def _between(item: Difference) -> str:
     return f'{100 * found[0]:+.2f} to {100 * found[1]:+.2f}'
 
 
-def _coloured(item: Difference) -> str:
+def _coloured(item: Difference) -> Markup:
     change = _change(item)
     kind = {plots.GOOD: 'good', plots.ALARM: 'bad'}.get(change.colour, '')
-    return f'<span class="{kind}">{100 * change.value:+.2f}</span>'
+    return page.coloured(f'{100 * change.value:+.2f}', kind)
 
 
 def _change(item: Difference, with_task: bool = False) -> Change:
@@ -334,6 +330,6 @@ def _change(item: Difference, with_task: bool = False) -> Change:
     return Change(name, item.difference or 0.0, item.interval(), item.lower_is_better)
 
 
-def _table(what: str, rows: Sequence[Sequence[page.Cell]]) -> str:
+def _table(what: str, rows: Sequence[Sequence[page.Cell]]) -> Markup:
     header = (what, 'A, %', 'B, %', 'B - A, points', '95 % interval', 'frames')
     return page.table(header, rows, range(1, 6))

@@ -15,6 +15,7 @@ import numpy as np
 
 matplotlib.use('Agg')
 
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -53,7 +54,7 @@ STYLE: dict[Any, Any] = {
 
 def latency_over_time(
     latencies: Sequence[tuple[float, float]], dropped_s: Sequence[float], period_ms: float | None
-) -> str:
+) -> Markup:
     """Points (seconds, ms); ticks at the bottom where a frame went unanswered."""
     times, values = np.array(latencies).reshape(-1, 2).T
     with matplotlib.rc_context(STYLE):
@@ -73,7 +74,7 @@ def latency_over_time(
         return as_svg(figure, 'latency-time')
 
 
-def latency_histogram(values: Sequence[float]) -> str:
+def latency_histogram(values: Sequence[float]) -> Markup:
     """How many frames took how long, with p50 and p99."""
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(HALF)
@@ -90,7 +91,7 @@ def latency_histogram(values: Sequence[float]) -> str:
         return as_svg(figure, 'latency-histogram')
 
 
-def stage_times(stages: Mapping[str, Mapping[str, float]]) -> str:
+def stage_times(stages: Mapping[str, Mapping[str, float]]) -> Markup:
     """A bar a stage up to its p50, a thin one on to its p99."""
     names = list(stages)
     p50 = [stages[name].get('p50', 0.0) for name in names]
@@ -107,7 +108,7 @@ def stage_times(stages: Mapping[str, Mapping[str, float]]) -> str:
         return as_svg(figure, 'stages')
 
 
-def class_bars(title: str, values: Mapping[str, float | None]) -> str:
+def class_bars(title: str, values: Mapping[str, float | None]) -> Markup:
     """Percent by class, best first; classes that the truth lacks are left out."""
     present = sorted(
         ((name, 100 * value) for name, value in values.items() if value is not None),
@@ -137,7 +138,7 @@ def new_figure(size: tuple[float, float]) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def as_svg(figure: Figure, title: str) -> str:
+def as_svg(figure: Figure, title: str) -> Markup:
     """Inline SVG: ids that are its own, colours from the page, width of its column."""
     buffer = StringIO()
     name = re.sub(r'[^a-z0-9]+', '-', title.lower()).strip('-')
@@ -158,4 +159,4 @@ def as_svg(figure: Figure, title: str) -> str:
     text = re.sub(r'(url\(#|href="#)', rf'\1{name}-', text)
     for colour, variable in VARIABLES.items():
         text = text.replace(colour, variable)
-    return text
+    return Markup(text)

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from mtl_evaluation.live.timing import LiveRun
 from mtl_evaluation.metrics.accuracy import headline, percent
 from mtl_evaluation.metrics.flaws import SHOWN_SCORE
 from mtl_evaluation.report import page, plots
 from mtl_evaluation.report.accuracy_section import accuracy_section
-from mtl_evaluation.report.gallery import SCRIPT, STYLE, Shot, gallery
+from mtl_evaluation.report.gallery import ASSETS, Shot, gallery
 from mtl_evaluation.report.page import Section, card, dim, grid, or_dash
 from mtl_evaluation.report.pictures import Example
 
@@ -32,10 +34,10 @@ def write_report(
         _making_of(results),
     ]
     title = f'{results["model"]["name"]}: live run'
-    page.write_page(path, title, _head(results), sections, STYLE, SCRIPT)
+    page.write_page(path, title, _head(results), sections, ASSETS)
 
 
-def _head(results: Mapping[str, Any]) -> Iterator[str]:
+def _head(results: Mapping[str, Any]) -> Iterator[Markup]:
     model, drive = results['model'], results['drive']
     runs_on = [model.get(key, '') for key in ('engine', 'precision', 'device')]
     cores = results['machine'].get('cores')
@@ -96,9 +98,9 @@ def _video(results: Mapping[str, Any], has_video: bool) -> Iterator[Section]:
     if not has_video:
         return
     shown = (
-        '<video src="overlay.mp4" controls muted preload="metadata"></video>'
+        page.video('overlay.mp4')
         if results['video_codec'] == 'vp09'
-        else '<p><a href="overlay.mp4">overlay.mp4</a> (for a desktop player)</p>'
+        else page.link('overlay.mp4', 'for a desktop player')
     )
     yield Section('Video', shown + dim('A dropped frame shows the newest answer there was.'))
 

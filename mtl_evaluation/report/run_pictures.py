@@ -35,7 +35,7 @@ def worst_frames(
     parts = []
     for name, frames in shown.items():
         rule = RULES[reviews[name].task.kind]
-        parts.append(f'<h3>{page.text(name)}: {page.text(rule)}</h3>')
+        parts.append(page.subheading(f'{name}: {rule}'))
         places = [(name, item.record.key) for item in frames]
         parts.append(gallery([shots[place] for place in places if place in shots], 3))
         listed = [
@@ -50,7 +50,7 @@ def worst_frames(
             'Chosen by the rules below, worst first; of frames within a second only the worst. '
             f'Boxes with a score of at least {SHOWN_SCORE:g}. Click a picture to enlarge it.'
         )
-        yield Section('Worst frames', dim(rule) + ''.join(parts))
+        yield Section('Worst frames', dim(rule) + page.joined(parts))
 
 
 def _shots(
@@ -90,13 +90,10 @@ def recordings(run: Run, beside: Path) -> Iterator[Section]:
             where = os.path.relpath(file, beside)
             if file.suffix == '.mp4' and plays_in_browsers(file):
                 source = quote(where, errors='surrogateescape')
-                parts.append(
-                    f'<h3>{page.text(bag)}</h3>'
-                    f'<video src="{source}" controls muted preload="metadata"></video>'
-                )
+                parts.append(page.subheading(bag) + page.video(source))
             else:
                 rows.append((bag, where, OPENED_WITH.get(file.suffix, '')))
     if rows:
         parts.append(card('', page.table(('bag', 'file', 'to be opened with'), rows, ())))
     if parts:
-        yield Section('Recordings', ''.join(parts))
+        yield Section('Recordings', page.joined(parts))

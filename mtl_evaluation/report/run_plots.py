@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -28,7 +29,7 @@ COLUMNS = 5
 WIDE_INCHES = 11.4
 
 
-def precision_recall(curves: Mapping[str, Curve]) -> str:
+def precision_recall(curves: Mapping[str, Curve]) -> Markup:
     """A small plot a class, best first, its area named."""
     order = sorted(curves, key=lambda name: -float(curves[name][1].mean()))
     rows = -(-len(order) // COLUMNS)
@@ -53,7 +54,7 @@ def precision_recall(curves: Mapping[str, Curve]) -> str:
         return as_svg(figure, 'precision-recall')
 
 
-def recall_by_band(title: str, bands: Mapping[str, tuple[float | None, int]]) -> str:
+def recall_by_band(title: str, bands: Mapping[str, tuple[float | None, int]]) -> Markup:
     """Percent found by band, in order; how many objects there are under each name."""
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure((5.5, 2.7))
@@ -74,7 +75,7 @@ def recall_by_band(title: str, bands: Mapping[str, tuple[float | None, int]]) ->
         return as_svg(figure, f'recall-{title}')
 
 
-def over_the_drive(name: str, label: str, bags: Mapping[str, Curve]) -> str:
+def over_the_drive(name: str, label: str, bags: Mapping[str, Curve]) -> Markup:
     """A line a bag: how wrong each frame is (y) over the seconds of its bag (x)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDE_INCHES, 0.4 + 1.25 * len(bags)), layout='constrained')
@@ -109,7 +110,7 @@ class Change:
         return GOOD if (self.value > 0) is not self.lower_is_better else ALARM
 
 
-def changes(title: str, rows: Sequence[Change], width: float = THIRD) -> str:
+def changes(title: str, rows: Sequence[Change], width: float = THIRD) -> Markup:
     """A point a row with its interval, in points of a hundred, around a line at no change."""
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure((width, 0.75 + 0.23 * len(rows)))

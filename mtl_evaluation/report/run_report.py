@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from markupsafe import Markup
+
 from mtl_evaluation.metrics.accuracy import class_values, headline, percent, tracking_rows
-from mtl_evaluation.report import page, plots, run_plots
+from mtl_evaluation.report import gallery, matrix, page, plots, run_plots
 from mtl_evaluation.report.accuracy_section import accuracy_section
-from mtl_evaluation.report.gallery import SCRIPT, STYLE
-from mtl_evaluation.report.matrix import MATRIX_STYLE, confusion_table, occurring
+from mtl_evaluation.report.matrix import confusion_table, occurring
 from mtl_evaluation.report.page import Section, card, dim, grid, or_dash
 from mtl_evaluation.report.review import TaskReview, review
 from mtl_evaluation.report.run_pictures import recordings, worst_frames
@@ -60,11 +61,11 @@ def write_report(
         _making_of(run),
     ]
     title = f'{_model(run.summary)}: {run.path.name}'
-    page.write_page(path, title, _head(run), sections, STYLE + MATRIX_STYLE, SCRIPT)
+    page.write_page(path, title, _head(run), sections, [*gallery.ASSETS, *matrix.ASSETS])
     return path
 
 
-def _head(run: Run) -> Iterator[str]:
+def _head(run: Run) -> Iterator[Markup]:
     summary = run.summary
     bags = [bag['name'] for bag in summary.get('bags', [])]
     named = ', '.join(bags[:4]) + (f' and {len(bags) - 4} more' if len(bags) > 4 else '')
@@ -196,7 +197,7 @@ def _bags(summary: Mapping[str, Any]) -> Iterator[Section]:
         yield Section('Bags', card('', _headline_table('bag', rows)))
 
 
-def _headline_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+def _headline_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup:
     """A row a slice or bag, a column a task's headline."""
     tasks: dict[str, str] = {}
     for results in rows.values():
@@ -344,17 +345,14 @@ def _left_out(summary: Mapping[str, Any]) -> Iterator[Section]:
             listing = bag.get(key) or {}
             if isinstance(listing, Mapping) and listing.get('count'):
                 rows.append((bag['name'], title, str(listing['count'])))
-                first = ''.join(
-                    f'<li>{page.text(str(line))}</li>' for line in listing.get('first', [])[:LISTED]
-                )
-                more = listing['count'] - len(listing.get('first', []))
-                rest = f'<li>and {more} more</li>' if more > 0 else ''
+                first = [str(line) for line in listing.get('first', [])]
+                more = listing['count'] - len(first)
                 lists.append(
-                    page.details(f'{bag["name"]}: {title}', f'<ul class="dim">{first}{rest}</ul>')
+                    page.details(f'{bag["name"]}: {title}', page.listed(first[:LISTED], more))
                 )
     if rows:
         table = card('', page.table(('bag', 'what', 'frames'), rows, (2,)))
-        yield Section('Left out', table + ''.join(lists))
+        yield Section('Left out', table + page.joined(lists))
 
 
 def _making_of(run: Run) -> Section:

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from mtl_evaluation.report.matrix import MATRIX_STYLE
+from markupsafe import Markup
+
+from mtl_evaluation.report.matrix import ASSETS as MATRIX
 from mtl_evaluation.report.page import (
     Cell,
-    Markup,
+    MatrixCell,
     Section,
     card,
+    coloured,
     details,
     dim,
     facts,
     grid,
     heading,
+    joined,
+    matrix,
     note,
     or_dash,
+    small,
+    subheading,
     table,
-    text,
     verdict,
 )
 from training.study import plots
@@ -30,21 +37,15 @@ from training.study.significance import SMALLEST_SHARE
 
 Report = Mapping[str, Any]
 
-STYLE = (
-    MATRIX_STYLE
-    + """
-.matrix td { min-width: 58px; padding: 0 6px; white-space: nowrap; }
-.matrix.tasks th[scope=col] { height: auto; padding: 0 4px; }
-.answer + .card { margin-top: -8px; margin-bottom: 24px; }
-"""
-)
+ASSETS = (*MATRIX, Path(__file__).with_name('study.css'))
+"""What the page needs beside what every page does."""
 
 UNITS = {'abs_error': ' m', 'mean_error': '°'}
 
 MOODS = {'better': 'good', 'worse': 'bad'}
 
 
-def head(report: Report) -> Iterator[str]:
+def head(report: Report) -> Iterator[Markup]:
     """Title, what the study is and how far it may be believed."""
     cells = report['cells']
     yield heading(
@@ -63,17 +64,17 @@ def head(report: Report) -> Iterator[str]:
 
 def sections(report: Report) -> Iterator[Section]:
     """All parts of the page."""
-    yield Section('Answers', ''.join(map(_answer, report['answers'])))
-    yield Section('Results', ''.join(_results(report)))
+    yield Section('Answers', joined(map(_answer, report['answers'])))
+    yield Section('Results', joined(_results(report)))
     rows = _combined(report)
     if rows:
         yield Section('Delta_MTL', card('', shown(plots.deltas(rows), 'deltas')) + dim(DELTA))
     if report['costs']:
-        yield Section('Cost', ''.join(_costs(report)))
+        yield Section('Cost', joined(_costs(report)))
     if report['transfer']:
-        yield Section('Negative transfer', ''.join(_transfer(report['transfer'])))
+        yield Section('Negative transfer', joined(_transfer(report['transfer'])))
     if report['affinity']:
-        yield Section('Task affinity', ''.join(_affinity(report['affinity'])))
+        yield Section('Task affinity', joined(_affinity(report['affinity'])))
     yield Section('How it was made', card('', facts(report['made'])))
 
 
@@ -92,7 +93,7 @@ def _combined(report: Report) -> list[dict[str, Any]]:
     return plots.renamed(rows)
 
 
-def _answer(answer: Mapping[str, Any]) -> str:
+def _answer(answer: Mapping[str, Any]) -> Markup:
     lines = [answer['answer'], *filter(None, [answer['best']])]
     if answer['ours']:
         lines.append(f'Ours: {answer["ours"]}. Against: {answer["theirs"]}.')
@@ -113,7 +114,7 @@ def _answer(answer: Mapping[str, Any]) -> str:
         for line in answer['lines']
     ]
     header = ('metric', 'ours', 'theirs', 'gain', 'difference', 'corrected p', 'answer')
-    return f'<div class="answer">{body}</div>' + card('', table(header, rows, range(1, 6)))
+    return body + card('', table(header, rows, range(1, 6)))
 
 
 def _cell(line: Mapping[str, Any], side: str) -> str:
@@ -132,7 +133,7 @@ def _change(line: Mapping[str, Any]) -> str:
 
 def _mood(word: str) -> Cell:
     kind = MOODS.get(word)
-    return Markup(f'<span class="{kind}">{text(word)}</span>') if kind else word
+    return coloured(word, kind) if kind else word
 
 
 def figure_text(figure: str, value: float) -> str:
@@ -155,10 +156,10 @@ def _estimate(figure: str, found: Mapping[str, Any]) -> Cell:
         return shown_value
     half = found['high'] - found['mean']
     spread = f'{half:.3f}' if lower_is_better(figure) else f'{100 * half:.2f}'
-    return Markup(f'{text(shown_value)} <small>± {spread}</small>')
+    return Markup('{} ').format(shown_value) + small(f'± {spread}')
 
 
-def _results(report: Report) -> Iterator[str]:
+def _results(report: Report) -> Iterator[Markup]:
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in report['combinations']:
         if not row['single']:
@@ -216,10 +217,10 @@ def _of(row: Mapping[str, Any], task: str, figure: str) -> Cell:
 
 def _signed(share: float) -> Cell:
     kind = 'good' if share > 0 else 'bad'
-    return Markup(f'<span class="{kind}">{100 * share:+.1f}</span>')
+    return coloured(f'{100 * share:+.1f}', kind)
 
 
-def _costs(report: Report) -> Iterator[str]:
+def _costs(report: Report) -> Iterator[Markup]:
     points = report['pareto']
     if points:
         yield card('Accuracy against cost', shown(plots.pareto(points), 'pareto'))
@@ -252,7 +253,7 @@ def _costs(report: Report) -> Iterator[str]:
     )
 
 
-def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row['trunk'], row['pretraining'], row['tasks']), []).append(row)
@@ -261,16 +262,11 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         by_name: dict[str, dict[str, Mapping[str, Any]]] = {}
         for row in members:
             by_name.setdefault(row['name'], {})[row['task']] = row
-        body = ''.join(
-            f'<tr><th scope="row">{text(name)}</th>'
-            + ''.join(_heat(found.get(task)) for task in names)
-            + '</tr>'
-            for name, found in by_name.items()
-        )
-        columns = ''.join(f'<th scope="col">{text(task)}</th>' for task in names)
-        html = f'<table class="matrix tasks"><tr><td></td>{columns}</tr>{body}</table>'
+        body = [
+            (name, [_heat(found.get(task)) for task in names]) for name, found in by_name.items()
+        ]
         title = f'{tasks}, {trunk}, {pretraining}: gain over single-task, %'
-        yield card(title, f'<div class="scroll">{html}</div>')
+        yield card(title, matrix(names, body, 'tasks'))
     yield dim(
         f'Marked * where the test says so: corrected p < {SIGNIFICANT:g}. Everything else is the '
         f'sign of a mean. In brackets, points: single-task figures below {100 * SMALLEST_SHARE:g} '
@@ -310,28 +306,24 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
 
 
-def _heat(row: Mapping[str, Any] | None) -> str:
+def _heat(row: Mapping[str, Any] | None) -> MatrixCell:
     if row is None:
-        return '<td>–</td>'
+        return MatrixCell('–')
     star = '*' if row['verdict'] in ('helped', 'hurt') else ''
     if row['gain'] is None:
-        return f'<td>({difference_text(row["figure"], row["difference"])}{star})</td>'
+        return MatrixCell(f'({difference_text(row["figure"], row["difference"])}{star})')
     return _coloured(row['gain'], 0.25, f'{100 * row["gain"]:+.1f}{star}')
 
 
-def _coloured(value: float | None, most: float, words: str) -> str:
+def _coloured(value: float | None, most: float, words: str) -> MatrixCell:
     """A cell that is the redder or greener the more, full at `most`."""
     if value is None:
-        return '<td>–</td>'
-    colour = 'var(--good)' if value > 0 else 'var(--alarm)'
+        return MatrixCell('–')
     share = 70 * min(1.0, abs(value) / most)
-    return (
-        f'<td style="background:color-mix(in srgb,{colour} {share:.0f}%,transparent)">'
-        f'{text(words)}</td>'
-    )
+    return MatrixCell(words, '--good' if value > 0 else '--alarm', f'{share:.0f}')
 
 
-def _affinity(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _affinity(rows: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
     yield dim(
         'Cosine: of the gradients of two tasks with respect to what they share; below 0 they pull '
         'against each other. Look-ahead (Fifty et al., NeurIPS 2021, eq. 2): how much of the '
@@ -354,20 +346,14 @@ def _affinity(rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             plot = shown(plots.cosines(row['through']), f'cosines {row["model"]}')
             body = card('', plot) + body
         if row is rows[0]:
-            yield f'<h3>{text(title)}</h3>{body}'
+            yield subheading(title) + body
         else:
             yield details(title, body)
 
 
-def _matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], most: float) -> str:
-    columns = ''.join(f'<th scope="col">{text(name)}</th>' for name in names)
-    body = ''.join(
-        f'<tr><th scope="row">{text(name)}</th>'
-        + ''.join(_coloured(x, most or 1, or_dash(x, '', '+.2f')) for x in line)
-        + '</tr>'
+def _matrix(names: Sequence[str], values: Sequence[Sequence[float | None]], most: float) -> Markup:
+    rows = [
+        (name, [_coloured(x, most or 1, or_dash(x, '', '+.2f')) for x in line])
         for name, line in zip(names, values, strict=True)
-    )
-    return (
-        f'<div class="scroll"><table class="matrix tasks"><tr><td></td>{columns}</tr>{body}'
-        f'</table></div>'
-    )
+    ]
+    return matrix(names, rows, 'tasks')

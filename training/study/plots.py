@@ -9,6 +9,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from markupsafe import Markup
 
 from mtl_evaluation.report import plots
 from mtl_evaluation.report.plots import as_svg, new_figure
@@ -40,7 +41,7 @@ MARKS = 'osD^vP*X<>hp'
 Draw = Callable[[Palette], Any]
 
 
-def shown(draw: Draw, name: str) -> str:
+def shown(draw: Draw, name: str) -> Markup:
     """The plot as inline SVG."""
     with matplotlib.rc_context(_style(PAGE)):
         return as_svg(draw(PAGE), name)

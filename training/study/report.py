@@ -28,7 +28,7 @@ from training.study.answers import Measured, answers, pvt_trunk
 from training.study.cells import EVALUATION, Cell, plan, read_json, replace_text
 from training.study.config import StudyConfig
 from training.study.cost import COST
-from training.study.pages import STYLE, head, sections
+from training.study.pages import ASSETS, head, sections
 from training.study.plots import saved
 from training.study.records import read_records
 
@@ -43,7 +43,7 @@ def write_study_report(study: StudyConfig) -> Path:
     pictures.mkdir(parents=True, exist_ok=True)
     replace_text(folder / 'report.json', json.dumps(report, indent=1) + '\n')
     page = folder / 'report.html'
-    write_page(page, f'Study: {study.name}', head(report), sections(report), STYLE)
+    write_page(page, f'Study: {study.name}', head(report), sections(report), ASSETS)
     rows = plots.renamed([row for row in report['combinations'] if row.get('delta')])
     if rows:
         saved(plots.deltas(rows), pictures, 'delta_mtl')
