@@ -17,8 +17,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mtl_evaluation import progress
 from mtl_evaluation.bags.bag_parts import PartialBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
 from mtl_evaluation.bags.cdr import CAMERA, BagError
@@ -95,10 +95,8 @@ def run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     if bag.done:
         console.print(f'going on with {bag.folder}, which has {bag.done} frames', highlight=False)
-    columns = (TextColumn('writing'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task('', total=_total(sources), completed=bag.done)
-        make_bag(bag, sources, encoding, lambda done: progress.update(task, completed=done))
+    with progress.shown('writing', _total(sources), console, bag.done) as show:
+        make_bag(bag, sources, encoding, show)
     console.print(f'{bag.path}: {bag.done} frames', highlight=False)
     return 0
 

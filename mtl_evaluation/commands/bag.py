@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mtl_evaluation import progress
 from mtl_evaluation.bags import bag_make
 from mtl_evaluation.bags.bag_parts import DONE_KEY
 from mtl_evaluation.bags.cameras import Camera
@@ -116,13 +116,11 @@ def scan(bag: GuardedBag, console: Console) -> dict[str, Any]:
     labelled: dict[str, int] = {}
     undecodable = Listing()
     frames, damage = 0, ''
-    columns = (TextColumn('reading'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task('', total=bag.frames_total)
+    with progress.shown('reading', bag.frames_total, console, keep=False) as show:
         try:
             for frame in bag.frames():
                 frames += 1
-                progress.advance(task)
+                show(frames)
                 try:
                     height, width = frame.image().pixels.shape[:2]
                 except ImageError as error:

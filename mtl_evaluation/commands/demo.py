@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mtl_evaluation import progress
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.generated import GeneratedDrive
 from mtl_evaluation.bags.guarded import GuardedBag
@@ -152,7 +152,7 @@ def _drive(args: argparse.Namespace, output: Path, console: Console) -> Drive:
         source = GeneratedDrive(args.seed, width, height, args.seconds)
     path = output / 'drive'
     console.print(f'[bold]drive[/]   {source.description}', highlight=False)
-    with _progress(console, 'writing the bag', source.frames) as advance:
+    with progress.shown('writing the bag', source.frames or None, console) as advance:
         cached = write_drive(source, path, advance)
     if cached:
         console.print(f'        {path} is this drive already; kept', highlight=False)
@@ -179,7 +179,7 @@ def _play(
     from mtl_evaluation.live.session import LiveSettings, run_live
 
     settings = LiveSettings(str(bundle.path), args.engine, args.device, args.precision)
-    with _progress(console, 'playing', bag.frames_total, '{task.fields[note]}') as advance:
+    with progress.shown('playing        ', bag.frames_total or None, console) as advance:
         return run_live(
             bag, bundle, settings, output / 'outputs', output / 'node.log',
             lambda played, answered: advance(played, f'{answered} answered'), Pace(args.speed),
@@ -206,7 +206,7 @@ def _look(
     pairs = joined(bag, played, recorded_results(live.outputs, tasks))
     painted = None
     with (
-        _progress(console, 'measuring', len(live.frames)) as advance,
+        progress.shown('measuring      ', len(live.frames) or None, console) as advance,
         Video(video_path, rate, len(live.frames)) as video,
     ):
         for frame, result in pairs:
@@ -333,21 +333,6 @@ def _size(text: str) -> tuple[int, int]:
     if not (width.isdigit() and height.isdigit()):
         raise DemoError(f'--size {text}: expected WIDTHxHEIGHT in pixels, such as 1280x720')
     return int(width), int(height)
-
-
-@contextmanager
-def _progress(console: Console, title: str, total: int, extra: str = '') -> Iterator[Any]:
-    columns = [
-        TextColumn(f'{title:<16}'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        *([TextColumn(extra)] if extra else []),
-    ]  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(title, total=total or None, note='')
-
-        def advance(done: int, text: str = '') -> None:
-            progress.update(task, completed=done, note=text)
-
-        yield advance
 
 
 @contextmanager

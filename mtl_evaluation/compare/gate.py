@@ -31,7 +31,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +39,7 @@ import yaml
 from mtl_evaluation.compare.bootstrap import MIN_BLOCKS, lower_bound, upper_bound
 from mtl_evaluation.compare.differences import Difference
 from mtl_evaluation.compare.ratios import LOWER_IS_BETTER
+from mtl_perception.schema import did_you_mean
 
 SCHEMA = 1
 PASS, FAIL, UNDECIDED = 'PASS', 'FAIL', 'UNDECIDED'
@@ -245,5 +245,4 @@ def _check_keys(data: Any, known: Sequence[str], where: str) -> None:
 
 
 def _nearest(name: str, known: Sequence[str]) -> str:
-    close = get_close_matches(name, known, 1)
-    return f'; did you mean {close[0]!r}?' if close else f'; there are {", ".join(known)}'
+    return did_you_mean(name, known) or f'; there are {", ".join(known)}'

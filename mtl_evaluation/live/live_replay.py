@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from mtl_evaluation import progress
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.live.live_io import prefetched
 from mtl_evaluation.live.node_process import LiveError, need_ros
@@ -86,15 +86,10 @@ def run_live_replay(args: argparse.Namespace, jobs: list[BagJob], output: Path) 
 
 
 def _play(session: LiveSession, bag: GuardedBag, pace: Pace) -> LiveRun:
-    columns = (
-        TextColumn('playing'), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
-        TextColumn('{task.fields[answered]} answered'),
-    )  # fmt: skip
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        bar = progress.add_task('', total=bag.frames_total, answered=0)
+    with progress.shown('playing', bag.frames_total) as show:
         messages = prefetched((frame.stamp_ns, frame.cdr) for frame in bag.raw_frames())
         return session.play(
-            messages, pace, lambda n, m: progress.update(bar, completed=n, answered=m)
+            messages, pace, lambda played, answered: show(played, f'{answered} answered')
         )
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from mtl_evaluation import progress
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.child_process import die_with_parent
 from mtl_evaluation.metrics.metrics import THRESHOLDS
@@ -145,18 +145,13 @@ def replay_bags(
     left = [job for job in jobs if not bag_state(work.run, job.name).complete]
     failures = _replaced([job for job in jobs if job not in left], work.run)
     console = Console(stderr=True)
-    columns = (
-        TextColumn('replaying {task.fields[bags]}'), BarColumn(), MofNCompleteColumn(),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console) as progress:
-        bar = progress.add_task('', total=None, bags='')
+    with progress.shown('replaying', None, console) as show_bar:
         totals = _Totals(jobs, work.run)
 
         def show(running: Sequence[BagJob]) -> None:
             done, total = totals.look(running)
             names = running[0].name if len(running) == 1 else f'{len(running) or ""} bags'
-            progress.update(bar, completed=done, total=total, bags=names)
+            show_bar(done, text=f'replaying {names}', total=total)
             if stopped():
                 raise Interrupted
 
