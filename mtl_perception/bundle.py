@@ -12,7 +12,6 @@ import json
 import os
 import sys
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 
 from mtl_perception.manifest import (
@@ -31,6 +30,7 @@ from mtl_perception.manifest import (
     write_manifest,
 )
 from mtl_perception.onnx_file import OnnxFileError, check_self_contained
+from mtl_perception.schema import did_you_mean
 from mtl_perception.text import quoted
 
 __all__ = [
@@ -188,11 +188,9 @@ def find_bundle(model: str | Path) -> Path:
     known = bundled()
     if str(model) in known:
         return known[str(model)]
-    near = get_close_matches(str(model), known, n=1)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
     raise BundleError(
         f'no model {quoted(str(model))}: expected a bundle folder or one of {sorted(known)} '
-        f'(from {[str(folder) for folder in model_folders()]}).{hint} '
+        f'(from {[str(folder) for folder in model_folders()]}){did_you_mean(model, known)} '
         f'`mtl-perception doctor` lists models, `python -m training.export` writes one.'
     )
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -18,6 +17,7 @@ import numpy as np
 import yaml
 
 from mtl_perception.plain_yaml import MAX_BYTES, PlainYamlError, read_plain_yaml
+from mtl_perception.schema import fields_of
 from mtl_perception.tasks import Task
 from mtl_perception.text import one_line, quoted
 
@@ -277,23 +277,7 @@ def _files(data: Any, where: str) -> dict[str, str]:
 
 
 def _fields(cls: type, data: Any, where: str) -> dict[str, Any]:
-    """The mapping as it is, once its keys are known to be fields of `cls` and none is missing."""
-    if not isinstance(data, dict):
-        raise BundleError(f'{where}: expected a mapping, found {type(data).__name__}')
-    known = {item.name: item for item in fields(cls)}
-    for key in data:
-        if key not in known:
-            near = get_close_matches(str(key), known, n=1)
-            hint = f'; did you mean {near[0]!r}?' if near else ''
-            raise BundleError(f'{where}: unknown key {quoted(key)}{hint} Known: {sorted(known)}')
-    missing = [name for name, item in known.items() if name not in data and _is_required(item)]
-    if missing:
-        raise BundleError(f'{where}: missing {missing}')
-    return dict(data)
-
-
-def _is_required(item: Any) -> bool:
-    return item.default is MISSING and item.default_factory is MISSING
+    return fields_of(cls, data, where, BundleError)
 
 
 def _build(cls: type, values: dict[str, Any], where: str) -> Any:

@@ -12,9 +12,9 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtl_perception.schema import did_you_mean
 from mtl_perception.tasks import Task
 from mtl_perception.text import quoted
 
@@ -280,8 +280,7 @@ def unknown_refusal(name: str, known: Sequence[str] = ()) -> str:
     """What is wrong with a parameter name that was given but is not declared; empty if known."""
     if name in BY_NAME or name in known:
         return ''
-    near = get_close_matches(name, BY_NAME, n=1, cutoff=0.75)
-    return f'unknown parameter {quoted(name)}' + (f'; did you mean {near[0]!r}?' if near else '')
+    return f'unknown parameter {quoted(name)}{did_you_mean(name, BY_NAME, cutoff=0.75)}'
 
 
 def declare(node: Node) -> Parameters:

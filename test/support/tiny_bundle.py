@@ -1,6 +1,7 @@
 """A bundle with a small real graph whose outputs follow from the pixels by hand.
 
-The graph contract of `mtl_perception.manifest.Meaning`, no torch and no training. With `image` scaled to 0-1:
+The graph contract is `mtl_perception.manifest.Meaning`; no torch, no training. With `image` scaled
+to 0-1:
 
 * detection: the input is cut into 2 rows of 4 cells, K = 8 in reading order. Box k is cell k less
   a margin of 2 pixels, its score is the saturation (strongest minus weakest channel of the cell's

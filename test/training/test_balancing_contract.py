@@ -223,8 +223,8 @@ def test_defaults_are_within_their_ranges(name):
 @pytest.mark.parametrize(
     ('name', 'options', 'message'),
     [
-        ('PCgrad', {}, "unknown balancing method 'PCgrad'.*Did you mean 'PCGrad'"),
-        ('DWA', {'temprature': 2}, "option of DWA 'temprature'.*Did you mean 'temperature'"),
+        ('PCgrad', {}, "unknown balancing method 'PCgrad'.*did you mean 'PCGrad'"),
+        ('DWA', {'temprature': 2}, "option of DWA 'temprature'.*did you mean 'temperature'"),
         ('DWA', {'temperature': 0}, "'temperature' is 0, expected a number above 0"),
         ('DWA', {'epoch_steps': 1.5}, "'epoch_steps' is 1.5, expected an integer from 1"),
         ('CAGrad', {'c': True}, "'c' is True, expected a number"),

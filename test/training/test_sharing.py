@@ -303,7 +303,7 @@ def test_task_queries_begin_as_hard_sharing(image):
 @pytest.mark.parametrize(
     ('sharing', 'more', 'message'),
     [
-        ({'name': 'crossstitch'}, {}, "unknown sharing structure.*Did you mean 'cross_stitch'"),
+        ({'name': 'crossstitch'}, {}, "unknown sharing structure.*did you mean 'cross_stitch'"),
         ({'name': 'mmoe', 'expert': 2}, {}, "unknown option of sharing 'mmoe'.*mean 'experts'"),
         ({'name': 'mmoe', 'experts': 0}, {}, 'experts is 0, expected int from 1'),
         ({'name': 'mmoe', 'experts': 2.5}, {}, 'expected int'),

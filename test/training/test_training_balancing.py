@@ -134,7 +134,7 @@ def test_bf16(run, options):
 @pytest.mark.parametrize(
     ('more', 'message'),
     [
-        ((balancing('pcgrad'),), r"unknown balancing method 'pcgrad'.*Did you mean 'PCGrad'"),
+        ((balancing('pcgrad'),), r"unknown balancing method 'pcgrad'.*did you mean 'PCGrad'"),
         ((balancing('UW', lrr=1),), r"unknown option of UW 'lrr'"),
         ((balancing('SDMGrad'),), 'parts'),
         (

@@ -328,7 +328,7 @@ def test_models_are_found_by_name_and_by_path(tiny_bundle, tmp_path, monkeypatch
 
     assert find_bundle('tiny') == tiny_bundle
     assert find_bundle(str(tiny_bundle)) == tiny_bundle
-    with pytest.raises(BundleError, match=r"no model 'tinny'.*Did you mean 'tiny'\?"):
+    with pytest.raises(BundleError, match=r"no model 'tinny'.*did you mean 'tiny'\?"):
         find_bundle('tinny')
     with pytest.raises(BundleError, match="no model ''"):
         find_bundle('')

@@ -7,11 +7,12 @@ values out of range are errors; an unknown key names the nearest known one.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
+
+from mtl_perception.schema import did_you_mean
 
 OptionsT = TypeVar('OptionsT')
 
@@ -47,10 +48,8 @@ def word_per_task(*words: str) -> Any:
 
 def unknown(what: str, name: str, known: Sequence[str]) -> BalancingError:
     """The error for a name that is not known; it names the nearest known one."""
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], 1, cutoff=0.5)
-    nearest = [k for k in known if k.lower() in near]
-    hint = f' Did you mean {nearest[0]!r}?' if nearest else ''
-    return BalancingError(f'unknown {what} {name!r}, expected one of {list(known)}.{hint}')
+    hint = did_you_mean(name, known, cutoff=0.5)
+    return BalancingError(f'unknown {what} {name!r}{hint} Expected one of {list(known)}.')
 
 
 def read_options(

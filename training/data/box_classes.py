@@ -6,13 +6,13 @@ classes are left out, and `Index.covered` tells for each image which classes are
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from mtl_evaluation.truth.label_files import Frame
 from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
+from mtl_perception.schema import did_you_mean
 from mtl_perception.tasks import DETECTION, Task
 from training.data.index import Index, LayoutConfig
 from training.data.sample import DatasetError
@@ -35,11 +35,9 @@ def checked(names: Sequence[str], task: Task, where: str) -> frozenset[str]:
     """Names of classes of a task; raises DatasetError for others, with the nearest there is."""
     for name in names:
         if name not in task.classes:
-            near = difflib.get_close_matches(name, task.classes, 1)
-            hint = f'; did you mean {near[0]!r}?' if near else ''
             raise DatasetError(
                 f'{where}: {task.name} has no class {name!r}, expected some of '
-                f'{list(task.classes)}{hint}'
+                f'{list(task.classes)}{did_you_mean(name, task.classes)}'
             )
     return frozenset(names)
 

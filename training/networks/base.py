@@ -55,7 +55,7 @@ class MultiTaskNetwork(nn.Module, ABC):
 
 
 class DeployedNetwork(nn.Module):
-    """The graph contract (`mtl_perception.manifest.Meaning`): uint8 [B, H, W, 3] in, the manifest's small tensors out."""
+    """The graph of a bundle: uint8 [B, H, W, 3] in, the manifest's small tensors out."""
 
     def __init__(self, network: MultiTaskNetwork) -> None:
         """Wrap a trained network; outputs follow `network.tasks` in order."""

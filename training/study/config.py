@@ -18,7 +18,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -27,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from mtl_perception.schema import checked_keys
 from mtl_perception.tasks import ALL_TASKS
 from training.balancing import METHODS
 from training.config import ConfigError, read_layers
@@ -81,13 +81,7 @@ def load_study(path: str | Path, output: str | Path | None = None) -> StudyConfi
         found = yaml.safe_load(path.read_text('utf-8'))
     except (OSError, yaml.YAMLError) as error:
         raise StudyError(f'study file {path} cannot be read: {error}') from error
-    if not isinstance(found, dict):
-        raise StudyError(f'{path}: expected keys and values')
-    for key in found:
-        if key not in KEYS:
-            near = difflib.get_close_matches(str(key), KEYS, 1)
-            hint = f'; did you mean {near[0]!r}?' if near else ''
-            raise StudyError(f'{path}: unknown key {key!r}, expected some of {list(KEYS)}{hint}')
+    found = checked_keys(found, KEYS, (), str(path), StudyError)
     missing = [key for key in ('name', 'output', 'trunks', 'tasks', 'seeds') if not found.get(key)]
     if missing:
         raise StudyError(f'{path}: {missing} missing; training/configs/study/ has examples')

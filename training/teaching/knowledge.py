@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.frame import Detections
+from mtl_perception.schema import did_you_mean
 from mtl_perception.tasks import ALL_TASKS, Task
 
 KINDS = ('detection', 'segmentation', 'classification')
@@ -64,10 +64,9 @@ def checked_tasks(
         raise TeachError(f'teacher {name!r}: {path} has no task that can be taught: {KINDS}')
     for task in tasks:
         if task not in known:
-            near = difflib.get_close_matches(task, known, 1)
-            hint = f'; did you mean {near[0]!r}?' if near else ''
             raise TeachError(
-                f'teacher {name!r}: {path} has no task {task!r}, it has {list(known)}{hint}'
+                f'teacher {name!r}: {path} has no task {task!r}, it has {list(known)}'
+                f'{did_you_mean(task, known)}'
             )
     chosen = tuple(tasks) or tuple(task for task in known if task in ALL_TASKS)
     for task in chosen:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
+from mtl_perception.schema import did_you_mean
 from training.network_error import NetworkError
 
 OptionsT = TypeVar('OptionsT')
@@ -20,9 +20,8 @@ def within(default: float, low: float, high: float = math.inf) -> Any:
 
 def unknown(what: str, name: str, known: Sequence[str]) -> NetworkError:
     """The error for a name that is not known; it names the nearest known one."""
-    near = difflib.get_close_matches(name, known, 1, cutoff=0.5)
-    hint = f' Did you mean {near[0]!r}?' if near else ''
-    return NetworkError(f'unknown {what} {name!r}, expected one of {list(known)}.{hint}')
+    hint = did_you_mean(name, known, cutoff=0.5)
+    return NetworkError(f'unknown {what} {name!r}{hint} Expected one of {list(known)}.')
 
 
 def read_options(kind: type[OptionsT], structure: str, given: Mapping[str, Any]) -> OptionsT:
