@@ -73,8 +73,8 @@ demo: setup-evaluation ## drive a bag through the live node; BAG=, VIDEO= or IMA
 	@$(BIN)/mtl-perception demo $(if $(BAG),--bag '$(BAG)') $(if $(VIDEO),--video '$(VIDEO)') \
 	    $(if $(IMAGES),--images '$(IMAGES)') $(DEMO_ARGS)
 
-check: setup-evaluation $(LINT) ## style and types; needs no torch
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy
+check: setup-evaluation $(LINT) ## style, types and prose; needs no torch
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/python test/support/prose.py
 
 lint: check
 

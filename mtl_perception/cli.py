@@ -119,8 +119,8 @@ class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Options with their defaults, where there is one to be told."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        untold = action.default is None or action.default is False or action.default == []
-        return action.help if untold else super()._get_help_string(action)
+        without = action.default is None or action.default is False or action.default == []
+        return action.help if without else super()._get_help_string(action)
 
 
 def _is_ours(error: Exception) -> bool:

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--precision', default='auto', choices=PRECISIONS)
     parser.add_argument(
         '--batch', type=int, default=1,
-        help='frames a run, for as many cameras; whether that is faster is measured and kept',
+        help='frames per run, for as many cameras; whether that is faster is measured and kept',
     )  # fmt: skip
     parser.add_argument(
         '--outputs', type=lambda text: text.split(','), metavar='NAME,...',

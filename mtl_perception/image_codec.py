@@ -39,7 +39,7 @@ class ImageError(Exception):
 class Encoding:
     """How one raw encoding lies in memory and becomes RGB.
 
-    channels: bytes a pixel in a (luma) row. order: of a plain colour image, taken as it is. code:
+    channels: bytes per pixel in a (luma) row. order: of a plain colour image, taken as it is. code:
     the OpenCV conversion to RGB otherwise. even_*: what subsampled chroma or a Bayer pattern needs.
     """
 
@@ -83,7 +83,7 @@ def decode_raw(
 ) -> Frame:
     """Fields of a `sensor_msgs/Image` -> Frame; raises ImageError, never anything else.
 
-    `step` is bytes a row; the data must be exactly `step * height` bytes (nv12: half as much
+    `step` is bytes per row; the data must be exactly `step * height` bytes (nv12: half as much
     again). `is_bigendian` says nothing about 8-bit pixels and is ignored, as every driver sets it
     differently. The frame of rgb8 and bgr8 shares memory with `data`.
     """

@@ -54,12 +54,12 @@ class Letterbox:
 
     @property
     def scale_x(self) -> float:
-        """Input pixels a source pixel, horizontally."""
+        """Input pixels per source pixel, horizontally."""
         return self.inner_width / self.source_width
 
     @property
     def scale_y(self) -> float:
-        """Input pixels a source pixel, vertically."""
+        """Input pixels per source pixel, vertically."""
         return self.inner_height / self.source_height
 
     def new_buffer(self, colour: tuple[int, int, int] = (114, 114, 114)) -> NDArray[np.uint8]:

@@ -37,7 +37,7 @@ Meaning = Literal[
 ]  # fmt: skip
 """What an output tensor holds: the graph contract.
 
-boxes float32 [K, 4] xyxy input pixels, unique_boxes the same but one an object, so that they are
+boxes float32 [K, 4] xyxy input pixels, unique_boxes the same but one per object, so that they are
 not suppressed; scores float32 [K], labels integer [K]; class_map uint8
 [H, W] and logits float32 [C, H, W], both at `stride`; probabilities float32 [C]; depth float32
 [H, W] metres; normals float32 [3, H, W]. The batch axis comes first and is not part of the shape.
@@ -66,7 +66,7 @@ class InputSpec:
 
 @dataclass(frozen=True)
 class OutputSpec:
-    """One output tensor. `shape` is without the batch axis; `stride` is input pixels a cell."""
+    """One output tensor. `shape` is without the batch axis; `stride` is input pixels per cell."""
 
     name: str
     task: str
@@ -245,7 +245,7 @@ def _output(item: Any, where: str, tasks: Sequence[Task]) -> OutputSpec:
     if math.prod(output.shape) * np.dtype(output.dtype).itemsize > MAX_TENSOR_BYTES:
         raise BundleError(
             f'{where}: {output.dtype} of shape {quoted(output.shape)} has more than '
-            f'{MAX_TENSOR_BYTES} bytes a frame'
+            f'{MAX_TENSOR_BYTES} bytes per frame'
         )
     classes = {task.name: len(task.classes) for task in tasks}
     if output.task not in classes:

@@ -53,7 +53,7 @@ class ForwardLogs(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """One record at the nearest of rclpy's levels."""
-        # rclpy ties a place in the code to one level and raises when it changes: one line a level.
+        # rclpy ties a place in the code to one level and raises when it changes: a line per level.
         text = record.getMessage()
         if record.levelno >= logging.ERROR:
             self._logger.error(text)

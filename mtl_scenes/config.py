@@ -15,7 +15,7 @@ class DriveConfig:
     """One generated drive; equal configs give bit-identical frames.
 
     seed: chooses world, camera, traffic and every attribute that is None. width, height: pixels, at
-    least 32. rate_hz: frames a second of driven time. weather, scene, timeofday: one of the
+    least 32. rate_hz: frames per second of driven time. weather, scene, timeofday: one of the
     classes of tasks.WEATHER, tasks.SCENE, tasks.TIME_OF_DAY. Raises ValueError naming what is
     allowed.
     """

@@ -265,7 +265,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', type=Path, help='run folder; default runs/MODEL_TASK')
     parser.add_argument('--bundle', type=Path, help='export here when trained, e.g. models/NAME')
     parser.add_argument(
-        '--views', type=int, default=VIEWS, help=f'cached views an image, default {VIEWS}'
+        '--views', type=int, default=VIEWS, help=f'cached views per image, default {VIEWS}'
     )
     parser.add_argument('--cache', type=Path, default=CACHE, help=f'folder, default {CACHE}')
     parser.add_argument(

@@ -2,7 +2,7 @@
 
 A run folder gets `losses.csv` (every step), `tensorboard/` (every `log_every` steps),
 `validation.jsonl`, `affinity.jsonl` (when asked for: `training.affinity`) and `speed.json` (images
-a second, share of time waiting for data, peak memory).
+per second, share of time waiting for data, peak memory).
 """
 
 from __future__ import annotations
@@ -190,7 +190,7 @@ class Speed:
     """Times of the steps of one session; validation and saving lie between steps and are not in."""
 
     def __init__(self, batch_size: int) -> None:
-        """batch_size: images a step over all processes."""
+        """batch_size: images per step over all processes."""
         self.batch_size = batch_size
         self.warming = WARM_STEPS
         self.steps = 0
@@ -214,7 +214,7 @@ class Speed:
         self.total += time.monotonic() - self._asked
 
     def values(self) -> dict[str, float]:
-        """Images a second, ms a step, share of it waiting for data; empty while warming up."""
+        """Images per second, ms per step, share of it waiting for data; empty while warming up."""
         if not self.steps:
             return {}
         return {

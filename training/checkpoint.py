@@ -39,7 +39,7 @@ def save_checkpoint(
     state: Mapping[str, Any],
     balancing: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Everything that training goes on from; raises CheckpointError and keeps the old one.
+    """Everything that training resumes from; raises CheckpointError and keeps the old one.
 
     balancing: state of the balancing method, where there is one.
     """

@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--weights', choices=WEIGHTS, help='of a training run; default best')
     parser.add_argument('--engine', default='auto')
     parser.add_argument('--device', default='auto', help='as the engine names it')
-    parser.add_argument('--limit', type=int, help='images a source, spread evenly')
+    parser.add_argument('--limit', type=int, help='images per source, spread evenly')
     parser.add_argument('--latency', type=int, default=20, metavar='FRAMES', help='0 leaves it out')
     parser.add_argument('--baseline', help='model to time beside it; default: its network in torch')
     return parser

@@ -194,7 +194,7 @@ class EpochSampler(Sampler[list[int]]):
         self.steps = range(first_step, last_step)
 
     def __iter__(self) -> Iterator[list[int]]:
-        """One list of positions a step; a batch may lie across two epochs."""
+        """One list of positions per step; a batch may lie across two epochs."""
         epoch, order = -1, np.zeros(0, np.int64)
         for step in self.steps:
             batch = []

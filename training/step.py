@@ -128,7 +128,7 @@ class Step:
         else:
             sums = self._balanced(self.balancer, step, batch, amounts, held_out)
         means = self._over_processes(sums) / amounts
-        # One read of the device a step.
+        # One read of the device per step.
         values = torch.stack((means, labelled)).tolist()
         return {task: mean for task, mean, there in zip(self.tasks, *values, strict=True) if there}
 

@@ -237,7 +237,7 @@ def fit(
 
     held_out: batches for a balancing method that validates its weights. validated: is told each
     validation's step and score, and may end the run by an exception. Writes the run folder
-    `config.output` and goes on from the checkpoint in it. Returns the checkpoint folder. Raises
+    `config.output` and resumes from the checkpoint in it. Returns the checkpoint folder. Raises
     NonFiniteLossError, BalancingError, CheckpointError, ConfigError.
     """
     config = replace(config, precision=fabric.strategy.precision.precision)
@@ -389,7 +389,7 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(
             f'error: {error}. Checkpoints that were made are whole; once the cause is mended, the '
-            'same command goes on from the last one.',
+            'same command resumes from the last one.',
             file=sys.stderr,
         )
         return 1

@@ -1,7 +1,7 @@
 """`mtl-perception bag make`: a bag of images, a video, a data set or a generated drive.
 
 Stopped by Ctrl-C, SIGTERM or a full disk it leaves `OUT.partial`, a bag of the frames so far; the
-same command goes on from there. Killed, it loses at most `PART_FRAMES` frames.
+same command resumes from there. Killed, it loses at most `PART_FRAMES` frames.
 """
 
 from __future__ import annotations
@@ -62,7 +62,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--split', default='val', help='of the data set')
     parser.add_argument('--pattern', default='*', help='which images, as in camvid_*')
     parser.add_argument('--limit', type=int, help='take only so many images or video frames')
-    parser.add_argument('--rate', type=float, default=10.0, help='frames a second (not of a video)')
+    parser.add_argument(
+        '--rate', type=float, default=10.0, help='frames per second (not of a video)'
+    )
     parser.add_argument('--camera', default=CAMERA, help='name of the camera: its namespace')
     parser.add_argument('--seed', type=int, default=0, help='of the generated drive')
     parser.add_argument('--size', default='1280x720', help='of the generated pictures')
@@ -94,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
         args.compression == 'zstd', list(sources), custom,
     )  # fmt: skip
     if bag.done:
-        console.print(f'going on with {bag.folder}, which has {bag.done} frames', highlight=False)
+        console.print(f'resuming {bag.folder}, which has {bag.done} frames', highlight=False)
     with progress.shown('writing', _total(sources), console, bag.done) as show:
         make_bag(bag, sources, encoding, show)
     console.print(f'{bag.path}: {bag.done} frames', highlight=False)

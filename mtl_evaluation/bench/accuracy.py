@@ -2,8 +2,8 @@
 
 `mtl-perception compile MODEL --check FOLDER`. Every engine answers every image, one after the
 other, through the deployed pipeline; average precision and mIoU are replay's own. An engine that
-loses more than its limit is not offered: the verdict lies beside it in the cache, where `auto`
-reads it, with its speed relative to the reference in this run.
+loses more than its limit is not offered: the verdict is stored next to it in the cache, where
+`auto` reads it, with its speed relative to the reference in this run.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _resident_mb() -> float:
 
 
 def throughput(bundle: Bundle, name: str, options: Options, frames: Sequence[Frame]) -> float:
-    """Frames a second through an engine at the batch asked for; raises EngineError."""
+    """Frames per second through an engine at the batch asked for; raises EngineError."""
     engine = open_engine(bundle, name, options, build=True)
     spec = bundle.manifest.input
     boxes = []

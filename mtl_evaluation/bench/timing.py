@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--size', type=_size, default='1280x720', help='source image, WIDTHxHEIGHT')
     parser.add_argument('--seed', type=int, default=0, help='of the rendered drive')
     parser.add_argument(
-        '--batch', type=int, metavar='N', help='also the throughput of engines for N frames a run'
+        '--batch', type=int, metavar='N', help='also the throughput of engines for N frames per run'
     )
     parser.add_argument(
         '--peak', action='store_true',

@@ -27,7 +27,7 @@ from mtl_perception.tasks import DETECTION
 MAKE = 'make a bag of images, a video, a data set or a generated drive, with their labels'
 MAKE_MORE = (
     ' Stopped by Ctrl-C or a full disk it leaves OUT.partial, a bag of the frames so far; the same '
-    'command goes on from there.'
+    'command resumes from there.'
 )
 INFO = 'say what a bag holds, and what can be evaluated with it'
 MOST_SIZES = 6

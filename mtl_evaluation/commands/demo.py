@@ -98,7 +98,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--output', type=Path, default=Path('demo'), help='folder of the results')
     parser.add_argument('--topic', help='image topic, where a bag has several')
     parser.add_argument('--pattern', default='*', help='which images, as in camvid_*')
-    parser.add_argument('--rate', type=float, default=10.0, help='frames a second of images')
+    parser.add_argument('--rate', type=float, default=10.0, help='frames per second of images')
     parser.add_argument('--limit', type=int, help='take only so many images or video frames')
     parser.add_argument('--speed', type=float, default=1.0, help='1 is the pace of the bag')
     parser.add_argument('--seed', type=int, default=0, help='seed of the generated drive')

@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group('live mode, through the real node over DDS')
     live.add_argument('--live', action='store_true', help='measure latency and drops instead')
     pace = live.add_mutually_exclusive_group()
-    pace.add_argument('--rate', type=float, metavar='HZ', help='frames a second (as recorded)')
+    pace.add_argument('--rate', type=float, metavar='HZ', help='frames per second (as recorded)')
     pace.add_argument('--speed', type=float, default=1.0, help='times the pace of the bag')
     live.add_argument('--sim-time', action='store_true', help="the node lives in the bag's time")
     live.add_argument('--node', default='', help='play to this node, which runs already')

@@ -4,7 +4,8 @@ Frames 0.1 s apart show the same street, so resampling them one by one would cla
 certainty. What is drawn instead are blocks of consecutive frames: the moving block bootstrap
 (Kuensch, Annals of Statistics 17(3), 1989), on the drives laid end to end and closed to a circle so
 that every frame is drawn equally often (Politis and Romano, in: Exploring the Limits of Bootstrap,
-1992). A sample is a weight a frame; metrics that are sums over frames are evaluated under weights.
+1992). A sample is one weight per frame; metrics that are sums over frames are evaluated under
+weights.
 
 Intervals are percentiles of the samples, taken further out by the factor that turns a normal
 quantile into Student's for so many blocks (the expanded percentile interval of Hesterberg,
@@ -93,7 +94,7 @@ def block_length(
 
 
 def resemblance(values: Floats, block: int) -> float | None:
-    """Correlation of neighbouring blocks' means of a value a frame [frames], in driving order.
+    """Correlation of neighbouring blocks' means of a value per frame [frames], in driving order.
 
     Near 0 where blocks are long enough to be taken for independent, which the intervals suppose:
     where it is not, they are too narrow. None with fewer than `MIN_BLOCKS` blocks, or no change.

@@ -1,7 +1,7 @@
 """Two runs read and laid beside each other frame by frame, for `compare`.
 
-Each run is read once, in order; what stays in memory is about a kilobyte a frame: counts, matches,
-a fingerprint of the truth. Frames pair by key (bag, camera, index). Their truth must be the same.
+Each run is read once, in order; it keeps about a kilobyte per frame in memory: counts, matches, a
+fingerprint of the truth. Frames pair by key (bag, camera, index). Their truth must be the same.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class PatternCamera(Node):
     def __init__(self) -> None:
         """Declare parameters; raises rclpy's exceptions on values out of range."""
         super().__init__('test_pattern')
-        rate_hz = float(self._declare('rate_hz', 10.0, 'Frames a second.', 0.1, 60.0))
+        rate_hz = float(self._declare('rate_hz', 10.0, 'Frames per second.', 0.1, 60.0))
         config = DriveConfig(
             seed=int(self._declare('seed', 0, 'Chooses road, traffic and weather.', 0, 2**31 - 1)),
             width=int(self._declare('width', 640, 'Pixels.', 32, 8192)),

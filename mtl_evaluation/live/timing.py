@@ -155,7 +155,7 @@ def summary(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def rate_hz(live: LiveRun) -> float:
-    """Frames a second at which the drive was played."""
+    """Frames per second at which the drive was played."""
     stamps = [frame.due_ns for frame in live.frames]
     if len(stamps) < 2:
         return 10.0

@@ -55,7 +55,7 @@ ROAD_ONLY_NOTE = (
 )
 NO_TRUTH_NOTE = 'These frames came without labels, so no accuracy was measured.'
 EXPLAINED = (
-    'AP as in BDD100K (COCO’s, at most 100 detections a class and frame). mIoU is the mean over '
+    'AP as in BDD100K (COCO’s, at most 100 detections per class and frame). mIoU is the mean over '
     'classes that the labels contain; unlabelled pixels do not count. BDD100K’s drivable figure '
     'leaves out all pixels labelled background and so forgives painting the pavement; the strict '
     'one does not.'

@@ -23,10 +23,10 @@ AREAS = ((0.0, 1e10), (0.0, 32.0**2), (32.0**2, 96.0**2), (96.0**2, 1e10))
 """All, small, medium, large: square pixels, both ends included."""
 
 MAX_DETECTIONS = 100
-"""Detections a class and image that are scored, best first (COCO's and BDD100K's maxDets)."""
+"""Detections per class and image that are scored, best first (COCO's and BDD100K's maxDets)."""
 
 Rules = NDArray[np.uint64]
-"""One bit a rule: bit `area * 10 + iou` for every pair of an area range and an IoU threshold."""
+"""One bit per rule: bit `area * 10 + iou` for every pair of an area range and an IoU threshold."""
 
 _CHUNK = 200_000
 """Detections times samples held at a time."""
@@ -126,7 +126,7 @@ def match(image: ScoredImage) -> Matches:
 
 
 class MatchTable:
-    """Matches of many images in 29 bytes a detection, to be ranked for any set of them."""
+    """Matches of many images in 29 bytes per detection, to be ranked for any set of them."""
 
     def __init__(self, classes: Sequence[str]) -> None:
         """Start from no image."""

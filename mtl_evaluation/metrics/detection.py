@@ -45,7 +45,7 @@ class Boxes(Protocol):
 class DetectionMetric:
     """Average precision in BDD100K's conventions (`average_precision.py`).
 
-    AP is COCO's (IoU 0.50 to 0.95, 101 recall points, at most 100 detections a class and image).
+    AP is COCO's (IoU 0.50 to 0.95, 101 recall points, at most 100 detections per class and image).
     As in Scalabel's evaluator a box's width is x2 - x1 + 1, and an ignored truth box (crowd, or a
     category that is mapped but not scored) is a COCO crowd: detections on it are neither right nor
     wrong. Only classes with a truth box that is not ignored enter the means. Area ranges are

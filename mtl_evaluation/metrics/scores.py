@@ -15,7 +15,7 @@ from mtl_perception.tasks import Task
 
 
 class Scores:
-    """One metric a task over the frames that have both a prediction and a truth for it."""
+    """One metric per task over the frames that have both a prediction and a truth for it."""
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         """A metric for every task."""

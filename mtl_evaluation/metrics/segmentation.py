@@ -76,10 +76,10 @@ class SegmentationMetric:
             )
         counts = _joint_histogram(truth, prediction)
         classes = len(self.task.classes)
-        strangers = np.flatnonzero(counts[classes:UNLABELLED].any(1)) + classes
-        if strangers.size:
+        unknown = np.flatnonzero(counts[classes:UNLABELLED].any(1)) + classes
+        if unknown.size:
             raise ValueError(
-                f'{self.task.name} truth holds ids {strangers.tolist()}, expected below {classes} '
+                f'{self.task.name} truth holds ids {unknown.tolist()}, expected below {classes} '
                 f'or {UNLABELLED} (unlabelled): it was labelled with another class table'
             )
         self.confusion += counts[:classes, :classes]

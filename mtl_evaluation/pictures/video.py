@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 VIDEO_WIDTH = 768
 VP9_FRAMES = 400
-"""VP9 plays in every browser and takes a quarter of a second a frame; above this, mp4v."""
+"""VP9 plays in every browser and takes a quarter of a second per frame; above this, mp4v."""
 
 
 class Video:

@@ -140,7 +140,7 @@ def _classes(comparison: Comparison) -> Iterator[Section]:
 
 
 def _slices(comparison: Comparison) -> Iterator[Section]:
-    """A row a slice, a column a task: the change of its first headline."""
+    """A row per slice, a column per task: the change of its first headline."""
     wanted = {task.name: HEADLINES[task.kind][0] for task in comparison.pair.tasks}
     found: dict[str, dict[str, Difference]] = {}
     for item in comparison.differences:

@@ -33,7 +33,7 @@ POLICY = (
     "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
     "media-src 'self' file:"
 )
-"""Content-Security-Policy of every page: nothing is fetched but a video that lies beside it."""
+"""Content-Security-Policy of every page: nothing is fetched but a video in the same folder."""
 
 
 @dataclass(frozen=True)

@@ -92,7 +92,7 @@ def latency_histogram(values: Sequence[float]) -> Markup:
 
 
 def stage_times(stages: Mapping[str, Mapping[str, float]]) -> Markup:
-    """A bar a stage up to its p50, a thin one on to its p99."""
+    """A bar per stage up to its p50, a thin one on to its p99."""
     names = list(stages)
     p50 = [stages[name].get('p50', 0.0) for name in names]
     p99 = [stages[name].get('p99', 0.0) for name in names]

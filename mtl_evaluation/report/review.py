@@ -1,6 +1,6 @@
 """One pass over a run for what its page shows beside the figures: curves, confusions, worst frames.
 
-Nothing of a frame stays but matches (29 bytes a detection) and how wrong it was at each task.
+Nothing of a frame stays but matches (29 bytes per detection) and how wrong it was at each task.
 """
 
 from __future__ import annotations

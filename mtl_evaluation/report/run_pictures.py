@@ -29,7 +29,7 @@ OPENED_WITH = {
 def worst_frames(
     run: Run, reviews: Mapping[str, TaskReview], pictures: Pictures | None
 ) -> Iterator[Section]:
-    """A gallery a task."""
+    """A gallery per task."""
     shown = galleries(run, reviews)
     shots = _shots(run, reviews, shown, pictures) if pictures is not None else {}
     parts = []

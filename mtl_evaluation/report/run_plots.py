@@ -30,7 +30,7 @@ WIDE_INCHES = 11.4
 
 
 def precision_recall(curves: Mapping[str, Curve]) -> Markup:
-    """A small plot a class, best first, its area named."""
+    """A small plot per class, best first, its area named."""
     order = sorted(curves, key=lambda name: -float(curves[name][1].mean()))
     rows = -(-len(order) // COLUMNS)
     with matplotlib.rc_context(STYLE):
@@ -76,7 +76,7 @@ def recall_by_band(title: str, bands: Mapping[str, tuple[float | None, int]]) ->
 
 
 def over_the_drive(name: str, label: str, bags: Mapping[str, Curve]) -> Markup:
-    """A line a bag: how wrong each frame is (y) over the seconds of its bag (x)."""
+    """A line per bag: how wrong each frame is (y) over the seconds of its bag (x)."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(WIDE_INCHES, 0.4 + 1.25 * len(bags)), layout='constrained')
         figure.patch.set_alpha(0)

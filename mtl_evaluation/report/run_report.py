@@ -198,7 +198,7 @@ def _bags(summary: Mapping[str, Any]) -> Iterator[Section]:
 
 
 def _headline_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """A row a slice or bag, a column a task's headline."""
+    """A row per slice or bag, a column per task's headline."""
     tasks: dict[str, str] = {}
     for results in rows.values():
         for name, result in results.items():

@@ -1,9 +1,9 @@
-"""What replaying costs: frames a second of these cores, what limits them, and a fleet's bill.
+"""What replaying costs: frames per second of these cores, what limits them, and a fleet's bill.
 
 From the times of the frames themselves, measured while the other workers ran too: workers do not
 wait for each other. In a worker frames are answered (`PIPELINE`) while earlier ones are measured,
 so a frame takes as long as the stages of the measuring thread, of which `wait` is what it waits for
-the answer. Starting a worker (some seconds a bag) is not in it.
+the answer. Starting a worker (some seconds per bag) is not in it.
 """
 
 from __future__ import annotations

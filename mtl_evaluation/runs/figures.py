@@ -1,6 +1,6 @@
 """Every figure of a run, made of its records in one pass that holds no picture and no box.
 
-What grows with the run: 29 bytes a detection that is scored (`MatchTable`), thrice while they are
+What grows with the run: 29 bytes per detection that is scored (`MatchTable`), thrice while they are
 ranked, and per frame its name, its times and which groups it belongs to, some 200 bytes together.
 """
 

@@ -107,8 +107,8 @@ def replay_fleet(
 ) -> dict[str, str]:
     """Replay all bags, at most `slots` at a time; returns the worker failures by bag.
 
-    `tick` is called twice a second with the bags in work; an exception that it raises (Interrupted,
-    say) stops the workers and passes through.
+    `tick` is called twice per second with the bags in work; an exception that it raises
+    (Interrupted, say) stops the workers and passes through.
     """
     waiting = list(reversed(jobs))
     running: list[BagJob] = []
@@ -247,7 +247,7 @@ class RayWorkers:
                 f'no Ray cluster at {address}: {error}. Start one with `ray start --head`'
             ) from error
         self.slots = max(1, int(ray.cluster_resources().get('CPU', 1)) // work.settings.threads)
-        # A task that is tried again goes on where its part of the run stands.
+        # A task that is tried again resumes its part of the run.
         remote = ray.remote(num_cpus=work.settings.threads, max_retries=2)
         self._task = remote(_replay_in_worker)
         self._work = work

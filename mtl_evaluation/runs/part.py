@@ -36,7 +36,7 @@ _TRACKS = '/tracks/'
 """Before the names of tasks: no task is called so."""
 
 _PAGE = 256
-"""Records a query: a reader holds no lock while it works, so it never keeps a writer waiting."""
+"""Records per query: a reader holds no lock while it works, so it never keeps a writer waiting."""
 
 _SCHEMA = """
 BEGIN;

@@ -27,7 +27,7 @@ from mtl_perception.pipeline import Pipeline
 log = logging.getLogger(__name__)
 
 Pictures = Callable[[FrameRecord], Seen | None]
-"""Shows a frame again, None when it cannot. Called once a frame, in the order of the run, so that
+"""Shows a frame again, None when it cannot. Called once per frame, in the order of the run, so that
 what it reads can stream; only for the frames of the galleries."""
 
 

@@ -84,7 +84,7 @@ class Run:
 
 
 def merged(records: Iterable[FrameRecord], tasks: Iterable[Task]) -> dict[str, Metric]:
-    """One metric a task over all records, streaming; equal to one pass, whatever the order."""
+    """One metric per task over all records, streaming; equal to one pass, whatever the order."""
     metrics = new_metrics(tasks)
     for record in records:
         for name, piece in record.pieces.items():

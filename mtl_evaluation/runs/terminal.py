@@ -185,7 +185,7 @@ def _cost(summary: Mapping[str, Any]) -> Iterator[str]:
         f'{cost["frames_per_s"]:.1f} frames/s with {cost["workers"]} workers on {cost["cores"]} '
         f'cores ({cost["frames_per_s_per_core"]:.2f} a core), limited by {limit} '
         f'({100 * cost["shares"][limit]:.0f} % of {cost["ms_per_frame"]:.1f} ms); '
-        f'{cost["bytes_per_frame"]:.0f} bytes a frame kept'
+        f'{cost["bytes_per_frame"]:.0f} bytes per frame kept'
     )
     fleet = cost['fleet']
     if fleet:

@@ -1,4 +1,4 @@
-"""Writing a run: one holder at a time, which goes on where an earlier one stopped."""
+"""Writing a run: one holder at a time, which resumes where an earlier one stopped."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ UNFINISHED = 'its command has not finished: it still runs, was killed, or the di
 
 
 class RunWriter:
-    """Writes a run; a second writer on the same folder goes on where the first one stopped.
+    """Writes a run; a second writer on the same folder resumes where the first one stopped.
 
     Use as a context manager: leaving without `finish` keeps a run that says it is partial. Only one
     process at a time may hold a run's folder. Every error is a RunError.
@@ -43,9 +43,9 @@ class RunWriter:
         bags: Sequence[Mapping[str, Any]] = (),
         fresh: bool = False,
     ) -> None:
-        """Open or go on.
+        """Begin or resume.
 
-        identity: what the answers depend on (model, engine, options); going on with another one is
+        identity: what the answers depend on (model, engine, options); to resume with another one is
         an error. bags: `name` and what else is known of each, in the order of the run. fresh: begin
         again, whatever run is in the folder.
         """

@@ -2,7 +2,7 @@
 
     det_{split}.json, box_track_20/**/*.json    Scalabel: a list of frames, or {"frames": [...]}
     bdd100k_labels_images_{split}.json          BDD100K of 2018: the same
-    100k/{split}/NAME.json                      BDD100K of 2018: one file an image, with `objects`
+    100k/{split}/NAME.json                      BDD100K of 2018: one file per image, with `objects`
     instances_{split}.json                      COCO: images, annotations, categories
     SEQUENCE/gt/gt.txt                          MOTChallenge: a box a line, by frame and identity
 

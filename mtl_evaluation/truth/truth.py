@@ -74,7 +74,7 @@ class Truth:
 
 
 def class_ids(task: Task, names: Iterable[str]) -> list[int]:
-    """Ids of class names; raises ValueError naming the stranger and the task's table."""
+    """Ids of class names; raises ValueError naming the unknown class and the task's table."""
     ids = {name: index for index, name in enumerate(task.classes)}
     try:
         return [ids[name] for name in names]

@@ -3,7 +3,7 @@
 | `--truth PATH` | |
 |---|---|
 | a JSON file | Scalabel frames, BDD100K of 2018, or COCO detections (`label_files.py`) |
-| a folder of JSON files, one an image | BDD100K of 2018 |
+| a folder of JSON files, one per image | BDD100K of 2018 |
 | a folder with `labels/`, or that folder | BDD100K layout: boxes, attributes, masks (`labels.py`) |
 | a folder with `drivable/`, `semantic/` | PNG masks of class ids, 255 = unlabelled |
 
@@ -96,7 +96,7 @@ class TruthFiles:
                 if task in masks:
                     raise LabelError(
                         f'{file} and {masks[task]} are both masks of a frame {file.stem!r}: '
-                        f'expected one a frame name; give the folders to bags of their own'
+                        f'expected one per frame name; give the folders to bags of their own'
                     )
                 masks[task] = file
                 count += 1

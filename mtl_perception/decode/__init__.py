@@ -1,4 +1,4 @@
-"""Engine outputs -> boxes, masks, probabilities, maps in source pixels; one function a kind.
+"""Engine outputs -> boxes, masks, probabilities, maps in source pixels; one function per kind.
 
 `boxes.py`, `masks.py` and `maps.py` (depth, normals); this file is the table of them.
 """

@@ -21,7 +21,7 @@ from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
 
 _CHUNK_VALUES = 1 << 16
-"""Interpolated values a class that are held at once: 256 KiB, so that they stay in the cache."""
+"""Interpolated values per class that are held at once: 256 KiB, so that they stay in the cache."""
 
 _BLOCK = 2048
 """Borders that are sorted at once, for the same reason."""
@@ -68,7 +68,7 @@ def argmax_to_source(
 ) -> NDArray[np.uint8]:
     """Winning class of every source pixel under bilinear interpolation of the logits.
 
-    logits [C, H, W] at `stride` input pixels a cell, C <= 255. Half-pixel centres, clamped at the
+    logits [C, H, W] at `stride` input pixels per cell, C <= 255. Half-pixel centres, clamped at the
     border of the map: source x lies at cell ((x + 0.5) * scale + pad) / stride - 0.5. Returns uint8
     [source_height, source_width]. On a tie the lower class id wins.
     """

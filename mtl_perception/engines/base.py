@@ -31,7 +31,7 @@ class Options:
     """What is asked of an engine.
 
     outputs: the tensors wanted, None for all; what nobody wants is not computed. device and
-    precision: as the engine names them, or `auto`. batch: frames a run. threads: CPU threads when
+    precision: as the engine names them, or `auto`. batch: frames per run. threads: CPU threads when
     it runs, 0 for all cores of this process; they are no part of what is built.
     """
 

@@ -1,7 +1,7 @@
 """Engines that are built once on a machine: what they share.
 
-One engine file a runtime, each a `BuiltEngine`: this file owns what is asked for, resolved on this
-machine, the checks, the cache, run and close; theirs own what the runtime wants.
+One engine file per runtime, each a `BuiltEngine`: this file owns what is asked for, resolved on
+this machine, the checks, the cache, run and close; theirs own what the runtime wants.
 """
 
 from __future__ import annotations

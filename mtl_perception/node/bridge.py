@@ -28,7 +28,7 @@ BRIDGED: dict[str, int] = {
     'bayer_gbrg16': 2,
     'bayer_grbg16': 2,
 }
-"""Bytes a pixel of the encodings that cv_bridge turns into rgb8, by scaling 16 bits to 8."""
+"""Bytes per pixel of the encodings that cv_bridge turns into rgb8, by scaling 16 bits to 8."""
 
 
 def decode_image(message: Image) -> Frame:

@@ -157,7 +157,7 @@ class CameraHealth:
             self._lost_s.append(self._clock())
 
     def frame_unwanted(self) -> None:
-        """One frame came while nobody listened to anything that could be made of it."""
+        """One frame came without subscribers to anything that could be made of it."""
         with self._lock:
             self.unwanted += 1
 
@@ -204,7 +204,7 @@ class CameraHealth:
             return values
 
     def _rate_hz(self) -> float:
-        """Published frames a second over `RATE_WINDOW_S`; falls when none come any more."""
+        """Published frames per second over `RATE_WINDOW_S`; falls when none come any more."""
         if len(self._done_s) < 2:
             return 0.0
         span_s = self._clock() - self._done_s[0]

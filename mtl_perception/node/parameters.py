@@ -99,7 +99,7 @@ TABLE: tuple[Parameter, ...] = (
     Parameter(
         'build', False, 'configure',
         'Build a missing engine while configuring (can take minutes), not only name the command; '
-        'one for the heads that are listened to, in the background.',
+        'one for the subscribed heads, in the background.',
     ),
     Parameter(
         'autostart', False, 'start',
@@ -134,7 +134,7 @@ TABLE: tuple[Parameter, ...] = (
         'rider) that overlap by more than this IoU the weaker one is dropped; 1 keeps both.',
         0.0, 1.0,
     ),
-    Parameter('max_detections', 100, 'live', 'At most so many detections a frame.', 1, 1000),
+    Parameter('max_detections', 100, 'live', 'At most so many detections per frame.', 1, 1000),
     Parameter(
         'overlay_task', MASK_AUTO, 'configure',
         'Segmentation task painted into ~/overlay; `auto`: drivable if the model has it, else its '

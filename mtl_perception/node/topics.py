@@ -247,7 +247,7 @@ class CameraTopics:
                 self._label_infos[task.name].publish(message)
 
     def wanted(self) -> Wanted:
-        """Ask once a frame, so that what is published of a frame fits together."""
+        """Ask once per frame, so that what is published of a frame fits together."""
         places, navigation = self.objects.requested(), self.navigation.requested()
         return Wanted(
             frozenset(

@@ -2,7 +2,7 @@
 
 Frames with boxes, two masks and labels, from every storage, in this process (`DriveBag`) and
 through the parser process (`GuardedBag`): the pace alone, and how long the reader is waited for
-while this process computes 50 ms a frame, as beside an engine on one core. Peak memory of the
+while this process computes 50 ms per frame, as beside an engine on one core. Peak memory of the
 parser process, of a bag and of one ten times as long. Writes docs/results/bag_reading.json.
 """
 
@@ -120,7 +120,7 @@ def main() -> None:
         'command': 'python test/benchmarks/bag_reading.py',
         'frames_each': args.frames,
         'size': '1280x720, with boxes, two masks and labels',
-        'unit': 'ms a frame until it is decoded with its truth; work is 50 ms a frame',
+        'unit': 'ms per frame until it is decoded with its truth; work is 50 ms per frame',
         'niceness': os.nice(0),
         'environment': machine.describe(),
         'results': results,

@@ -52,7 +52,7 @@ def main() -> int:
         figures = measure(Path(folder), bundle, args)
     report = {
         'what': f'stages of the live node, {bundle.manifest.name}, 1280x720 bgr8, one by one, '
-        f'every output listened to, {args.frames} frames',
+        f'every output subscribed to, {args.frames} frames',
         'command': f'python {" ".join(sys.argv)}',
         'machine': machine.describe(),
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),

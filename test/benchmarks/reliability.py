@@ -155,7 +155,7 @@ def burst(folder: Path, bundle: Path, args: argparse.Namespace) -> Figures:
 
 
 def cameras(folder: Path, bundle: Path, args: argparse.Namespace) -> Figures:
-    """Four cameras that send twice what an engine of 20 ms a frame can take."""
+    """Four cameras that send twice what an engine of 20 ms per frame can take."""
     from fault_runs import slow_engine
 
     return _shares(_load(folder, bundle, slow_engine(0.02), CAMERAS, 25.0, args.seconds))

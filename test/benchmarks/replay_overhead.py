@@ -185,7 +185,7 @@ def main() -> None:
     args = parser.parse_args()
     record = {
         'command': f'python test/benchmarks/replay_overhead.py {" ".join(map(str, args.bags))}',
-        'unit': 'ms a frame',
+        'unit': 'ms per frame',
         'environment': machine.describe(),
         'bags': [rounded(measure(bag, args.model, args.frames)) for bag in args.bags],
     }

@@ -51,7 +51,7 @@ def main() -> None:
     record = {
         'command': 'python test/benchmarks/scene_rate.py',
         'frames_each': args.frames,
-        'unit': 'frames a second of CPU time, one core',
+        'unit': 'frames per second of CPU time, one core',
         'environment': machine.describe(),
         'results': results,
     }

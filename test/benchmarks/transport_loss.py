@@ -38,7 +38,7 @@ def main() -> int:
     parser.add_argument('--model', default='tiny', help='bundle; tiny: that of the tests')
     parser.add_argument('--engine', default='auto')
     parser.add_argument('--frames', type=int, default=300)
-    parser.add_argument('--rate', type=float, default=30.0, help='frames a second')
+    parser.add_argument('--rate', type=float, default=30.0, help='frames per second')
     parser.add_argument('--width', type=int, default=1280)
     parser.add_argument('--height', type=int, default=720)
     parser.add_argument('--out', type=Path, default=ROOT / 'docs/results/transport_loss.json')
@@ -76,7 +76,7 @@ def main() -> int:
 
 
 def _in_fresh_process(name: str) -> dict[str, Any]:
-    """The middleware reads its profile once a process."""
+    """The middleware reads its profile once per process."""
     import subprocess
 
     from mtl_perception.shared_memory import PROFILE_VARIABLES, use_profile

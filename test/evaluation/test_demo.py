@@ -48,7 +48,7 @@ def test_pictures_of_mixed_sizes_become_a_report(tmp_path, tiny_bundle, capsys):
     frames = results['frames']
     answered = frames['answered']
     assert (frames['played'], answered + frames['replaced'], frames['rejected']) == (9, 8, 1)
-    assert answered >= 6, 'the machine is far too busy for 4 frames a second'
+    assert answered >= 6, 'the machine is far too busy for 4 frames per second'
     assert (frames['lost_in_transport'], frames['unaccounted']) == (0, 0)
     assert len(results['undecodable']) == 1
     assert results['accuracy_note'] == NO_TRUTH_NOTE

@@ -150,7 +150,7 @@ def test_costs_by_hand():
     stages = {'engine': 60.0, 'decode': 20.0, 'read': 25.0, 'wait': 50.0, 'score': 25.0}
     cost = cost_model(stages, 2, 4, 36_000, 1000.0)
 
-    # Two workers, 100 ms a frame each: what the pipeline does, it does beside the rest.
+    # Two workers, 100 ms per frame each: what the pipeline does, it does beside the rest.
     assert cost['frames_per_s'] == 20.0
     assert cost['frames_per_s_per_core'] == 5.0
     assert cost['limited_by'] == 'engine' and cost['shares']['engine'] == 0.6

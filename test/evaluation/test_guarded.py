@@ -1,4 +1,4 @@
-"""A bag read through the child process is the same bag; what breaks the child is one sentence."""
+"""A bag read through the child process is the same bag; a broken child produces one error."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from mtl_evaluation.live.timing import (
 
 
 def node_of(capacity_hz: float, noise: float = 0.0, seed: int = 0):
-    """A node that answers so many frames a second and drops the rest."""
+    """A node that answers so many frames per second and drops the rest."""
     rng = random.Random(seed)
     return lambda rate: max(0.0, 1 - capacity_hz / rate) + rng.uniform(0, noise)
 

@@ -17,7 +17,7 @@ from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
 
 
 def pieces_of(metric: DetectionMetric) -> list[DetectionMetric]:
-    """One metric an image."""
+    """One metric per image."""
     found = []
     for key, image in sorted(metric.images.items()):
         found.append(DetectionMetric(metric.task))

@@ -29,7 +29,7 @@ def main() -> int:
     """Parse, run in a private DDS domain, write and print."""
     parser = argparse.ArgumentParser(description='memory, rate and counters of the node over time')
     parser.add_argument('--minutes', type=float, default=10.0)
-    parser.add_argument('--rate', type=float, default=15.0, help='images a second')
+    parser.add_argument('--rate', type=float, default=15.0, help='images per second')
     parser.add_argument('--width', type=int, default=640)
     parser.add_argument('--height', type=int, default=360)
     parser.add_argument('--model', default='tiny', help='bundle; tiny: that of the tests')
@@ -49,7 +49,7 @@ def main() -> int:
         )  # fmt: skip
     report = {
         'what': f'node on {args.model}, {args.engine}, {args.width}x{args.height} bgr8 at '
-        f'{args.rate:g} Hz for {args.minutes:g} minutes, every output listened to',
+        f'{args.rate:g} Hz for {args.minutes:g} minutes, every output subscribed to',
         'command': f'python {" ".join(sys.argv)}',
         'machine': machine.describe(),
         'date': datetime.now(timezone.utc).isoformat(timespec='seconds'),

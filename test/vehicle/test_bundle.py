@@ -269,7 +269,7 @@ def set_in(*keys, value):
         (set_in('outputs', 0, 'shape', value=[8, -4]), 'must be 1 to 65536'),
         (set_in('outputs', 0, 'stride', value=0), 'must be 1 to 65536'),
         (set_in('outputs', 0, 'shape', value=[8, 10**17]), 'must be 1 to 65536'),
-        (set_in('outputs', 0, 'shape', value=[60000, 60000]), 'bytes a frame'),
+        (set_in('outputs', 0, 'shape', value=[60000, 60000]), 'bytes per frame'),
         (set_in('outputs', 0, 'dtype', value='object'), "dtype 'object' is not one of"),
         (set_in('input', 'height', value=10**30), 'an integer of 31 digits'),
         (set_in('files', value={}), 'files must map'),

@@ -40,13 +40,13 @@ EVERYTHING = Wanted(frozenset({'detection', 'drivable'}))
 
 
 class Rows(FakeEngine):
-    """Zeros as well, but for the rows of a batch that are `senseless`."""
+    """Zeros as well, but for the rows of a batch that are `invalid`."""
 
-    senseless: tuple[int, ...] = ()
+    invalid: tuple[int, ...] = ()
 
     def run(self, batch: NDArray[np.uint8]) -> dict[str, NDArray[np.generic]]:
         outputs = super().run(batch)
-        outputs['scores'][list(self.senseless)] = np.nan
+        outputs['scores'][list(self.invalid)] = np.nan
         return outputs
 
 
@@ -213,9 +213,9 @@ def test_whatever_an_engine_throws_the_worker_survives(start: Start, error: Exce
 
 
 def test_cameras_that_wait_share_a_batch_and_none_harms_another(start: Start) -> None:
-    """One broken image and one senseless answer among four: the other two are published."""
+    """One broken image and one invalid answer among four: the other two are published."""
     bench = start(Step(latency_s=0.3), Step(), cameras='abcd')
-    bench.batched.senseless = (1,)
+    bench.batched.invalid = (1,)
     bench.activate()
     bench.put(0, 'a')
     bench.until(lambda: bench.engine.runs == 1, 'the first frame in work')

@@ -54,7 +54,7 @@ class JacobianBalancing(Balancer):
         return torch.zeros(len(self.tasks), size, device=self.device)
 
     def differentiate(self, losses: Mapping[str, Tensor], features: CutFeatures | None) -> None:
-        """One backward pass a task."""
+        """One backward pass per task."""
         part = len(self._losses) - 1
         if part == 0:
             shared = self.parameters.shared
@@ -77,7 +77,7 @@ class JacobianBalancing(Balancer):
 
 @dataclass(frozen=True)
 class GramianOptions:
-    """gradients: of parameters, or of features (one pass through the trunk, not one a task)."""
+    """gradients: of parameters, or of features (one pass through the trunk, not one per task)."""
 
     gradients: str = choice('parameters', 'features')
 
@@ -109,7 +109,7 @@ class GramianWeighting(Balancer):
         """Weights float64 [M]; gramian: float64 [M, M], finite."""
 
     def differentiate(self, losses: Mapping[str, Tensor], features: CutFeatures | None) -> None:
-        """One backward pass a task, through its head only with gradients=features."""
+        """One backward pass per task, through its head only with gradients=features."""
         if len(self._losses) == 1:
             self._gradients = (
                 FeatureGradients(features)

@@ -1,6 +1,6 @@
 """Gradients of one task's loss at a time, with respect to what the tasks share.
 
-Either with respect to the shared parameters (one backward pass through the trunk a task), or with
+Either with respect to the shared parameters (one backward pass through the trunk per task), or with
 respect to the shared features (one pass through each head only, after Sener and Koltun, NeurIPS
 2018, section 3.3, and one through the trunk for all). The features of a pyramid depend on each
 other: stride 32 is computed from stride 16, and the neck from the trunk. Differentiating a loss
@@ -64,10 +64,10 @@ class CutFeatures:
 
 
 class TaskGradients(ABC):
-    """One gradient a task, summed over the accumulated parts of a step."""
+    """One gradient per task, summed over the accumulated parts of a step."""
 
     def collect(self, losses: Mapping[str, Tensor], backward: Backward) -> None:
-        """One backward pass a task; the heads' gradients stay in `.grad`."""
+        """One backward pass per task; the heads' gradients stay in `.grad`."""
         for index, (task, loss) in enumerate(losses.items(), 1):
             backward(loss, retain_graph=index < len(losses))
             self.take(task)

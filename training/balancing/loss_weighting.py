@@ -23,7 +23,7 @@ class LossWeighting(Balancer):
 
     They weight trunk and heads alike. One backward pass a part; except where the weights depend on
     the losses of this very step (not `ahead`) and gradients are accumulated: then the gradients are
-    kept a task and weighted at the end, for one backward pass a task and part.
+    kept a task and weighted at the end, for one backward pass per task and part.
     """
 
     ahead: ClassVar[bool] = True
@@ -40,7 +40,7 @@ class LossWeighting(Balancer):
         """Update the state by the step's losses, given as to `weights`."""
 
     def differentiate(self, losses: Mapping[str, Tensor], features: CutFeatures | None) -> None:
-        """One weighted backward pass, or one a task."""
+        """One weighted backward pass, or one per task."""
         first = len(self._losses) == 1
         if not self.ahead and self.parts > 1:
             if first:

@@ -1,4 +1,4 @@
-"""Adam for the handful of numbers that a balancing method learns, one a task."""
+"""Adam for the handful of numbers that a balancing method learns, one per task."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """Weights that are learned with the network: uncertainty weighting and IMTL-L.
 
-Both learn one number a task with an Adam of their own (`lr`); the originals hand it to the
+Both learn one number per task with an Adam of their own (`lr`); the originals hand it to the
 network's optimiser. A task without labels keeps its number in that step.
 """
 
@@ -38,7 +38,7 @@ class UW(LossWeighting):
     positive = True
 
     def start(self) -> None:
-        """One log variance a task."""
+        """One log variance per task."""
         self.state = {
             'log_variance': self.vector(self.options.log_variance),
             **TaskAdam.state(len(self.tasks)),
@@ -78,7 +78,7 @@ class IMTLL(LossWeighting):
     positive = True
 
     def start(self) -> None:
-        """One log scale a task."""
+        """One log scale per task."""
         self.state = {'log_scale': self.vector(0), **TaskAdam.state(len(self.tasks))}
 
     def weights(self, losses: Tensor, present: Tensor) -> Tensor:

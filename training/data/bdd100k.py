@@ -3,7 +3,7 @@
     images/{100k,10k,...}/{split}/NAME.jpg      one index by NAME over all of them
     labels/det_20/det_{split}.json              Scalabel frames: boxes and image attributes; else
     labels/bdd100k_labels_images_{split}.json   the same of 2018; else
-    labels/100k/{split}/NAME.json               the same of 2018, a file an image
+    labels/100k/{split}/NAME.json               the same of 2018, a file per image
     labels/{drivable,sem_seg}/masks/{split}/NAME.png    index = class id, 255 = unlabelled
     labels/lane/masks/{split}/NAME.png          bits: -, -, direction, style, background, category
     labels/{depth,normals}/maps/{split}/NAME.png    16-bit, as in `map_files.py`; generated scenes

@@ -74,7 +74,7 @@ def splits(config: LayoutConfig) -> list[str]:
 
 
 def labelled_table(audits: Sequence[SplitAudit]) -> Table:
-    """Images by task, a row a split."""
+    """Images by task, a row per split."""
     tasks = [t for t in (*ALL_TASKS, 'coarse7') if any(one.labelled[t] for one in audits)]
     table = Table(title='images labelled for')
     for heading in ('data set', 'split', 'images', *tasks):
@@ -86,7 +86,7 @@ def labelled_table(audits: Sequence[SplitAudit]) -> Table:
 
 
 def class_table(audits: Sequence[SplitAudit], task: str) -> Table:
-    """Boxes, images or pixels by class, a column a split."""
+    """Boxes, images or pixels by class, a column per split."""
     names = list(dict.fromkeys(name for one in audits for name in one.classes.get(task, ())))
     order = {name: i for i, name in enumerate(ALL_TASKS[task].classes if task in ALL_TASKS else ())}
     names.sort(key=lambda name: (order.get(name, len(order)), name))

@@ -75,13 +75,13 @@ def _check_names(frames: list[Frame], coco: CocoConfig, where: str) -> None:
     if strange:
         raise DatasetError(f'{where}: categories map to {strange}, expected some of {list(NAMES)}')
     found = {label['category'] for frame in frames for label in frame['labels']}
-    untold = sorted(found - set(table) - set(NAMES))
-    if untold:
-        near = difflib.get_close_matches(untold[0], NAMES, 1, 0)
+    unmapped = sorted(found - set(table) - set(NAMES))
+    if unmapped:
+        near = difflib.get_close_matches(unmapped[0], NAMES, 1, 0)
         raise DatasetError(
-            f'{where}: categories {untold} are neither classes nor in `coco.categories`; add e.g. '
-            f'`{untold[0]}: {near[0]}`, `{untold[0]}: other vehicle` for a region that is not '
-            f'scored, or `{untold[0]}: null` to leave it out'
+            f'{where}: categories {unmapped} are neither classes nor in `coco.categories`; add '
+            f'e.g. `{unmapped[0]}: {near[0]}`, `{unmapped[0]}: other vehicle` for a region that is '
+            f'not scored, or `{unmapped[0]}: null` to leave it out'
         )
 
 

@@ -1,7 +1,8 @@
 """Does decoding keep up? `python -m training.data.rate CONFIG [key=value ...]`.
 
-Images a second of the loader alone by number of workers, beside those of the training step alone on
-the same machine, and what decoding JPEGs no larger than needed saves. `--json` keeps the figures.
+Images per second of the loader alone by number of workers, beside those of the training step alone
+on the same machine, and what decoding JPEGs no larger than needed saves. `--json` keeps the
+figures.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from training.train import train
 
 
 def loader_rate(draws: Draws, config: RunConfig, workers: int, batches: int) -> float:
-    """Images a second, once every worker has delivered what it may prepare."""
+    """Images per second, once every worker has delivered what it may prepare."""
     size = config.optimizer.batch_size
     filled = max(1, PREFETCH * workers)
     sampler = StepSampler(0, filled + batches, size)
@@ -44,7 +45,7 @@ def loader_rate(draws: Draws, config: RunConfig, workers: int, batches: int) -> 
 
 
 def step_rate(config: RunConfig, steps: int) -> dict[str, float]:
-    """Images a second of the training step without its waiting for data, and the share of that."""
+    """Images per second of the training step without its waiting for data, and that share."""
     short = copy.deepcopy(config)
     short.optimizer.steps = WARM_STEPS + steps
     short.validate_every = short.checkpoint_every = short.optimizer.steps + 1
@@ -71,7 +72,7 @@ def draw_cpu_ms(draws: Draws, count: int) -> float:
 
 
 def view_ms(layouts: Sequence[Layout], config: RunConfig, reduced: bool, count: int) -> float:
-    """Median CPU milliseconds to load and crop an image, decoded as small as needed or in full."""
+    """Median CPU milliseconds to load and crop per image, decoded as small as needed or in full."""
     times = []
     for number in range(count):
         rng = np.random.default_rng(number)

@@ -47,7 +47,7 @@ DIRECTIONS, STYLES = ('parallel', 'vertical'), ('solid', 'dashed')
 
 
 def convert(root: Path, tasks: Sequence[str], workers: int) -> Iterator[str]:
-    """Write the masks of every split that has none; yields one line a split for a person.
+    """Write the masks of every split that has none; yields one line per split for a person.
 
     A split's folder appears when all of its masks are written. Raises DatasetError on label files
     that cannot be read or drawn, on a folder that cannot be written, and when there is nothing to

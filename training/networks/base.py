@@ -1,4 +1,4 @@
-"""What every network offers: shared features, one head a task, and the graph that is deployed."""
+"""What every network offers: shared features, one head per task, and the graph that is deployed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HydraNet: one shared trunk and neck, one head a task (hard parameter sharing).
+"""HydraNet: one shared trunk and neck, one head per task (hard parameter sharing).
 
 After Tesla's HydraNet (Karpathy, CVPR 2021 workshop talk) and MultiNet (Teichmann et al., 2018);
 changed: PVTv2 trunk, light FPN, anchor-free detection head.

@@ -27,7 +27,7 @@ class FPN(nn.Module):
     """Trunk features at strides 4-32 -> as many maps of `channels` channels, same strides."""
 
     def __init__(self, trunk_channels: Sequence[int], channels: int) -> None:
-        """Make a lateral and a smoothing convolution a level."""
+        """Make a lateral and a smoothing convolution per level."""
         super().__init__()
         self.lateral = nn.ModuleList(ConvNorm(c, channels) for c in trunk_channels)
         self.smooth = nn.ModuleList(SeparableConv(channels, channels) for _ in trunk_channels)

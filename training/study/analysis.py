@@ -59,7 +59,7 @@ def labels(each: Combination) -> dict[str, Any]:
 
 
 def training_figures(each: Combination) -> dict[str, float]:
-    """Images a second and peak memory while training, medians over the seeds that have them."""
+    """Images per second and peak memory while training, medians over the seeds that have them."""
     found = {}
     for key in ('images_per_s', 'peak_memory_mb'):
         values = [record.speed[key] for record in each.records if key in record.speed]

@@ -1,7 +1,7 @@
 """Runs the cells of a study, each in a process of its own, one after another or several at a time.
 
 Nothing is remembered but what lies in the cells' folders. So a runner that was killed is begun
-anew: finished cells are left alone, one that was begun goes on from its checkpoint, and one that
+anew: finished cells are left alone, one that was begun resumes from its checkpoint, and one that
 failed is named, and tried again only by `resume`.
 """
 

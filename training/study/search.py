@@ -15,7 +15,7 @@
 Each trial is an ordinary run of the cell with the first seed, with other values. Its validations
 on `val` are what Optuna (MIT) sees: the score that chooses a run's best weights, so a trial that
 falls behind is pruned, and no test split is touched. Everything lies under OUTPUT/search: a journal
-that an interrupted search goes on from, the runs, plots, and `best.yaml`, which `training.train`
+that an interrupted search resumes from, the runs, plots, and `best.yaml`, which `training.train`
 takes.
 """
 

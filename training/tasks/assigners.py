@@ -26,7 +26,7 @@ __all__ = [
 ALPHA, BETA = 0.5, 6.0
 """Exponents of score and IoU in the alignment."""
 TOP_K = 10
-"""Points a box takes by task alignment."""
+"""Points that a box takes by task alignment."""
 ATSS_K = 9
 """Candidates a level and box."""
 ATSS_ANCHOR = 8.0

@@ -79,7 +79,7 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def loss(self, outputs: Any, targets: Sequence[Any]) -> Tensor:
-        """Loss summed, not averaged, over the rows; one target a row, none of them None.
+        """Loss summed, not averaged, over the rows; one target per row, none of them None.
 
         Whatever the head adds up is counted in the unit of `normaliser`: the training loop divides
         the sums of all ranks and accumulated parts by the sum of their normalisers.

@@ -29,7 +29,7 @@ ASPP_RATES = (12, 24, 36)
 
 
 class PooledNorm(nn.BatchNorm2d):
-    """For a pooled branch: one value a channel has no variance, and takes the running statistics.
+    """For a pooled branch: one value per channel has no variance, and takes the running statistics.
 
     So it is in a part of a step where one image is labelled for the task. It moves no statistics.
     """
@@ -48,7 +48,7 @@ class AllMLP(nn.Module):
     """Every level to `channels` by one linear map, upsampled, concatenated, mixed by another."""
 
     def __init__(self, trunk_channels: Sequence[int], channels: int) -> None:
-        """A 1x1 convolution a level and one for all."""
+        """A 1x1 convolution per level and one for all."""
         super().__init__()
         self.project = nn.ModuleList(nn.Conv2d(c, channels, 1) for c in trunk_channels)
         self.mix = ConvNorm(channels * len(trunk_channels), channels)
@@ -151,7 +151,7 @@ def check_decoder(kind: str, name: str) -> None:
 
 
 class Decoding(nn.Module):
-    """Part of a dense head: its decoder. `stride`: input pixels a cell of what `decode` gives."""
+    """Part of a dense head: its decoder. `stride`: input pixels per cell of what `decode` gives."""
 
     stride = FINEST
     reads_neck = True

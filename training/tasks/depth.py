@@ -46,7 +46,7 @@ class DepthHead(MapHead):
         neck_channels: int,
         config: DepthConfig | None = None,
     ) -> None:
-        """One number a cell."""
+        """One number per cell."""
         chosen = config or DepthConfig()
         super().__init__(task, trunk_channels, neck_channels, chosen.decoder, 1)
         self.config = chosen

@@ -1,10 +1,10 @@
 """Anchor-free detection on strides 8-32, or 4-32.
 
 Head: decoupled classification and box towers (YOLOX, Ge et al. 2021) of separable convolutions,
-one pair a level; boxes as distance distributions (DFL: Li et al., "Generalized Focal Loss", NeurIPS
-2020, eq. 3-6). Labels are assigned as in `assigners.py`; classes learn the assignment's quality
-through the quality focal loss (the same paper, eq. 2) or the varifocal loss (Zhang et al., CVPR
-2021, eq. 2); boxes GIoU (Rezatofighi et al., CVPR 2019).
+one pair per level; boxes as distance distributions (DFL: Li et al., "Generalized Focal Loss",
+NeurIPS 2020, eq. 3-6). Labels are assigned as in `assigners.py`; classes learn the
+assignment's quality through the quality focal loss (the same paper, eq. 2) or the varifocal loss
+(Zhang et al., CVPR 2021, eq. 2); boxes GIoU (Rezatofighi et al., CVPR 2019).
 
 With `one_to_one` a second pair of towers learns one point a box beside the others and is the one
 that is deployed: its boxes need no suppression.
@@ -133,7 +133,7 @@ class DetectionHead(Head):
         neck_channels: int,
         config: DetectionConfig | None = None,
     ) -> None:
-        """Two towers a level, four with `one_to_one`."""
+        """Two towers per level, four with `one_to_one`."""
         super().__init__(task, trunk_channels, neck_channels)
         self.config = config or DetectionConfig()
         self.level_strides = LEVELS[self.config.levels]
@@ -154,7 +154,7 @@ class DetectionHead(Head):
             self.one_regress = self._towers(neck_channels, near)
 
     def _towers(self, channels: int, bias: Tensor) -> nn.ModuleList:
-        """One a level; `bias` [outputs] is what the last convolution starts with."""
+        """One per level; `bias` [outputs] is what the last convolution starts with."""
         towers = nn.ModuleList()
         for _ in self.level_strides:
             last = nn.Conv2d(channels, len(bias), 1)

@@ -20,7 +20,7 @@ from training.tasks.targets import Counting
 
 
 class MapHead(Decoding, Head):
-    """A decoder and a 1x1 convolution to `channels` numbers a cell."""
+    """A decoder and a 1x1 convolution to `channels` numbers per cell."""
 
     def __init__(
         self,

@@ -44,7 +44,7 @@ class NormalsHead(MapHead):
         neck_channels: int,
         config: NormalsConfig | None = None,
     ) -> None:
-        """Three numbers a cell."""
+        """Three numbers per cell."""
         chosen = config or NormalsConfig()
         super().__init__(task, trunk_channels, neck_channels, chosen.decoder, 3)
         self.config = chosen

@@ -59,7 +59,7 @@ class YoloHead(Head):
     """PAN maps -> `YoloOutputs`."""
 
     def __init__(self, task: Task, channels: Sequence[int]) -> None:
-        """One 1x1 convolution a level."""
+        """One 1x1 convolution per level."""
         super().__init__(task, channels, channels[0])
         values = 5 + len(task.classes)
         self.predict = nn.ModuleList(

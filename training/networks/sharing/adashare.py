@@ -97,7 +97,7 @@ class AdaShare(VisitedNetwork):
     """A shared trunk with policies."""
 
     def __init__(self, parts: Parts, options: AdaShareOptions) -> None:
-        """A policy a task; raises NetworkError when no block of the trunk can be skipped."""
+        """A policy per task; raises NetworkError when no block of the trunk can be skipped."""
         trunk, turn = parts.stages(), Turn()
         skippable = [shape.keeps for shape in block_shapes(trunk)]
         if not any(skippable):

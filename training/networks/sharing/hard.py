@@ -1,4 +1,4 @@
-"""Hard parameter sharing: one trunk, one neck, one head a task (Caruana, Machine Learning 1997).
+"""Hard parameter sharing: one trunk, one neck, one head per task (Caruana, Machine Learning 1997).
 
 The HydraNet of `hydranet.py`. Shared: trunk and neck.
 """

@@ -1,4 +1,4 @@
-"""One trunk a task, run level by level, with something between them at every level.
+"""One trunk per task, run level by level, with something between them at every level.
 
 What Cross-Stitch and NDDR have in common. Shared: the trunks and what is between them, because the
 loss of each task reaches them all; the neck and head of a task are its own.
@@ -31,7 +31,7 @@ class Lockstep(MultiTaskNetwork):
     trunk: nn.ModuleList
 
     def __init__(self, parts: Parts) -> None:
-        """A trunk a task, and `make_mix` at each level."""
+        """A trunk per task, and `make_mix` at each level."""
         trunks = [parts.stages() for _ in parts.tasks]
         channels = trunks[0].channels
         heads = {task.name: OfTask(parts.own(task, channels)) for task in parts.tasks}

@@ -64,7 +64,7 @@ class Routers(Visitor):
     """The routers of one task."""
 
     def __init__(self, widths: Sequence[int], options: MoEFFNOptions) -> None:
-        """One a layer."""
+        """One per layer."""
         super().__init__()
         self.options = options
         self.routers = nn.ModuleList(nn.Linear(w, options.experts, bias=False) for w in widths)

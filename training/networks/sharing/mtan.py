@@ -1,6 +1,6 @@
 """MTAN (Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019, eqs. 1 and 2).
 
-One shared trunk; each task has an attention module a stage. With p the stage's output, u what the
+One shared trunk; each task has an attention module per stage. With p the stage's output, u what the
 mask is computed from and f the task's features of the finer stage,
 
     a = h(g([u; f])),  task features = a * p,  f(next) = pooled 3x3 convolution of them

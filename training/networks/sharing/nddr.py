@@ -1,4 +1,4 @@
-"""NDDR-CNN (Gao et al., CVPR 2019): features fused by a 1x1 convolution a task.
+"""NDDR-CNN (Gao et al., CVPR 2019): features fused by a 1x1 convolution per task.
 
 After each stage all tasks' maps are concatenated and reduced to each task's channels by a 1x1
 convolution and batch norm. It starts as a weighted sum of equal channels, `own` for the task itself
@@ -27,7 +27,7 @@ class NDDROptions:
 
 
 class Fusion(Mix):
-    """Concatenate, 1x1 convolution, batch norm; one a task."""
+    """Concatenate, 1x1 convolution, batch norm; one per task."""
 
     def __init__(self, channels: int, tasks: int, own: float) -> None:
         """Start as weighted sums of equal channels."""

@@ -1,4 +1,4 @@
-"""One network a task: the single-task baselines side by side, with nothing shared.
+"""One network per task: the single-task baselines side by side, with nothing shared.
 
 Each task has trunk, neck and head of its own, which run for the images that it labels. Shared:
 nothing, so no balancing of gradients applies.
