@@ -23,7 +23,7 @@ def assign(worth: NDArray[np.floating]) -> tuple[Indices, Indices]:
     worth = np.asarray(worth, np.float64)
     if not np.isfinite(worth).all():
         raise ValueError('assign: worth holds values that are not finite')
-    # What can be in no pair is left out; the rest gets a column a row for staying alone.
+    # What can be in no pair is left out; the rest gets a column per row for staying alone.
     rows = np.flatnonzero((worth > 0).any(1))
     columns = np.flatnonzero((worth > 0).any(0))
     if not rows.size:

@@ -136,7 +136,7 @@ class Pipeline:
     def infer_batch(self, frames: Sequence[Frame]) -> list[Inference | Exception]:
         """Run 1 to `info.batch` frames of any sizes at once; one outcome per frame.
 
-        A frame that cannot be letterboxed has the exception as its outcome and costs only itself.
+        A frame that cannot be letterboxed has the exception as its outcome and affects no other.
         Raises what the engine raises.
         """
         started = time.perf_counter()

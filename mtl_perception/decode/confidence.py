@@ -20,7 +20,7 @@ def confidence_to_source(
 ) -> NDArray[np.uint8]:
     """Uint8 [source_height, source_width], 255 = probability 1.
 
-    logits [C, H, W] at `stride` input pixels a cell; mask: what `argmax_to_source` made of them.
+    logits [C, H, W] at `stride` input pixels per cell; mask: what `argmax_to_source` made of them.
     """
     logits = np.asarray(logits, np.float32)
     shares = np.exp(logits - logits.max(axis=0))

@@ -51,7 +51,7 @@ class Camera:
 
 @dataclass(frozen=True)
 class Job:
-    """A frame that somebody wants something of."""
+    """A frame of which something is requested."""
 
     camera: Camera
     header: Header

@@ -74,7 +74,7 @@ def test_an_id_is_kept_across_missed_frames(tracker, missed):
 
 
 def test_an_id_is_kept_at_uneven_rates(tracker):
-    """30 Hz, then 5 Hz, then 15 Hz: the same 300 pixels a second."""
+    """30 Hz, then 5 Hz, then 15 Hz: the same 300 pixels per second."""
     steps = np.concatenate([np.full(20, 1 / 30), np.full(8, 1 / 5), np.full(15, 1 / 15)])
     stamps = np.cumsum(steps)
     seen = [ids_of(tracker, stamp, car(100 + 300 * stamp)) for stamp in stamps]

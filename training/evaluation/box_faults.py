@@ -54,7 +54,7 @@ def count(layouts: Sequence[Layout], pipeline: Pipeline, every: int) -> dict[str
 
 
 def table(results: dict[str, Counter[str]]) -> Table:
-    """A row a source."""
+    """A row per source."""
     shown = Table(title='published boxes')
     for heading in ('source', 'images', *KINDS):
         shown.add_column(heading, justify='left' if heading == 'source' else 'right')
