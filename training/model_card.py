@@ -15,7 +15,7 @@ from training.networks.base import MultiTaskNetwork
 
 
 def read_metrics(path: Path) -> list[Metric]:
-    """Scalar values of a `training.evaluate` JSON, one Metric a source."""
+    """Scalar values of a `training.evaluate` JSON, one Metric per source."""
     record = json.loads(path.read_text('utf-8'))
     return [
         Metric(

@@ -67,7 +67,7 @@ class MaskHead(Head):
     """Loss and deployed form of class masks; subclasses make `MaskOutputs`."""
 
     stride = FINEST
-    """Input pixels a cell of the logits."""
+    """Input pixels per cell of the logits."""
     one_road = False
     """Whether the deployed head says `direct` for all of the road, `alternative` for none."""
     members: Tensor
