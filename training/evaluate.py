@@ -58,7 +58,7 @@ def evaluate_network(
     network: MultiTaskNetwork, config: RunConfig, split: str, limit: int | None = None,
     precision: str = '32-true',
 ) -> dict[str, Any]:  # fmt: skip
-    """Figures by source and task of a network in eval mode; `limit` images a source."""
+    """Figures by source and task of a network in eval mode; `limit` images per source."""
     return evaluate_pipeline(torch_pipeline(network, config, precision), config, split, limit)
 
 

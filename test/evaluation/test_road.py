@@ -138,9 +138,8 @@ def test_errors_of_distance_against_true_places():
     metric.update('a', found, truth, np.full(3, CAR), None, width=1280, height=720)
     (image,) = metric.images.values()
     road = RoadRecall(DETECTION.classes)
-    matches = match(image, len(DETECTION.classes))
 
-    road.add(image, matches, CAMERA, Mount.of(1.5), np.array([24.0, 10.5, np.nan]))
+    road.add(image, CAMERA, Mount.of(1.5), np.array([24.0, 10.5, np.nan]))
 
     result = road.result()
     errors = {name: row for name, row in result['distance_error'].items() if row['objects']}
