@@ -1,4 +1,4 @@
-"""What the machine can do: precision, memory, shared memory; each missing thing gives one clear error."""
+"""What the machine can do: precision, memory, shared memory; each lack gives one clear error."""
 
 import pytest
 
