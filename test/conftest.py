@@ -63,7 +63,7 @@ def private_ros(tmp_path_factory: pytest.TempPathFactory):
     """A DDS domain of our own, for this process and its children."""
     from live_node import private_ros_environment
 
-    from mtl_perception.process import PROFILE_VARIABLES
+    from mtl_perception.shared_memory import PROFILE_VARIABLES
 
     patch = pytest.MonkeyPatch()
     for name, value in private_ros_environment(tmp_path_factory.mktemp('log')).items():

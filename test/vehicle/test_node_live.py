@@ -134,6 +134,31 @@ def test_tracks_alone_are_computed_and_keep_their_id(peer: Peer) -> None:
     assert seen[9] and not set(seen[9]) & set(first[0])
 
 
+def test_annotations_are_drawn_over_the_image_that_they_are_stamped_like(peer: Peer) -> None:
+    """Boxes, outlines and texts to a viewer's subscription alone; their points are the boxes'."""
+    foxglove = pytest.importorskip('foxglove_msgs.msg', reason='make setup builds it')
+    drawn = peer.listen(f'{NODE}/annotations', foxglove.ImageAnnotations)
+    peer.exchange(image(31))
+    peer.until(lambda: drawn and drawn[-1].points, 'annotations')
+    detections = peer.listen(f'{NODE}/detections', Detection2DArray)
+    peer.exchange(image(32))
+    peer.until(
+        lambda: (
+            detections and drawn[-1].points
+            and drawn[-1].points[0].timestamp == detections[-1].header.stamp
+        ),
+        'both of one frame',
+    )  # fmt: skip
+    boxes = [found.bbox for found in detections[-1].detections]
+    assert boxes
+    for box, line in zip(boxes, drawn[-1].points, strict=False):
+        low = (box.center.position.x - box.size_x / 2, box.center.position.y - box.size_y / 2)
+        assert (line.points[0].x, line.points[0].y) == pytest.approx(low)
+        assert line.points[2].x - line.points[0].x == pytest.approx(box.size_x)
+    assert len(drawn[-1].points) > len(boxes), 'no outline of the drivable area'
+    assert any(text.text.startswith('pedestrian') for text in drawn[-1].texts)
+
+
 def test_nobody_listening_costs_nothing(peer: Peer) -> None:
     """Frames that nobody wants are counted as such, not processed."""
     before = values(peer.diagnostics()['perception: camera'])
