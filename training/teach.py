@@ -6,6 +6,7 @@ written below `output/SOURCE/TASK`, in the form that a source's `teachers` reads
 
     detection/det_train.json            Scalabel frames: score, crowd and classUnsure of a box
     semantic/masks/train/NAME.png       class ids, class sets, 255 = not sure
+    semantic/confidence/train/NAME.png  of soft labels: 0-255
     weather/det_train.json              attributes, with their probabilities
     teach.json                          teachers, rules, counts, agreement with people's labels
 

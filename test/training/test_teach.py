@@ -15,6 +15,7 @@ from mtl_perception.frame import Detections
 from mtl_perception.tasks import DETECTION, SEMANTIC, WEATHER
 from training import teach
 from training.data.layout import Layout, LayoutConfig
+from training.data.sample import DatasetError
 from training.teaching.boxes import averaged, fused
 from training.teaching.rules import Rule, attribute_label, box_labels, mask_label
 from training.teaching.views import View, views
@@ -129,6 +130,12 @@ class TestMasks:
         human = np.array([[vehicles, living, 255]], np.uint8)
         mask = mask_label([known], SEMANTIC, Rule(sure=0.8), human)
         assert mask.tolist() == [[13, 255, 255]]
+
+    def test_soft_labels_keep_every_pixel_with_its_confidence(self):
+        known = probabilities({'road': 0.6, 'sky': 0.4}, {'car': 1.0}, {})
+        label = mask_label([known], SEMANTIC, Rule(soft=True))
+        assert label.mask.tolist() == [[0, 13, 255]]
+        assert label.confidence.tolist() == [[153, 255, 0]]
 
     def test_attributes(self):
         sure = np.array([0, 0, 0.95, 0.05, 0, 0], np.float32)
@@ -298,3 +305,20 @@ def test_a_coarse_mask_is_refined_on_reading(tmp_path):
     vehicles = len(SEMANTIC.classes) + 3
     assert mask[[0, 8, 16], 8].tolist() == [vehicles, vehicles, 13]
     assert (mask[:, :8] == 255).all(), 'what people left open stays open'
+
+
+def test_soft_labels_count_in_proportion_to_their_confidence(place):
+    assert run(place, 'rules.semantic.soft=true') == 0
+    folder = place / 'out/block/semantic'
+    confidence = folder / 'confidence/train/block_002.png'
+    assert confidence.is_file() and (folder / 'masks/train/block_002.png').is_file()
+    put(confidence, np.repeat(np.array([[0, 64, 255]], np.uint8), HEIGHT, 0).repeat(WIDTH // 3, 1))
+    config = LayoutConfig('block', str(place / 'data'), teachers={'semantic': str(folder)})
+    layout = Layout(config, 'train')
+    mask = layout.load(2).masks['semantic']
+    kept = [(part != 255).mean() for part in np.split(mask, 3, axis=1)]
+    assert kept[0] == 0 and kept[1] == pytest.approx(0.25, abs=0.05) and kept[2] == 1
+    assert np.array_equal(layout.load(2).masks['semantic'], mask)
+    put(confidence, np.zeros((9, 9), np.uint8))
+    with pytest.raises(DatasetError, match=r'block_002.png: .9, 9., its mask is .64, 96.'):
+        layout.load(2)

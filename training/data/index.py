@@ -129,13 +129,14 @@ class MaskFiles:
 
     Ours are class ids, 255, class sets as in `training.tasks.segmentation`, or UNKNOWN. taught: the
     masks of a teacher, by which the class sets of an image's own mask are told apart, or which are
-    its only ones.
+    its only ones. confidence: 8-bit maps of some images, 255 = certain.
     """
 
     paths: Mapping[str, Path]
     table: NDArray[np.uint8]
     read: Callable[[Path], NDArray[np.uint8]] = read_mask
     taught: MaskFiles | None = None
+    confidence: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

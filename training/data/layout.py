@@ -7,6 +7,7 @@ loader worker (spawned) has a copy.
 from __future__ import annotations
 
 import logging
+import zlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,15 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.truth.label_files import Frame
 from mtl_evaluation.truth.labels import truth_boxes
-from mtl_perception.tasks import ALL_TASKS, DETECTION, SCENE, TIME_OF_DAY, WEATHER, Task
+from mtl_perception.tasks import (
+    ALL_TASKS,
+    DETECTION,
+    SCENE,
+    TIME_OF_DAY,
+    UNLABELLED,
+    WEATHER,
+    Task,
+)
 from training.data import bdd100k, cityscapes, coco, coco2017, comma10k, nyuv2, office31, voc
 from training.data.box_classes import restricted
 from training.data.index import (
@@ -298,7 +307,7 @@ def mask_of(
     taught = files.taught.paths.get(name) if files.taught else None
     if files.taught is None or taught is None:
         return _mask_in(own, files, size)
-    fine = _mask_in(taught, files.taught, size)
+    fine = _thinned(_mask_in(taught, files.taught, size), files.taught, name)
     if own == taught:
         return fine
     mask = _mask_in(own, files, size)
@@ -306,6 +315,23 @@ def mask_of(
         told = (mask == code) & np.isin(fine, members)
         mask[told] = fine[told]
     return mask
+
+
+def _thinned(mask: NDArray[np.uint8], files: MaskFiles, name: str) -> NDArray[np.uint8]:
+    """The mask with each pixel unlabelled with the probability that its label is wrong.
+
+    The mean loss over many pixels is then that of labels weighted by their confidence. The same
+    pixels of an image every time: a sample is a function of its index.
+    """
+    if name not in files.confidence:
+        return mask
+    path = files.confidence[name]
+    with as_dataset_error():
+        confidence = files.read(path)
+    if confidence.shape != mask.shape:
+        raise DatasetError(f'{path}: {confidence.shape}, its mask is {mask.shape}')
+    noise = np.random.default_rng(zlib.crc32(name.encode())).integers(0, 255, mask.shape)
+    return np.where(noise < confidence, mask, UNLABELLED).astype(np.uint8)
 
 
 def _mask_in(path: Path, files: MaskFiles, size: tuple[int, int]) -> NDArray[np.uint8]:

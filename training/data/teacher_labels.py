@@ -5,6 +5,7 @@ below `labels/` or absolute, is laid out as `python -m training.teach` writes it
 
     FOLDER/det_{split}.json             Scalabel frames: boxes with score and crowd; attributes
     FOLDER/masks/{split}/NAME.png       our class ids and class sets, 255 = the teacher is not sure
+    FOLDER/confidence/{split}/NAME.png  of soft labels: 0-255; pixels count in proportion to it
 
 What people labelled stays as it is. A teacher adds boxes of the classes that they left out, tells
 classes apart that a mask names only as a set, and labels the tasks that an image has none of.
@@ -52,7 +53,7 @@ def completed(index: Index, config: LayoutConfig, split: str) -> Index:
             known = [name for name, task in ALL_TASKS.items() if task.kind in KINDS]
             raise DatasetError(f'{where}: no task that a teacher labels, expected one of {known}')
         if task.kind == 'segmentation':
-            index = _with_masks(index, config, task, path / 'masks' / split, where)
+            index = _with_masks(index, config, task, path, where)
         elif task.kind == 'classification':
             index = _with_attribute(index, task, path / f'det_{split}.json', where)
         else:
@@ -113,12 +114,12 @@ def _with_attribute(index: Index, task: Task, path: Path, where: str) -> Index:
 def _with_masks(
     index: Index, config: LayoutConfig, task: Task, folder: Path, where: str
 ) -> Index:  # fmt: skip
-    if not folder.is_dir():
-        raise DatasetError(f'{where}: no folder {folder}; python -m training.teach writes it')
-    names = {_stem(Path(name)): name for name in index.images}
-    found = {_stem(path.relative_to(folder)): path for path in sorted(folder.rglob('*.png'))}
-    paths = {names[stem]: path for stem, path in found.items() if stem in names}
-    taught = MaskFiles(paths, teacher_table(task, config))
+    masks = folder / 'masks' / TRAIN
+    if not masks.is_dir():
+        raise DatasetError(f'{where}: no folder {masks}; python -m training.teach writes it')
+    paths = _by_image(masks, index)
+    confidence = _by_image(folder / 'confidence' / TRAIN, index)
+    taught = MaskFiles(paths, teacher_table(task, config), confidence=confidence)
     human = index.masks.get(task.name, MaskFiles({}, taught.table))
     files = replace(human, paths={**paths, **human.paths}, taught=taught)
     coarse = ((human.table >= len(task.classes)) & (human.table < UNKNOWN)).any()
@@ -138,6 +139,13 @@ def teacher_table(task: Task, config: LayoutConfig) -> NDArray[np.uint8]:
     if task == DRIVABLE and not config.drivable_split:
         table[:2] = len(DRIVABLE.classes)
     return table
+
+
+def _by_image(folder: Path, index: Index) -> dict[str, Path]:
+    """PNG files below a folder by the name of their image, joined without suffix."""
+    names = {_stem(Path(name)): name for name in index.images}
+    found = {_stem(path.relative_to(folder)): path for path in sorted(folder.rglob('*.png'))}
+    return {names[stem]: path for stem, path in found.items() if stem in names}
 
 
 def _stem(path: Path) -> str:

@@ -11,8 +11,11 @@ from mtl_perception.tasks import UNLABELLED, Task
 from training.data.sample import Boxes, Sample
 from training.tasks.segmentation import GROUPS
 from training.teaching.boxes import overlaps
+from training.teaching.rules import SoftMask
 from training.teaching.written import Label
 
+LIKELY = 128
+"""Confidence from which a pixel of a soft mask is compared."""
 SAME = 0.5
 """IoU from which a teacher's box is that of a person."""
 
@@ -31,7 +34,10 @@ class Agreement:
     def add(self, task: Task, label: Label, sample: Sample) -> None:
         """One image; a label of None counts for nothing."""
         counts = self._counts[task.name]
-        if isinstance(label, np.ndarray):
+        if isinstance(label, SoftMask):
+            likely = np.where(label.confidence >= LIKELY, label.mask, UNLABELLED)
+            _add_mask(counts, task, likely, sample.masks[task.name])
+        elif isinstance(label, np.ndarray):
             _add_mask(counts, task, label, sample.masks[task.name])
         elif isinstance(label, tuple):
             counts[label[0]].update(

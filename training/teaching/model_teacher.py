@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.bundle import MANIFEST
+from mtl_perception.decode.answers import calibrated
 from mtl_perception.decode.boxes import detection
 from mtl_perception.decode.contract import Thresholds
 from mtl_perception.frame import Detections, Frame
@@ -59,7 +60,7 @@ class ModelTeacher:
         classes: dict[str, list[NDArray[np.float32]]] = {}
         for view in views(width, height, self._scales, self._flip):
             seen = view.cut(image, manifest.input.letterbox_colour)
-            ran = self._pipeline.run(Frame(seen))
+            ran = self._pipeline.infer(Frame(seen))
             for name in self.tasks:
                 task, specs = self._own[name], manifest.outputs_of(name)
                 tensors = {meaning: ran.outputs[spec.name] for meaning, spec in specs.items()}
@@ -71,12 +72,18 @@ class ModelTeacher:
                     total = masks.setdefault(name, np.zeros(shape, np.float32))
                     view.add(_probabilities(task, specs, tensors, ran.letterbox), total)
                 elif view.width >= width:  # a part of the image need not show its scene
-                    classes.setdefault(name, []).append(tensors['probabilities'])
+                    classes.setdefault(name, []).append(_believed(task, tensors['probabilities']))
         return Knowledge(
             {name: averaged(found, width, height) for name, found in boxes.items()},
             {name: total / np.maximum(total.sum(0), 1e-6) for name, total in masks.items()},
             {name: np.mean(rows, axis=0, dtype=np.float32) for name, rows in classes.items()},
         )
+
+
+def _believed(task: Task, probabilities: NDArray[Any]) -> NDArray[np.float32]:
+    """Calibrated, and none for classes that no real data taught the model: float32 [C]."""
+    taught = np.array([name in task.believed for name in task.classes], np.float32)
+    return calibrated(probabilities.astype(np.float32), task.temperature) * taught
 
 
 def _probabilities(

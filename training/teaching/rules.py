@@ -31,14 +31,16 @@ RIVAL = 0.6
 class Rule:
     """sure: 0 to 1, None for the kind's own. classes: the same for some classes.
 
-    unsure: of boxes only. agree: teachers that must say the same. Raises ValueError on values out
-    of range.
+    unsure: of boxes only. agree: teachers that must say the same. soft, of masks only: every pixel
+    has its likeliest class, and a map of confidences beside it. Raises ValueError on values out of
+    range.
     """
 
     sure: float | None = None
     classes: dict[str, float] = field(default_factory=dict)
     unsure: float = 0.25
     agree: int = 1
+    soft: bool = False
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -53,6 +55,14 @@ class Rule:
         """What is sure, by class: float32 [C]."""
         general = SURE[task.kind] if self.sure is None else self.sure
         return np.array([self.classes.get(name, general) for name in task.classes], np.float32)
+
+
+@dataclass(frozen=True)
+class SoftMask:
+    """Mask uint8 [H, W] of class ids and 255, and the confidence in each pixel, 255 = certain."""
+
+    mask: NDArray[np.uint8]
+    confidence: NDArray[np.uint8]
 
 
 def box_labels(found: Sequence[Detections], task: Task, rule: Rule) -> list[dict[str, Any]]:
@@ -95,7 +105,7 @@ def box_labels(found: Sequence[Detections], task: Task, rule: Rule) -> list[dict
 def mask_label(
     known: Sequence[NDArray[np.float32]], task: Task, rule: Rule,
     human: NDArray[np.uint8] | None = None,
-) -> NDArray[np.uint8]:  # fmt: skip
+) -> NDArray[np.uint8] | SoftMask:  # fmt: skip
     """Mask uint8 [H, W] of class ids, class sets and 255 from probabilities [C, H, W] a teacher.
 
     human: the same, by people. Only pixels that they labelled as a class set are told apart then:
@@ -116,6 +126,10 @@ def mask_label(
             within[place] = confidence[place] / np.maximum(shares[group].sum(0)[place], 1e-6)
         confidence = within
     mask = np.full(label.shape, UNLABELLED, np.uint8)
+    if rule.soft:
+        said = (confidence > 0) & (votes >= rule.agree)
+        mask[said] = label[said]
+        return SoftMask(mask, np.round(255 * confidence * said).astype(np.uint8))
     # The largest sets first, so that the smallest one that is sure is what remains.
     codes = sorted(enumerate(groups, len(task.classes)), key=lambda pair: -len(pair[1]))
     for code, group in codes if human is None else ():

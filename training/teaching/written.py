@@ -13,8 +13,9 @@ from PIL import Image
 
 from mtl_perception.tasks import UNLABELLED, Task
 from training.tasks.segmentation import GROUPS
+from training.teaching.rules import SoftMask
 
-Label = list[dict[str, Any]] | NDArray[np.uint8] | tuple[str, float] | None
+Label = list[dict[str, Any]] | NDArray[np.uint8] | SoftMask | tuple[str, float] | None
 """Of one image: boxes, a mask, an attribute and its probability; None where nobody knows."""
 
 
@@ -38,6 +39,9 @@ class Written:
         self.images += 1
         if isinstance(label, np.ndarray):
             self._mask(name, label)
+        elif isinstance(label, SoftMask):
+            self._mask(name, label.mask)
+            self._save('confidence', name, label.confidence)
         elif isinstance(label, tuple):
             value, probability = label
             self.sure[value] += 1
@@ -62,9 +66,7 @@ class Written:
         return {'images': self.images, 'sure': dict(self.sure), 'unsure': self.unsure}
 
     def _mask(self, name: str, mask: NDArray[np.uint8]) -> None:
-        path = self.folder / 'masks' / self.split / Path(name).with_suffix('.png')
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(path)
+        self._save('masks', name, mask)
         names = [
             *self.task.classes,
             *('|'.join(self.task.classes[i] for i in g) for g in GROUPS.get(self.task.name, ())),
@@ -74,3 +76,8 @@ class Written:
                 self.unsure += int(count)
             else:
                 self.sure[names[value]] += int(count)
+
+    def _save(self, kind: str, name: str, values: NDArray[np.uint8]) -> None:
+        path = self.folder / kind / self.split / Path(name).with_suffix('.png')
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(values).save(path)
