@@ -44,9 +44,9 @@ def data_files():
             if path.is_file():
                 relative = path.relative_to(ROOT)
                 by_folder[f'{share}/{relative.parent}'].append(str(relative))
-    # colcon puts bin/ on PATH, but scripts go to lib/mtl_perception, where `ros2 run` looks. Only
-    # colcon installs data with these commands; pip's own script would be in the same place.
-    if {'install_data', 'symlink_data'} & set(sys.argv):
+    # colcon puts bin/ on PATH, but its scripts go to lib/mtl_perception, where `ros2 run` looks.
+    # In a wheel the script that pip makes would be in the same place.
+    if not {'bdist_wheel', 'editable_wheel'} & set(sys.argv):
         by_folder['bin'].append('bin/mtl-perception')
     return sorted(by_folder.items())
 

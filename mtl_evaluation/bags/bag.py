@@ -58,6 +58,9 @@ from mtl_evaluation.bags.cdr import (
     truth_boxes_of,
 )
 from mtl_evaluation.bags.listing import Listing
+from mtl_evaluation.bags.near import with_near_truth
+from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
+from mtl_evaluation.truth.class_mapping import NO_MAPPING, ClassMapping
 from mtl_evaluation.truth.truth import Truth, TruthPlaces
 from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Frame
@@ -101,6 +104,7 @@ class BagFrame(DriveFrame):
 
     cdr: bytes
     truth_cdr: Mapping[str, bytes]
+    classes: ClassMapping = NO_MAPPING
 
     def image(self) -> Frame:
         """Decode the image; raises ImageError."""
@@ -138,7 +142,7 @@ class BagFrame(DriveFrame):
                 f'frame {self.index} of {self.topic}: {len(boxes.boxes)} true boxes and '
                 f'{len(places.feet)} objects, expected one object for each box in its order'
             )
-        return Truth(boxes, masks, labels, places)
+        return self.classes(Truth(boxes, masks, labels, places))
 
 
 class DriveBag(CameraBag):
@@ -148,7 +152,12 @@ class DriveBag(CameraBag):
     topics. repeated and unmatched_truth: what `frames` left out so far.
     """
 
-    def __init__(self, path: str | Path, topics: str | Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        topics: str | Sequence[str] | None = None,
+        options: ReadOptions = AS_RECORDED,
+    ) -> None:
         """Open; `topics` are the image topics to read, by default every camera of the bag.
 
         Raises BagError when there is no bag, it is damaged, a topic is no image topic of it, or its
@@ -157,7 +166,11 @@ class DriveBag(CameraBag):
         self.path = Path(path).expanduser()
         self._reader = open_bag(self.path)
         try:
-            self.connections = list(self._reader.connections)
+            self._options = options
+            self._classes = ClassMapping(options.classes)
+            self.connections = [
+                item for item in self._reader.connections if item.topic not in options.ignored
+            ]
             self.info: BagInfo = bag_info(self.path, self._reader)
             wanted = [topics] if isinstance(topics, str) else list(topics or ())
             chosen = choose_cameras(self.path, self.connections, wanted)
@@ -192,7 +205,11 @@ class DriveBag(CameraBag):
         indices: Counter[str] = Counter()
         infos = {camera.info_topic for camera in self.cameras}
         lenses = [_Lens(camera) for camera in self.cameras]
-        for stamp, group, repeated in by_stamp(self._counted(self._topics(truth))):
+        groups = by_stamp(self._counted(self._topics(truth)))
+        tolerance_ns = round(self._options.tolerance_ms * 1e6)
+        if truth and tolerance_ns:
+            groups = with_near_truth(groups, self.cameras, tolerance_ns)
+        for stamp, group, repeated in groups:
             for topic in repeated:
                 if topic not in infos:
                     self.repeated.add(f'{topic} at {stamp}')
@@ -205,7 +222,9 @@ class DriveBag(CameraBag):
                 labels = {topic: group[topic] for topic in camera.truth if topic in group}
                 used.update(labels)
                 name = self._name(camera.name_topic, group.get(camera.name_topic))
-                yield BagFrame(indices[camera.topic], stamp, camera, name, cdr, labels)
+                yield BagFrame(
+                    indices[camera.topic], stamp, camera, name, cdr, labels, self._classes
+                )
                 indices[camera.topic] += 1
             for topic in sorted(self._truth_topics().intersection(group) - used):
                 self.unmatched_truth.add(f'{topic} at {stamp}')
@@ -315,10 +334,12 @@ class DriveBag(CameraBag):
             message = self._deserialise(topic, cdr, LABEL_INFO)
             found = {item.class_id: item.class_name for item in message.class_map}
             task = TASKS.get(names[topic])
-            if task and found != dict(enumerate(task.classes)):
+            mapped = names[topic] in self._classes.tasks()
+            if task and not mapped and found != dict(enumerate(task.classes)):
                 raise BagError(
                     f'{self.path}: {topic} names classes {quoted(list(found.values()))}, this '
-                    f'version has {list(task.classes)}. Write the bag again with this version.'
+                    f'version has {list(task.classes)}. Say which is which with '
+                    f'--classes, as `{names[topic]}:7=road`, or write the bag again.'
                 )
 
 

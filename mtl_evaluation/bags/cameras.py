@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -26,6 +27,9 @@ from mtl_perception.text import one_line
 COMPRESSED = '/compressed'
 TRUTH_TYPES = {'detections': DETECTIONS, 'objects': OBJECTS, 'camera_pose': POSE}
 """Type by name of a ground-truth topic, where it is not the one of its task."""
+OTHER_TRANSPORTS = ('/compressedDepth', '/theora', '/zstd')
+OTHER_SENSORS = {'depth', 'disparity', 'infra', 'infrared', 'ir', 'thermal', 'confidence'}
+"""Words in the topics of a stereo or depth camera that are no picture for this network."""
 OURS = '/perception/'
 """What the node publishes is no camera."""
 
@@ -93,7 +97,11 @@ def namespace_of(topic: str) -> str:
 
 
 def choose_cameras(path: Path, connections: list[Connection], wanted: list[str]) -> list[Camera]:
-    """Cameras in topic order: those wanted, or all that hold images."""
+    """Cameras in topic order: those wanted, or all that hold pictures.
+
+    Topics of depth and infrared sensors, which stand beside the colour one of the same camera, are
+    read where they are named, or where there is nothing else.
+    """
     there = ', '.join(f'{item.topic} ({item.msgtype})' for item in connections) or 'nothing'
     there = one_line(there, 1000)
     counts: Counter[tuple[str, str]] = Counter()
@@ -111,11 +119,21 @@ def choose_cameras(path: Path, connections: list[Connection], wanted: list[str])
     for camera in sorted(found, key=lambda item: item.topic):
         if f'{TRUTH}/' in camera.topic or camera.topic.startswith(OURS) or not camera.frames:
             continue
+        if camera.topic.endswith(OTHER_TRANSPORTS):
+            continue
         # Sorted, so that the raw topic comes first: its compressed copy is the same camera.
         cameras.setdefault(camera.topic.removesuffix(COMPRESSED), camera)
+    colour = {name: camera for name, camera in cameras.items() if not _other_sensor(camera.topic)}
+    cameras = colour or cameras
     if not cameras:
         raise BagError(f'{path} has no camera images; it holds {there}. Record an image topic too.')
     return sorted(cameras.values(), key=lambda item: item.topic)
+
+
+def _other_sensor(topic: str) -> bool:
+    """Whether a topic is of a depth, infrared or thermal sensor by its name, as drivers call it."""
+    words = set(re.split(r'[/_\d]+', topic.lower()))
+    return bool(words & OTHER_SENSORS)
 
 
 def with_truth(

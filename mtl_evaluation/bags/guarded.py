@@ -17,7 +17,7 @@ import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera, CameraBag
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.listing import Listing
+from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
 from mtl_perception.children import module_command
 from mtl_perception.frame import Frame
@@ -92,6 +93,7 @@ class GuardedBag(CameraBag):
         path: str | Path,
         topics: str | Sequence[str] | None = None,
         limits: Limits = DEFAULT_LIMITS,
+        options: ReadOptions = AS_RECORDED,
     ) -> None:
         """Start the child, which opens the bag; raises BagError as `DriveBag` does."""
         self.path = Path(path).expanduser()
@@ -101,6 +103,7 @@ class GuardedBag(CameraBag):
         """Frames before this one, in the order of `frames`, come without picture and truth."""
         self._topics = [topics] if isinstance(topics, str) else list(topics or ())
         self._limits = limits
+        self._options = options
         self._stall_s = limits.stall_s + _size(self.path) / SCAN_BYTES_PER_S
         self._child: _Child | None = self._start()
 
@@ -149,7 +152,7 @@ class GuardedBag(CameraBag):
         return [int(stamp) for _, arrays in self._ask('stamps', False) for stamp in arrays[0]]
 
     def _start(self) -> _Child:
-        child = _Child(self.path, self._topics, self._limits)
+        child = _Child(self.path, self._topics, self._limits, self._options)
         try:
             header, _ = self._next(child, 'while it was opened')
         except BaseException:
@@ -213,13 +216,14 @@ class GuardedBag(CameraBag):
 class _Child:
     """The process, its end of the socket, and a folder for its temporary files."""
 
-    def __init__(self, path: Path, topics: list[str], limits: Limits) -> None:
+    def __init__(self, path: Path, topics: list[str], limits: Limits, options: ReadOptions) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix='mtl-perception-'))
         self.channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         settings = {
             'socket': theirs.fileno(),
             'path': str(path),
             'topics': topics,
+            'options': asdict(options),
             'memory_bytes': limits.memory_bytes,
             'file_bytes': limits.unpacked_bytes,
         }

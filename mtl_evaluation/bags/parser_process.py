@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from mtl_evaluation.bags import wire
 from mtl_evaluation.bags.bag import BagFrame, DriveBag
 from mtl_evaluation.bags.cdr import BagError
+from mtl_evaluation.bags.read_options import ReadOptions
 from mtl_perception import process
 from mtl_perception.image_codec import ImageError
 
@@ -44,7 +45,10 @@ def main(settings: dict[str, Any]) -> None:
     channel = socket.socket(fileno=settings['socket'])
     with suppress(OSError):  # the other side is gone
         try:
-            with DriveBag(settings['path'], settings['topics']) as bag:
+            options = settings['options']
+            options['ignored'] = tuple(options['ignored'])
+            read = ReadOptions(**options)
+            with DriveBag(settings['path'], settings['topics'], read) as bag:
                 wire.send(channel, _description(bag), [])
                 while request := channel.recv(4096):
                     _obey(channel, bag, json.loads(request))

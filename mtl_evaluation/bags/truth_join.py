@@ -20,12 +20,13 @@ from mtl_evaluation.bags.cameras import CameraBag
 from mtl_evaluation.bags.cdr import HEADER, BagError
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.listing import Listing
+from mtl_evaluation.bags.read_options import TOLERANCE_MS
+from mtl_evaluation.truth.class_mapping import NO_MAPPING, ClassMapping
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import Entry, TruthFiles, stem_of
 from mtl_perception.frame import Frame
 
 Join = Literal['auto', 'name', 'stamp', 'index']
-TOLERANCE_MS = 1.0
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class JoinedFrame(DriveFrame):
 
     source: DriveFrame
     entry: Entry | None
+    classes: ClassMapping = NO_MAPPING
 
     def image(self) -> Frame:
         """The picture; raises ImageError."""
@@ -62,7 +64,7 @@ class JoinedFrame(DriveFrame):
 
     def truth(self) -> Truth:
         """What the file says; raises LabelError on broken labels."""
-        return Truth() if self.entry is None else self.entry.truth()
+        return Truth() if self.entry is None else self.classes(self.entry.truth())
 
 
 class JoinedBag(CameraBag):
@@ -79,6 +81,7 @@ class JoinedBag(CameraBag):
         files: TruthFiles,
         join: Join = 'auto',
         tolerance_ms: float = TOLERANCE_MS,
+        classes: ClassMapping = NO_MAPPING,
     ) -> None:
         """Decide how to join: `auto` is by name where the bag has names, else by stamp.
 
@@ -86,6 +89,7 @@ class JoinedBag(CameraBag):
         apart that nothing can match.
         """
         self._bag = bag
+        self._classes = classes
         self._entries = files.entries
         self._where = ', '.join(map(str, files.paths))
         self._tolerance_ns = round(tolerance_ms * 1e6)
@@ -120,7 +124,7 @@ class JoinedBag(CameraBag):
             else:
                 used.add(entry.name)
             yield JoinedFrame(
-                frame.index, frame.stamp_ns, frame.camera, frame.name, frame, entry
+                frame.index, frame.stamp_ns, frame.camera, frame.name, frame, entry, self._classes
             )  # fmt: skip
         for entry in self._entries:
             if entry.name not in used:

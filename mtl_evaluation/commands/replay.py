@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any, get_args
 
 from mtl_evaluation.bags.listing import Listing
+from mtl_evaluation.bags.read_options import AS_RECORDED, TOLERANCE_MS, ReadOptions
 from mtl_evaluation.bags.sources import CONFIG_KEY
 from mtl_evaluation.bags.truth_join import (
-    TOLERANCE_MS,
     Join,
     TruthContent,
     truth_content,
@@ -51,6 +51,7 @@ from mtl_evaluation.runs.revisit import revisiting
 from mtl_evaluation.runs.run import Run, part_file
 from mtl_evaluation.runs.terminal import print_run
 from mtl_evaluation.runs.writer import RunWriter
+from mtl_evaluation.truth.class_mapping import ClassMapping
 from mtl_evaluation.truth.truth_files import TruthFiles
 from mtl_perception import machine
 from mtl_perception.bundle import find_bundle
@@ -92,6 +93,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how far a label's stamp may be from its frame's",
     )  # fmt: skip
     parser.add_argument(
+        '--classes', default='', metavar='THEIRS=OURS,...',
+        help='class names or ids of the labels that are called otherwise here, or a YAML file of '
+        'such pairs; TASK:ID=NAME for masks; nothing behind = is not scored',
+    )  # fmt: skip
+    parser.add_argument(
+        '--ignore-topic', action='append', default=[], metavar='TOPIC',
+        help='leave a topic out, as one of truth that does not fit; repeat it for more',
+    )  # fmt: skip
+    parser.add_argument(
         '--output', type=Path, help=f'folder of the run ({RUNS}/BAG-MODEL); a run goes on there'
     )
     parser.add_argument('--fresh', action='store_true', help='begin again instead of going on')
@@ -126,7 +136,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Replay, print the figures; returns the exit code."""
-    jobs = find_bags(args.bag, args.topic, _truth_join(args))
+    options = _read_options(args)
+    jobs = find_bags(args.bag, args.topic, _truth_join(args), options)
     if args.jobs < 1:
         raise ReplayError(f'--jobs {args.jobs}: expected at least 1')
     mount = None
@@ -151,7 +162,7 @@ def run(args: argparse.Namespace) -> int:
     )
     with _stopping() as stopped, settings.open() as pipeline:
         bags = [{'name': job.name, 'path': str(job.path)} for job in jobs]
-        identity = _identity(pipeline, args, truth)
+        identity = _identity(pipeline, args, truth, options)
         with RunWriter(output, pipeline.tasks, identity, bags, args.fresh) as run:
             # What `auto` chose here every worker runs, whatever it would choose on its machine.
             info = pipeline.info
@@ -179,8 +190,9 @@ def run(args: argparse.Namespace) -> int:
 
 
 def find_bags(
-    given: Sequence[str], topics: Sequence[str] = (), truth: TruthJoin | None = None
-) -> list[BagJob]:
+    given: Sequence[str], topics: Sequence[str] = (), truth: TruthJoin | None = None,
+    options: ReadOptions = AS_RECORDED,
+) -> list[BagJob]:  # fmt: skip
     """Bags by path or pattern, each under a name of its own; raises ReplayError.
 
     A name is as much of the end of the path as tells the bags apart.
@@ -210,16 +222,22 @@ def find_bags(
         names = [_tail(path, depth) for path in paths]
     # Absolute: workers may be elsewhere.
     return [
-        BagJob(name, path.absolute(), tuple(topics), truth)
+        BagJob(name, path.absolute(), tuple(topics), truth, options)
         for name, path in zip(names, paths, strict=True)
     ]
+
+
+def _read_options(args: argparse.Namespace) -> ReadOptions:
+    """What of the bags is read, and how their truth is understood; raises ReplayError."""
+    if not 0 <= args.truth_tolerance_ms < math.inf:
+        raise ReplayError(f'--truth-tolerance-ms {args.truth_tolerance_ms}: expected 0 or more')
+    names = ClassMapping.of(args.classes).names
+    return ReadOptions(tuple(args.ignore_topic), args.truth_tolerance_ms, names)
 
 
 def _truth_join(args: argparse.Namespace) -> TruthJoin | None:
     if not args.truth:
         return None
-    if not 0 <= args.truth_tolerance_ms < math.inf:
-        raise ReplayError(f'--truth-tolerance-ms {args.truth_tolerance_ms}: expected 0 or more')
     paths = tuple(path.expanduser().absolute() for path in args.truth)
     for path in paths:
         if not path.exists():
@@ -251,7 +269,7 @@ def _report(run: Run, pipeline: Pipeline | None) -> None:
 
 
 def _identity(
-    pipeline: Pipeline, args: argparse.Namespace, truth: TruthContent | None
+    pipeline: Pipeline, args: argparse.Namespace, truth: TruthContent | None, options: ReadOptions
 ) -> dict[str, Any]:
     """What the answers depend on, besides the bags."""
     info = pipeline.info
@@ -267,6 +285,8 @@ def _identity(
         **({} if truth is None else {'truth_sha256': truth.sha256}),
         'truth_join': args.truth_join,
         'truth_tolerance_ms': args.truth_tolerance_ms,
+        **({'classes': dict(options.classes)} if options.classes else {}),
+        **({'ignored_topics': list(options.ignored)} if options.ignored else {}),
     }
 
 

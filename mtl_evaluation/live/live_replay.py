@@ -73,7 +73,7 @@ def run_live_replay(args: argparse.Namespace, jobs: list[BagJob], output: Path) 
     )  # fmt: skip
     output.mkdir(parents=True, exist_ok=True)
     with (
-        GuardedBag(jobs[0].path, jobs[0].topics) as bag,
+        GuardedBag(jobs[0].path, jobs[0].topics, options=jobs[0].options) as bag,
         LiveSession(bag.image, bundle, settings, output / 'node.log') as session,
     ):
         live = _play(session, bag, Pace(args.speed, args.rate))

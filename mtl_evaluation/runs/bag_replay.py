@@ -28,7 +28,8 @@ from mtl_evaluation.bags.cameras import Camera
 from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.listing import Listing
-from mtl_evaluation.bags.truth_join import TOLERANCE_MS, Join, JoinedBag
+from mtl_evaluation.bags.read_options import AS_RECORDED, TOLERANCE_MS, ReadOptions
+from mtl_evaluation.bags.truth_join import Join, JoinedBag
 from mtl_evaluation.metrics.metrics import Metric
 from mtl_evaluation.metrics.scores import Scores
 from mtl_evaluation.metrics.temporal import StabilityTracker
@@ -36,6 +37,7 @@ from mtl_evaluation.runs.part import FrameRecord, Part, RunError, frame_key
 from mtl_evaluation.runs.recording import Watch
 from mtl_evaluation.runs.run import part_file
 from mtl_evaluation.runs.tracks import CameraTrackers
+from mtl_evaluation.truth.class_mapping import ClassMapping
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles
@@ -69,13 +71,14 @@ class TruthJoin:
 class BagJob:
     """One bag of a run. name: unique in the run; topics: of the cameras, none: every one.
 
-    truth: in the place of the bag's own.
+    truth: in the place of the bag's own. options: what of the bag is read, and how.
     """
 
     name: str
     path: Path
     topics: tuple[str, ...] = ()
     truth: TruthJoin | None = None
+    options: ReadOptions = AS_RECORDED
 
     @contextmanager
     def open(self, decode_from: int = 0) -> Iterator[GuardedBag | JoinedBag]:
@@ -83,13 +86,14 @@ class BagJob:
 
         Raises BagError and LabelError.
         """
-        with GuardedBag(self.path, self.topics) as bag:
+        with GuardedBag(self.path, self.topics, options=self.options) as bag:
             bag.decode_from = decode_from
             if self.truth is None:
                 yield bag
             else:
                 files = TruthFiles(self.truth.paths)
-                yield JoinedBag(bag, files, self.truth.join, self.truth.tolerance_ms)
+                classes = ClassMapping(self.options.classes)
+                yield JoinedBag(bag, files, self.truth.join, self.truth.tolerance_ms, classes)
 
 
 @dataclass
@@ -186,7 +190,7 @@ def bag_state(run: Path, name: str) -> BagState:
 
 def check_bag(job: BagJob, run: Path) -> None:
     """Raise RunError where a bag is not the one that the run has; BagError if it is none."""
-    with GuardedBag(job.path, job.topics) as bag:
+    with GuardedBag(job.path, job.topics, options=job.options) as bag:
         _source(job, bag.info, part_file(run, job.name), bag_state(run, job.name))
 
 

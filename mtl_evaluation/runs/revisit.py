@@ -14,6 +14,7 @@ from typing import Any
 
 from mtl_evaluation.bags.bag import DriveFrame
 from mtl_evaluation.bags.cdr import BagError
+from mtl_evaluation.bags.read_options import TOLERANCE_MS, ReadOptions
 from mtl_evaluation.pictures.frames import Seen, rgb_of
 from mtl_evaluation.runs.bag_replay import BagJob, TruthJoin, answers_digest
 from mtl_evaluation.runs.fleet import EngineSettings
@@ -56,8 +57,13 @@ def jobs_of(run: Run) -> list[BagJob]:
     if identity.get('truth'):
         paths = tuple(Path(path) for path in identity['truth'])
         truth = TruthJoin(paths, identity['truth_join'], identity['truth_tolerance_ms'])
+    options = ReadOptions(
+        tuple(identity.get('ignored_topics', ())),
+        identity.get('truth_tolerance_ms', TOLERANCE_MS),
+        identity.get('classes', {}),
+    )
     return [
-        BagJob(bag['name'], Path(bag['path']), tuple(identity.get('topics', ())), truth)
+        BagJob(bag['name'], Path(bag['path']), tuple(identity.get('topics', ())), truth, options)
         for bag in run.summary.get('bags', [])
         if bag.get('path')
     ]
