@@ -1,6 +1,6 @@
 """Add a task to a trained model: a new head on the frozen trunk and neck.
 
-    python -m training.add_task models/hydranet_lite0_demo training/configs/demo.yaml --task lane
+    python -m training.add_task models/hydranet_lite0 training/configs/demo.yaml --task lane
 
 Nothing that is there is trained or run in training mode: all other weights and outputs stay bit for
 bit. The head trains on features that are computed once (`feature_cache.py`), in the ordinary loop,

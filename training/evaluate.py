@@ -1,6 +1,6 @@
 """Evaluate a bundle, or the weights of a training run, on labelled data.
 
-    python -m training.evaluate models/hydranet_lite0_demo --output runs/evaluation
+    python -m training.evaluate models/hydranet_lite0 --output runs/evaluation
 
 Every number goes through the deployed path (letterbox, graph, decode) and
 `mtl_evaluation/metrics/metrics.py`. Each source is scored by itself: their labels mean different

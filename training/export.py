@@ -1,4 +1,4 @@
-"""Export a run as a bundle: `python -m training.export runs/demo models/hydranet_lite0_demo`.
+"""Export a run as a bundle: `python -m training.export runs/demo models/hydranet_lite0`.
 
 Weights of two and more axes are stored in half precision, in every file alike, so that the formats
 hold one network; the graph computes in single precision. Metrics come from `training.evaluate`.

@@ -19,7 +19,7 @@ class Thresholds:
     Raises ValueError on a value outside its range.
     """
 
-    score: float = 0.3
+    score: float = 0.4
     nms_iou: float = 0.5
     max_detections: int = 100
     across_iou: float = 0.6

@@ -83,7 +83,7 @@ class Parameter:
 
 TABLE: tuple[Parameter, ...] = (
     Parameter(
-        'model', 'hydranet_lite0_demo', 'configure',
+        'model', 'hydranet_lite0', 'configure',
         'Bundle: the name of one under models/, or the path of its folder.',
     ),
     Parameter(
@@ -121,7 +121,7 @@ TABLE: tuple[Parameter, ...] = (
         choices=('best_effort', 'reliable'),
     ),
     Parameter(
-        'score_threshold', 0.3, 'live', 'Detections below this score are not published.', 0.0, 1.0
+        'score_threshold', 0.4, 'live', 'Detections below this score are not published.', 0.0, 1.0
     ),
     Parameter(
         'nms_iou_threshold', 0.5, 'live',

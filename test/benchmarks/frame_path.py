@@ -33,7 +33,7 @@ STAGES = ('image', 'letterbox', 'engine', 'decode', 'publish')
 def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description='where the time of a frame goes in the node')
-    parser.add_argument('--model', default='hydranet_lite0_demo')
+    parser.add_argument('--model', default='hydranet_lite0')
     parser.add_argument('--engine', default='openvino')
     parser.add_argument('--precision', default='fp32')
     parser.add_argument('--frames', type=int, default=300)

@@ -65,7 +65,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('images', type=Path)
     parser.add_argument('--pattern', default='*')
-    parser.add_argument('--model', default='hydranet_lite0_demo')
+    parser.add_argument('--model', default='hydranet_lite0')
     args = parser.parse_args()
     runs = {}
     with tempfile.TemporaryDirectory() as scratch:

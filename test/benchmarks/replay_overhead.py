@@ -180,7 +180,7 @@ def rounded(value: Any) -> Any:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('bags', nargs='+', type=Path)
-    parser.add_argument('--model', default='models/hydranet_lite0_demo')
+    parser.add_argument('--model', default='models/hydranet_lite0')
     parser.add_argument('--frames', type=int, default=150)
     args = parser.parse_args()
     record = {

@@ -1,6 +1,6 @@
 """What suppression does to accuracy and to double boxes.
 
-    PYTHONPATH=. python test/benchmarks/suppression.py models/hydranet_lite0_demo \
+    PYTHONPATH=. python test/benchmarks/suppression.py models/hydranet_lite0 \
         training/configs/demo.yaml
 
 Doubles: boxes of a score of at least 0.3 whose best truth box (IoU above 0.5) a better scored box

@@ -39,7 +39,7 @@ def box(height: float, lower: float = 700.0, x: float = 100.0) -> list[float]:
 
 def test_bands_of_height_by_hand():
     truth = [box(15.9), box(16, x=200), box(100, x=300), box(128, x=400), box(20, x=500)]
-    road = road_of(truth, [CAR] * 5, [0.9, 0.31, 0.29, 0.9, 0.9], ignore=[0, 0, 0, 0, 1])
+    road = road_of(truth, [CAR] * 5, [0.9, 0.41, 0.39, 0.9, 0.9], ignore=[0, 0, 0, 0, 1])
 
     bands = road.result()['height_px']
 

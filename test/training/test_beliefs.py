@@ -158,11 +158,11 @@ class TestTerms:
         }  # fmt: skip
         trunk = tmp_path / 'trunk.safetensors'
         assert 'old' in terms_of({'network': {'trunk_weights': str(trunk)}})
-        shipped = terms_of({'network': {'init_from': 'hydranet_lite0_demo'}})
+        shipped = terms_of({'network': {'init_from': 'hydranet_lite0'}})
         assert shipped['camvid'] == ''
         assert terms_of({'network': {'init_from': 'gone'}}) == {'model gone': ''}
         own = {'data': [{'name': 'camvid', 'root': 'x', 'terms': 'research only'}]}
-        begun = {**own, 'network': {'init_from': 'hydranet_lite0_demo'}}
+        begun = {**own, 'network': {'init_from': 'hydranet_lite0'}}
         assert terms_of(begun)['camvid'] == 'research only', 'what is stated stays'
 
     def test_the_permissive_configuration_is(self):

@@ -35,7 +35,7 @@ def test_faults_are_counted_by_source(place):
     block, cars = record['results']['block'], record['results']['cars']
     assert block['images'] == 3 and block['right'] > 0 and block['wrong_class'] > 0
     assert cars['not_judged'] > block['not_judged'], 'boxes of people are not judged there'
-    assert record['thresholds']['score'] == 0.3 and '--every 2' in record['command']
+    assert record['thresholds']['score'] == 0.4 and '--every 2' in record['command']
 
 
 def test_average_precision_leaves_out_classes_that_nobody_labelled(place):

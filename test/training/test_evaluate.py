@@ -398,7 +398,7 @@ def test_figures_are_those_of_replay_on_real_frames(tmp_path):
         f'name: c\noutput: u\ntasks: [semantic]\n'
         f'data: [{{name: camvid, root: "{root}", drivable_split: false}}]\n'
     )
-    model = ['hydranet_lite0_demo', '--engine', 'onnxruntime']
+    model = ['hydranet_lite0', '--engine', 'onnxruntime']
     found = tmp_path / 'metrics.json'
 
     assert run_evaluate(*model, '--config', config, '--latency', 0, '--json', found) == 0

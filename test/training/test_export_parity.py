@@ -18,7 +18,7 @@ from mtl_perception.pipeline import Pipeline
 from mtl_scenes import random_scene
 from training import parity
 
-MODEL = Path(__file__).parents[2] / 'models' / 'hydranet_lite0_demo'
+MODEL = Path(__file__).parents[2] / 'models' / 'hydranet_lite0'
 SHARED = Path(__file__).parents[3] / 'shared' / 'data'
 REAL = (
     'driving_mini/images/100k/val/camvid_0016E5_07959.jpg',

@@ -233,7 +233,7 @@ def test_thresholds_apply_from_the_next_frame(peer: Peer) -> None:
     refused = peer.set('score_threshold', 'high')
     assert not refused.successful
     assert 'DOUBLE' in refused.reason
-    assert peer.set('score_threshold', 0.3).successful
+    assert peer.set('score_threshold', 0.4).successful
     peer.exchange(image(2))
     assert detections[-1].detections
 

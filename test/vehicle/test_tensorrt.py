@@ -16,7 +16,7 @@ from mtl_perception.engines.onnx_graph import changed_graph
 from mtl_perception.engines.tensorrt import TensorRtEngine, build_plan
 
 pytest.importorskip('onnx')
-MODEL = Path(__file__).parents[2] / 'models' / 'hydranet_lite0_demo'
+MODEL = Path(__file__).parents[2] / 'models' / 'hydranet_lite0'
 GPUS = (86, 89, 120)
 
 

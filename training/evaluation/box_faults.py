@@ -1,6 +1,6 @@
 """Count the faults of the boxes that a model publishes, by source.
 
-    python -m training.evaluation.box_faults models/hydranet_lite0_demo --every 4 --json faults.json
+    python -m training.evaluation.box_faults models/hydranet_lite0 --every 4 --json faults.json
 
 MODEL is a bundle or a training run; the sources are those of --data, or those that it was trained
 on. What is counted is what the node publishes at its default thresholds, against people's labels of
