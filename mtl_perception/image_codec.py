@@ -2,8 +2,8 @@
 
 Everything is validated before any conversion: what reaches OpenCV has the size that its header
 says. rgb8 and bgr8 are views of the message's own memory, padded rows included; the rest is
-converted to RGB. Encodings as in `sensor_msgs/image_encodings.hpp`, and `nv12` as camera drivers
-publish it: luma rows of `step` bytes and half as many rows of interleaved chroma behind them.
+converted to RGB. Encodings as in `sensor_msgs/image_encodings.hpp`; nv12, nv21 and nv24 as camera
+drivers publish them: luma rows of `step` bytes, and interleaved chroma behind them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ class Encoding:
     """How one raw encoding lies in memory and becomes RGB.
 
     channels: bytes per pixel in a (luma) row. order: of a plain colour image, taken as it is. code:
-    the OpenCV conversion to RGB otherwise. even_*: what subsampled chroma or a Bayer pattern needs.
+    the OpenCV conversion to RGB otherwise, -1 for none. even_*: what subsampled chroma or a Bayer
+    pattern needs. chroma: bytes of interleaved chroma behind the luma, for each byte of luma.
+    bits: of a sample; 16 are scaled to 8.
     """
 
     channels: int
@@ -48,11 +50,20 @@ class Encoding:
     code: int = -1
     even_width: bool = False
     even_height: bool = False
-    chroma_rows: bool = False
+    chroma: float = 0.0
+    bits: int = 8
+
+    def rows(self, height: int) -> int:
+        """Rows of `step` bytes that an image of so many lines has."""
+        return int(height * (1 + self.chroma))
 
 
-def _bayer(code: int) -> Encoding:
-    return Encoding(1, code=code, even_width=True, even_height=True)
+def _bayer(code: int, bits: int = 8) -> Encoding:
+    return Encoding(bits // 8, code=code, even_width=True, even_height=True, bits=bits)
+
+
+def _semi_planar(code: int) -> Encoding:
+    return Encoding(1, code=code, even_width=True, even_height=True, chroma=0.5)
 
 
 _UYVY = Encoding(2, code=cv2.COLOR_YUV2RGB_UYVY, even_width=True)
@@ -68,14 +79,36 @@ ENCODINGS: dict[str, Encoding] = {
     'uyvy': _UYVY,
     'yuv422_yuy2': _YUYV,
     'yuyv': _YUYV,
-    'nv12': Encoding(
-        1, code=cv2.COLOR_YUV2RGB_NV12, even_width=True, even_height=True, chroma_rows=True
-    ),
+    # As OpenCV names its matrices: colour is in its order.
+    '8UC1': Encoding(1, code=cv2.COLOR_GRAY2RGB),
+    '8UC3': Encoding(3, order='bgr'),
+    '8UC4': Encoding(4, code=cv2.COLOR_BGRA2RGB),
+    'nv12': _semi_planar(cv2.COLOR_YUV2RGB_NV12),
+    'nv21': _semi_planar(cv2.COLOR_YUV2RGB_NV21),
+    'nv24': Encoding(1, chroma=2.0),
     'bayer_rggb8': _bayer(cv2.COLOR_BayerRGGB2RGB),
     'bayer_bggr8': _bayer(cv2.COLOR_BayerBGGR2RGB),
     'bayer_gbrg8': _bayer(cv2.COLOR_BayerGBRG2RGB),
     'bayer_grbg8': _bayer(cv2.COLOR_BayerGRBG2RGB),
+    'mono16': Encoding(2, code=cv2.COLOR_GRAY2RGB, bits=16),
+    'rgb16': Encoding(6, order='rgb', bits=16),
+    'bgr16': Encoding(6, order='bgr', bits=16),
+    'rgba16': Encoding(8, code=cv2.COLOR_RGBA2RGB, bits=16),
+    'bgra16': Encoding(8, code=cv2.COLOR_BGRA2RGB, bits=16),
+    'bayer_rggb16': _bayer(cv2.COLOR_BayerRGGB2RGB, 16),
+    'bayer_bggr16': _bayer(cv2.COLOR_BayerBGGR2RGB, 16),
+    'bayer_gbrg16': _bayer(cv2.COLOR_BayerGBRG2RGB, 16),
+    'bayer_grbg16': _bayer(cv2.COLOR_BayerGRBG2RGB, 16),
 }
+
+# ITU-R BT.601 in video range, as OpenCV converts the subsampled encodings: Y, U, V, 1 -> R, G, B.
+_YUV_TO_RGB = np.array(
+    [
+        [1.164, 0.0, 1.596, -222.9],
+        [1.164, -0.392, -0.813, 135.6],
+        [1.164, 2.017, 0.0, -276.8],
+    ]
+)
 
 
 def decode_raw(
@@ -83,9 +116,10 @@ def decode_raw(
 ) -> Frame:
     """Fields of a `sensor_msgs/Image` -> Frame; raises ImageError, never anything else.
 
-    `step` is bytes per row; the data must be exactly `step * height` bytes (nv12: half as much
-    again). `is_bigendian` says nothing about 8-bit pixels and is ignored, as every driver sets it
-    differently. The frame of rgb8 and bgr8 shares memory with `data`.
+    `step` is bytes per row; the data must be exactly `step * height` bytes (nv12 and nv21: half as
+    much again, nv24: three times as much). `is_bigendian` says nothing about 8-bit pixels and is
+    ignored there, as every driver sets it differently; 16 bits are scaled to 8, whole range to
+    whole range. The frame of rgb8 and bgr8 shares memory with `data`.
     """
     layout = ENCODINGS.get(encoding)
     if layout is None:
@@ -95,14 +129,33 @@ def decode_raw(
         )
     if (layout.even_width and width % 2) or (layout.even_height and height % 2):
         raise ImageError(f'{encoding} image is {width}x{height}, expected even sizes')
-    rows = height * 3 // 2 if layout.chroma_rows else height
+    rows = layout.rows(height)
     flat = check_layout(encoding, height, width, step, data, layout.channels, rows)
-    shape = (rows, width, layout.channels) if layout.channels > 1 else (rows, width)
-    strides = (step, layout.channels, 1)[: len(shape)]
-    pixels: NDArray[np.uint8] = np.ndarray(shape, np.uint8, flat, 0, strides)
+    if encoding == 'nv24':
+        return Frame(_nv24(flat, height, width, step), 'rgb')
+    samples = layout.channels * 8 // layout.bits
+    shape = (rows, width, samples) if samples > 1 else (rows, width)
+    strides = (step, layout.channels, layout.bits // 8)[: len(shape)]
+    kind = np.dtype(np.uint8 if layout.bits == 8 else '>u2' if is_bigendian else '<u2')
+    pixels: NDArray[Any] = np.ndarray(shape, kind, flat, 0, strides)
+    if layout.bits == 16:
+        pixels = _opencv(lambda: cv2.convertScaleAbs(_native(pixels), alpha=255 / 65535), encoding)
     if layout.order is not None:
         return Frame(pixels, layout.order)
     return Frame(_opencv(lambda: cv2.cvtColor(pixels, layout.code), f'{encoding} to RGB'), 'rgb')
+
+
+def _native(pixels: NDArray[Any]) -> NDArray[np.uint16]:
+    """The same samples in this machine's byte order, in one piece."""
+    return np.ascontiguousarray(pixels, np.uint16)
+
+
+def _nv24(flat: NDArray[np.uint8], height: int, width: int, step: int) -> NDArray[np.uint8]:
+    """Full-resolution chroma, for which OpenCV has no conversion: RGB [H, W, 3]."""
+    luma = flat[: step * height].reshape(height, step)[:, :width]
+    chroma = flat[step * height :].reshape(height, 2 * step)[:, : 2 * width]
+    yuv = np.dstack([luma, chroma.reshape(height, width, 2)])
+    return np.asarray(_opencv(lambda: cv2.transform(yuv, _YUV_TO_RGB), 'nv24 to RGB'), np.uint8)
 
 
 def check_layout(
