@@ -26,6 +26,7 @@ from mtl_perception.bundle import Bundle, BundleError, find_bundle
 from mtl_perception.tasks import ALL_TASKS
 from training.beliefs import beliefs_of, believed
 from training.checkpoint import LAST, CheckpointError, find_checkpoint
+from training.command import at_least, run
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, LayoutConfig, open_layouts
 from training.data.loader import Draws
@@ -265,7 +266,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--output', type=Path, help='run folder; default runs/MODEL_TASK')
     parser.add_argument('--bundle', type=Path, help='export here when trained, e.g. models/NAME')
     parser.add_argument(
-        '--views', type=int, default=VIEWS, help=f'cached views per image, default {VIEWS}'
+        '--views', type=at_least(1), default=VIEWS, help=f'cached views per image, default {VIEWS}'
     )
     parser.add_argument('--cache', type=Path, default=CACHE, help=f'folder, default {CACHE}')
     parser.add_argument(
@@ -298,4 +299,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

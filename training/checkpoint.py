@@ -160,7 +160,8 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(_read(path), strict=True)
     except RuntimeError as error:
-        raise CheckpointError(f'{path} does not fit this network: {error}') from error
+        first = ' '.join(line.strip() for line in str(error).splitlines()[1:3])[:400]
+        raise CheckpointError(f'{path} does not fit this network: {first}') from error
 
 
 def _read(path: Path) -> dict[str, Tensor]:

@@ -27,6 +27,8 @@ from training.tasks.segmentation import SegmentationConfig
 
 BATCH_NORMS = ('sync', 'local', 'frozen')
 PRECISIONS = ('auto', '32-true', 'bf16-mixed', '16-mixed')
+MIN_SIDE, MAX_SIDE = 32, 8192
+"""Pixels of a crop or input, as bundles have them."""
 AT_LEAST = {
     'log_every': 1, 'checkpoint_every': 1, 'validate_every': 1, 'validate_images': 1,
     'affinity_every': 0, 'workers': 0, 'seed': 0, 'optimizer.steps': 1,
@@ -192,6 +194,13 @@ class RunConfig:
         for key, known in (('batch_norm', BATCH_NORMS), ('precision', PRECISIONS)):
             if getattr(self, key) not in known:
                 raise ConfigError(f'{key}: {getattr(self, key)!r}, expected one of {known}')
+        for stage in (augment for _, augment in self.augment_stages()):
+            sides = (stage.height, stage.width, stage.input_height, stage.input_width)
+            if not MIN_SIDE <= min(sides) <= max(sides) <= MAX_SIDE:
+                raise ConfigError(
+                    f'augment: height, width, input_height, input_width {sides}: expected '
+                    f'{MIN_SIDE} to {MAX_SIDE} pixels each, multiples of {MIN_SIDE}'
+                )
         if self.network.init_from and (self.network.pretrained or self.network.trunk_weights):
             raise ConfigError(
                 f'network.init_from {self.network.init_from!r} gives the trunk weights too: set '
@@ -324,10 +333,10 @@ def _as_yaml(config: RunConfig) -> str:
 
 
 def _flat(node: Any, prefix: str = '') -> dict[str, Any]:
-    """`optimizer.lr` -> value, lists by number."""
+    """`optimizer.lr` -> value; lists that hold keys by number, others as they are."""
     if isinstance(node, DictConfig):
         pairs = [(str(key), value) for key, value in node.items()]
-    elif isinstance(node, ListConfig):
+    elif isinstance(node, ListConfig) and any(isinstance(value, DictConfig) for value in node):
         pairs = [(str(i), value) for i, value in enumerate(node)]
     else:
         return {prefix: node}

@@ -39,6 +39,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from training.checkpoint import BEST, as_in_memory, save_best
+from training.command import run
 from training.config import (
     PRECISIONS,
     ConfigError,
@@ -379,4 +380,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

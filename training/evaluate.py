@@ -33,6 +33,7 @@ from mtl_perception.engines.base import EngineError
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import DEFAULT_THRESHOLDS, Pipeline
 from training.checkpoint import CheckpointError
+from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, open_layouts
 from training.data.sample import DatasetError
@@ -162,7 +163,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('model', help='bundle (folder or name) or folder of a training run')
     parser.add_argument('overrides', nargs='*', metavar='key=value', help='of the configuration')
     parser.add_argument('--config', help='YAML with the data sets; default: what trained the model')
-    parser.add_argument('--split', default='val')
+    parser.add_argument('--split', help='default: validate_split of the configuration')
     parser.add_argument('--output', type=Path, help='folder for run, evaluation.json, report.html')
     parser.add_argument('--fresh', action='store_true', help='begin again instead of going on')
     parser.add_argument('--official', action='store_true', help='and predictions as BDD100K wants')
@@ -170,8 +171,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument('--weights', choices=WEIGHTS, help='of a training run; default best')
     parser.add_argument('--engine', default='auto')
     parser.add_argument('--device', default='auto', help='as the engine names it')
-    parser.add_argument('--limit', type=int, help='images per source, spread evenly')
-    parser.add_argument('--latency', type=int, default=20, metavar='FRAMES', help='0 leaves it out')
+    parser.add_argument('--limit', type=at_least(1), help='images per source, spread evenly')
+    parser.add_argument(
+        '--latency', type=at_least(0), default=20, metavar='FRAMES', help='0 leaves it out'
+    )
     parser.add_argument('--baseline', help='model to time beside it; default: its network in torch')
     return parser
 
@@ -179,12 +182,18 @@ def _parser() -> argparse.ArgumentParser:
 def _evaluate(args: argparse.Namespace) -> None:
     if args.official and args.output is None:
         raise ConfigError('--official writes into the folder that --output names: give both')
+    check_output('--json', args.json)
+    if args.output is not None:
+        check_output('--output', args.output / 'evaluation.json')
     model = open_model(args.model, args.engine, args.device, args.weights)
     path = args.config or model.config
     if path is None:
         raise ConfigError(f'{args.model} does not say what it was trained on: give --config')
     config = load_config(path, args.overrides)
+    args.split = args.split or config.validate_split
     layouts = open_layouts(config.data, args.split)
+    _check_labelled(model, layouts, args)
+    baseline = open_model(args.baseline, args.engine, args.device) if args.baseline else None
     if args.output is None:
         results = evaluate_pipeline(model.pipeline, config, args.split, args.limit, progress=True)
     else:
@@ -201,7 +210,7 @@ def _evaluate(args: argparse.Namespace) -> None:
         'data': [{'name': layout.config.name, 'root': layout.config.root} for layout in layouts],
         'environment': machine.describe(),
         'cost': _cost(model),
-        'latency': _latency(model, config, layouts[0], args),
+        'latency': _latency(model, baseline, config, layouts[0], args),
         'results': results,
     }
     text = json.dumps(record, indent=1) + '\n'
@@ -213,6 +222,17 @@ def _evaluate(args: argparse.Namespace) -> None:
     if args.output is not None:
         look = looker(layouts, model.pipeline)
         print(f'report: {write_report(run, look, more=evaluation_sections(record))}')
+
+
+def _check_labelled(model: Model, layouts: Sequence[Layout], args: argparse.Namespace) -> None:
+    """Raise ConfigError where nothing could be measured, and nothing else is asked for."""
+    tasks = [task.name for task in model.pipeline.tasks]
+    if args.output is None and not any(layout.labelled() & {*tasks} for layout in layouts):
+        raise ConfigError(
+            f'nothing can be measured: the split {args.split!r} of '
+            f'{[layout.config.name for layout in layouts]} labels none of {tasks}; '
+            f'name another --split or --config, or --output for pictures and predictions alone'
+        )
 
 
 def _indices(layout: Layout, limit: int | None, progress: bool) -> Any:
@@ -228,14 +248,18 @@ def _cost(model: Model) -> dict[str, Any] | None:
 
 
 def _latency(
-    model: Model, config: RunConfig, layout: Layout, args: argparse.Namespace
+    model: Model,
+    baseline: Model | None,
+    config: RunConfig,
+    layout: Layout,
+    args: argparse.Namespace,
 ) -> dict[str, Any] | None:
     """Beside the baseline, or the same network in torch, or alone; at the node's own thresholds."""
     if not args.latency:
         return None
     pipelines: dict[str, Pipeline] = {}
-    if args.baseline:
-        pipelines['baseline'] = open_model(args.baseline, args.engine, args.device).pipeline
+    if baseline is not None:
+        pipelines['baseline'] = baseline.pipeline
     elif model.network is not None and model.pipeline.info.name != 'torch':
         pipelines['torch'] = torch_pipeline(model.network, config)
     pipelines['evaluated'] = model.pipeline
@@ -250,4 +274,4 @@ def _command(args: argparse.Namespace) -> str:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

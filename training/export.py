@@ -44,8 +44,9 @@ from training.checkpoint import (
     load_weights,
     read_state,
 )
+from training.command import run
 from training.config import ConfigError, RunConfig, load_config, save_config
-from training.model_card import beliefs_and_terms, card, read_metrics
+from training.model_card import beliefs_and_terms, card, read_description, read_metrics
 from training.networks.base import DeployedNetwork, MultiTaskNetwork, output_specs
 from training.networks.build import build_network
 from training.networks.written_for_onnx import written_for_onnx
@@ -207,6 +208,8 @@ def export(
     BundleError when `output` is something else than a bundle or an empty folder.
     """
     check_target(output)
+    metrics = [metric for path in metrics_json for metric in read_metrics(path)]
+    text = read_description(description)
     network, config, state = load_run(run, weights)
     parent = read_parent(run)
     round_weights(network)
@@ -226,8 +229,6 @@ def export(
         if program:
             save_program(network, spec, folder / PROGRAM)
         save_config(config, folder / CONFIG)
-        metrics = [metric for path in metrics_json for metric in read_metrics(path)]
-        text = description.read_text('utf-8') if description else ''
         (folder / CARD).write_text(
             card(output.name, network, config, state, metrics, text, parent)
             + beliefs_and_terms(tasks, terms),
@@ -322,4 +323,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -10,29 +11,47 @@ from typing import Any
 
 from mtl_perception.bundle import Metric
 from mtl_perception.tasks import Task
-from training.config import RunConfig
+from training.config import ConfigError, RunConfig
 from training.networks.base import MultiTaskNetwork
 
 
 def read_metrics(path: Path) -> list[Metric]:
-    """Scalar values of a `training.evaluate` JSON, one Metric per source."""
-    record = json.loads(path.read_text('utf-8'))
-    return [
-        Metric(
-            data=source,
-            split=record['split'],
-            values={
-                f'{task}/{key}': round(float(value), 4)
-                for task, values in sources.items()
-                if isinstance(values, dict)
-                for key, value in values.items()
-                if isinstance(value, float)
-            }
-            | {'images': float(sources['images'])},
-            command=record['command'],
-        )
-        for source, sources in record['results'].items()
-    ]
+    """Finite values of a `training.evaluate` JSON, one Metric per source; raises ConfigError."""
+    try:
+        record = json.loads(path.read_text('utf-8'))
+        return [
+            Metric(
+                data=str(source),
+                split=str(record['split']),
+                values={
+                    f'{task}/{key}': round(value, 4)
+                    for task, values in sources.items()
+                    if isinstance(values, dict)
+                    for key, value in values.items()
+                    if isinstance(value, float) and math.isfinite(value)
+                }
+                | {'images': float(sources['images'])},
+                command=str(record['command']),
+            )
+            for source, sources in record['results'].items()
+        ]
+    except OSError as error:
+        raise ConfigError(f'--metrics: {path} cannot be read: {error}') from error
+    except (
+        ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError,
+    ) as error:  # fmt: skip
+        raise ConfigError(
+            f'--metrics: {path} is no JSON of `python -m training.evaluate MODEL --json {path}` '
+            f'({type(error).__name__}: {error})'
+        ) from error
+
+
+def read_description(path: Path | None) -> str:
+    """The Markdown that opens the card; empty without a file. Raises ConfigError."""
+    try:
+        return path.read_text('utf-8') if path else ''
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f'--description: {path} cannot be read as UTF-8: {error}') from error
 
 
 def card(

@@ -22,7 +22,8 @@ from typing import Any
 from mtl_evaluation.truth.label_files import LabelError, read_json, scalabel_frames
 from mtl_perception import machine
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC
-from training.data.bdd100k import find_box_file
+from training.command import check_output, run
+from training.data.bdd_folders import find_box_file
 from training.evaluation.official import BOXES, MASKS
 
 PYTHON = Path(__file__).parents[1] / '.cache' / 'oracle' / 'bin' / 'python'
@@ -126,7 +127,7 @@ def official_truth(labels: Path, split: str, task: str, predictions: Path, scrat
     """
     if task == DETECTION.name:
         names = {frame['name'] for frame in read_json(predictions)}
-        found = find_box_file(labels, split)
+        found = find_box_file(labels.parent, split)
         if found is None:
             raise OracleError(f'no boxes of split {split!r} under {labels}')
         frames = [_official_frame(f) for f in scalabel_frames(found) if f['name'] in names]
@@ -191,9 +192,10 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--json', type=Path, help='write every figure here')
     args = parser.parse_args(argv)
     try:
+        check_output('--json', args.json)
         evaluation = read_json(args.run / 'evaluation.json')
         found = check(args.run, evaluation)
-    except (OracleError, LabelError) as error:
+    except (OracleError, LabelError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     worst = {name: max(rows, key=lambda row: row.difference) for name, rows in found.items()}
@@ -230,4 +232,4 @@ def toolkit_versions() -> dict[str, str]:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -22,6 +22,7 @@ from mtl_perception.engines import Options, available, open_engine
 from mtl_perception.engines.base import EngineError
 from mtl_perception.frame import Detections, Frame
 from mtl_perception.pipeline import Pipeline
+from training.command import check_output, run
 from training.config import ConfigError
 from training.export import load_network
 from training.module_engine import ModuleEngine
@@ -105,6 +106,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--json', type=Path, help='write the result here')
     args = parser.parse_args(argv)
     try:
+        check_output('--json', args.json)
         bundle = Bundle.open(find_bundle(args.model))
         frames = [Frame(_read(path), 'bgr') for path in args.images]
         expected = reference(bundle)
@@ -142,4 +144,4 @@ def _read(path: Path) -> np.ndarray:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

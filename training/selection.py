@@ -12,38 +12,16 @@ from collections.abc import Mapping, Sequence
 from fnmatch import fnmatch
 from statistics import fmean
 
-from training.config import ConfigError, RunConfig
-from training.data.layout import open_layouts
-from training.evaluation.results import ERRORS, HEADLINES
-from training.evaluation.scoring import scored_tasks
-
-
-def check_validation(config: RunConfig) -> None:
-    """Raise before the training what would end it at the first validation.
-
-    DatasetError for a split that is not there, ConfigError for `best_by` that cannot match.
-    """
-    if config.validate_every > config.optimizer.steps:
-        return
-    sources = [layout.config.name for layout in open_layouts(config.data, config.validate_split)]
-    possible = [
-        f'{source}/{task.name}/{figure}'
-        for source in sources
-        for task in scored_tasks(config.task_table())
-        for figure in HEADLINES.get(task.name, ())
-        if figure not in ERRORS
-    ]
-    for pattern in config.best_by:
-        if not any(fnmatch(name, pattern) for name in possible):
-            raise ConfigError(f'best_by: {pattern!r} matches no figure; there can be {possible}')
+from training.config import ConfigError
+from training.evaluation.results import ERRORS
 
 
 def score(values: Mapping[str, float], best_by: Sequence[str]) -> float:
     """Score of `source/task/metric` -> value; raises ConfigError when a pattern matches nothing."""
     if not values:
         raise ConfigError(
-            'validation found no figure to choose the best weights by: no task of this run is '
-            'labelled in the validated images; raise validate_images or validate_every'
+            'validation found no figure to choose the best weights by: no label of the validated '
+            'images holds an object or class; raise validate_images or validate_every'
         )
     if not best_by:
         return _over_tasks(values)

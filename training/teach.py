@@ -32,6 +32,7 @@ from mtl_perception.bundle import BundleError
 from mtl_perception.engines.base import EngineError
 from mtl_perception.tasks import ALL_TASKS, Task
 from training.checkpoint import CheckpointError
+from training.command import run
 from training.config import ConfigError, load_config
 from training.data.layout import Layout, LayoutConfig
 from training.data.sample import DatasetError
@@ -187,4 +188,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -45,6 +45,7 @@ from training.checkpoint import (
     save_checkpoint,
     save_state,
 )
+from training.command import run
 from training.config import (
     ConfigError,
     OptimizerConfig,
@@ -62,7 +63,8 @@ from training.initial_weights import start_from
 from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
 from training.networks.cpu import suit_cpu
-from training.selection import check_validation, score
+from training.preflight import check_labels, check_sizes, check_validation
+from training.selection import score
 from training.step import PLAIN, Batch, Step, TaskLosses
 
 LONGEST_WAIT = timedelta(hours=2)
@@ -70,6 +72,9 @@ LONGEST_WAIT = timedelta(hours=2)
 
 HELD_OUT = 1_000_003
 """Added to the seed of the batches that Auto-Lambda validates its weights on."""
+
+SHAPING = ('tasks', 'network.')
+"""Keys that decide which parameters a checkpoint holds begin so."""
 
 Batches = Callable[[int], Iterable[Batch]]
 """First step -> this process's share of each step from there on."""
@@ -188,11 +193,13 @@ def train(config: RunConfig, validated: Validated | None = None) -> Path:
     """Train to the configured number of steps; returns the checkpoint folder."""
     fabric = open_fabric(config)
     begun = find_checkpoint(Path(config.output) / LAST) is not None
+    layouts = open_layouts(config.data, 'train')
+    check_labels(config, layouts)
+    check_sizes(config)
     network = build_network(config.network, config.task_table(), initialise=not begun)
     if config.network.init_from and not begun:
         for line in start_from(network, config.network):
             fabric.print(f'{config.network.init_from}: {line}')
-    layouts = open_layouts(config.data, 'train')
     opt = config.optimizer
 
     counting = {task.name: network.head(task.name).counting() for task in network.tasks}
@@ -272,7 +279,16 @@ def fit(
     }  # fmt: skip
     method = balancer.name if balancer else PLAIN
     if found:
-        state |= load_checkpoint(found, network, ema, optimizer)
+        changed = differences(output / 'config.yaml', config)
+        try:
+            state |= load_checkpoint(found, network, ema, optimizer)
+        except CheckpointError as error:
+            if other := [line for line in changed if line.startswith(SHAPING)]:
+                raise CheckpointError(
+                    f'{output} was begun with other settings ({"; ".join(other)}) and cannot go on '
+                    f'with these: give them as before, or another output folder. {error}'
+                ) from error
+            raise
         if state['precision']:
             precision.load_state_dict(state['precision'])
         if state['balancing'] != method:
@@ -283,7 +299,7 @@ def fit(
         if balancer:
             balancer.load_state_dict(load_balancing(found))
         fabric.print(f'resuming {output} at step {state["step"]} of {opt.steps}')
-        for line in differences(output / 'config.yaml', config):
+        for line in changed:
             fabric.print(f'not as before the interruption: {line}')
     state['balancing'], saved = method, state['step']
     if fabric.is_global_zero:
@@ -367,7 +383,9 @@ def fit(
 
 def _non_finite(step: int, what: str, saved: int, opt: OptimizerConfig) -> NonFiniteLossError:
     kept = f'the checkpoint of step {saved} is intact. Lower optimizer.lr'
-    if saved > step:
+    if not saved:
+        kept = 'no checkpoint had been made yet. Lower optimizer.lr'
+    elif saved > step:
         kept = 'the checkpoint has this step in it. Lower optimizer.lr in another output folder'
     draws = f'draws {step * opt.batch_size} to {(step + 1) * opt.batch_size - 1}'
     return NonFiniteLossError(f'step {step}: {what}; {kept}, or look at {draws}.')
@@ -397,4 +415,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

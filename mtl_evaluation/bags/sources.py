@@ -5,6 +5,7 @@ Each source yields frames with what is known about them; `write_drive` makes a b
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import json
 import logging
@@ -200,12 +201,9 @@ class DatasetSplit(Images):
     ) -> None:
         """List the images; `limit` takes the first so many."""
         root = Path(root).expanduser()
-        images = {
-            path.name: path
-            for folder in sorted(root.glob(f'images/*/{split}'))
-            for path in folder.rglob('*')
-            if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-        }
+        images: dict[str, Path] = {}
+        for folder in sorted(root.glob(f'images/*/{split}')):
+            images |= _by_name(folder)
         paths = [images[name] for name in sorted(images) if fnmatch(name, pattern)][:limit]
         if not paths:
             there = sorted({path.name for path in root.glob('images/*/*') if path.is_dir()})
@@ -217,6 +215,21 @@ class DatasetSplit(Images):
                 f'--dataset {root}: expected images under images/*/{split}/, found {found}. {hint}.'
             )
         super().__init__(paths, f'{root}, {split}', rate_hz)
+
+
+def _by_name(folder: Path) -> dict[str, Path]:
+    """Images below a folder by name; raises SourceError for two different ones of one name."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob('*')):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or not path.is_file():
+            continue
+        other = found.setdefault(path.name, path)
+        if other != path and not filecmp.cmp(path, other, shallow=False):
+            raise SourceError(
+                f'--dataset: {path} and {other} have the same name, by which labels find their '
+                f'image: expected each name once. Rename one, or give each folder by --images'
+            )
+    return found
 
 
 class Video:

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
+from mtl_evaluation.truth.label_files import LabelError, flag, number, scalabel_frames
 from mtl_evaluation.truth.mot import is_mot_sequence
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
@@ -71,6 +71,22 @@ class FolderLabels:
             for path in mask_files(self.root, task):
                 if path.stem in stems:
                     self._add_mask(task, path, parts)
+        self._check_names(images)
+
+    def _check_names(self, images: Sequence[Path]) -> None:
+        """Raise LabelError for labels that could be of either of two images of one name."""
+        known: dict[str, Path] = {}
+        for path in images:
+            other = known.setdefault(path.name, path)
+            if other == path or not (
+                path.name in self._frames
+                or any(path.stem in masks for masks in self._masks.values())
+            ):
+                continue
+            raise LabelError(
+                f'{path} and {other} have the same name, by which labels find their image here: '
+                f'expected each name once. Rename one, or give each folder by itself'
+            )
 
     def _add_mask(self, task: str, path: Path, parts: Collection[str]) -> None:
         """Of two masks of one name the one in a folder that the images have too, as `val`."""
@@ -108,7 +124,7 @@ def truth_of(frame: Mapping[str, Any] | None, masks: Mapping[str, Path]) -> Trut
         }
         clip = str(frame.get('videoName') or '')
         return Truth(truth_boxes(frame.get('labels') or [], clip), found, labels)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise LabelError(f'malformed label of {frame["name"]}: {error!r}') from error
 
 
@@ -138,10 +154,10 @@ def truth_boxes(labels: Iterable[Mapping[str, Any]], clip: str = '') -> TruthBox
         category = RENAMED.get(label['category'], label['category'])
         known = category in DETECTION.classes
         attributes = label.get('attributes') or {}
-        rows.append([box['x1'], box['y1'], box['x2'], box['y2']])
+        rows.append([number(box[key]) for key in ('x1', 'y1', 'x2', 'y2')])
         classes.append(category if known else NOT_SCORED.get(category, DETECTION.classes[0]))
         ignore.append(
-            not known or bool(attributes.get('crowd')) or bool(attributes.get('suspectMerged'))
+            not known or flag(attributes.get('crowd')) or flag(attributes.get('suspectMerged'))
         )
         ids.append(f'{clip}/{label["id"]}' if clip and label.get('id') else '')
     return TruthBoxes(
@@ -151,16 +167,28 @@ def truth_boxes(labels: Iterable[Mapping[str, Any]], clip: str = '') -> TruthBox
 
 
 def read_mask(path: Path) -> NDArray[np.uint8]:
-    """Palette or grey PNG -> uint8 [H, W] ids; OpenCV would paint the palette, Pillow does not."""
+    """Palette or grey PNG of 1 to 8 bits -> uint8 [H, W] ids; raises LabelError.
+
+    OpenCV would paint the palette, Pillow does not; but it spreads grey of few bits over 0 to 255.
+    """
     try:
         with Image.open(path) as file:
-            if file.mode not in ('P', 'L'):
+            if file.mode not in ('P', 'L', '1'):
                 raise LabelError(
                     f'{path}: mode {file.mode}, expected a palette or grey PNG of class ids'
                 )
-            return np.array(file, np.uint8)
-    except (OSError, UnidentifiedImageError, SyntaxError) as error:
+            mask = np.array(file, np.uint8)
+        bits = grey_bits(path) if file.mode == 'L' else 8
+        return mask // (255 // (2**bits - 1)) if bits < 8 else mask
+    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
         raise LabelError(f'{path} is not a readable PNG: {error}') from error
+
+
+def grey_bits(path: Path) -> int:
+    """Bits per sample in the header of a PNG; 8 for other files. Raises OSError."""
+    with path.open('rb') as file:
+        header = file.read(26)
+    return header[24] if header.startswith(b'\x89PNG') and len(header) == 26 else 8
 
 
 def box_files(root: Path, parts: Collection[str] = ()) -> list[Path]:

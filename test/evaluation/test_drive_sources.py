@@ -258,3 +258,14 @@ def test_a_split_of_a_data_set_takes_every_folder_of_images(tmp_path):
         DatasetSplit(tmp_path, 'train')
     with pytest.raises(SourceError, match='Give the folder that holds images/'):
         DatasetSplit(tmp_path / 'nothing', 'val')
+
+
+def test_two_images_of_one_name_in_a_split_are_refused(tmp_path):
+    folder = tmp_path / 'images/100k/val'
+    for number, drive in enumerate(('drive1', 'drive2')):
+        (folder / drive).mkdir(parents=True)
+        cv2.imwrite(str(folder / drive / '000.png'), np.full((8, 8, 3), number, np.uint8))
+    with pytest.raises(SourceError, match=r'drive2/000\.png and .*drive1/000\.png have the same'):
+        DatasetSplit(tmp_path, 'val')
+    (folder / 'drive2/000.png').write_bytes((folder / 'drive1/000.png').read_bytes())
+    assert DatasetSplit(tmp_path, 'val').frames == 1, 'copies of one file are one image'

@@ -1,6 +1,8 @@
 """The general door: the worked example of docs/data.md, and what it says about mistakes."""
 
+import json
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -17,6 +19,11 @@ from training.config import load_config
 from training.data import check, preview
 from training.data.layout import CocoConfig, Layout, LayoutConfig, MaskConfig
 from training.data.sample import DatasetError
+from training.evaluate import main as evaluate
+from training.initial_weights import start_from
+from training.networks.build import build_network
+from training.preflight import check_sizes
+from training.train import train
 
 ROOT = Path(__file__).parents[2]
 GUIDE = ROOT / 'docs' / 'data.md'
@@ -60,7 +67,8 @@ def example(tmp_path):
         put(root / f'road/{split}/drive1/000001.png', road)
         put_json(root / f'boxes/{split}.json', coco_file())
     demo = yaml.safe_load((ROOT / 'training/configs/demo.yaml').read_text())
-    config = {key: demo[key] for key in ('name', 'output', 'tasks')}
+    config = {key: demo[key] for key in ('name', 'output')}
+    config['tasks'] = ['detection', 'drivable', 'semantic', 'weather']
     path = tmp_path / 'my.yaml'
     path.write_text(yaml.safe_dump({**config, 'data': data}))
     return path
@@ -167,3 +175,53 @@ def test_malformed_label_files_are_named(tmp_path, broken, message):
     path = put_json(tmp_path / 'labels.json', broken)
     with pytest.raises(LabelError, match=rf'labels\.json.*{message}'):
         scalabel_frames(path)
+
+
+def test_the_whole_configuration_for_own_data_reads_the_worked_example(
+    example, monkeypatch, capsys
+):
+    """Its data, tasks, sizes and model: what `check --config` and the start of a training ask."""
+    monkeypatch.setenv('MY_CAMERA', str(example.parent / 'my_camera'))
+    path = ROOT / 'training/configs/own_data.yaml'
+    config = load_config(path)
+    assert config.data[0].coco == load_config(example).data[0].coco
+    assert check.main(['--config', str(path), '--workers', '1']) == 0
+    check_sizes(config)
+    assert start_from(build_network(config.network, config.task_table()), config.network) == [
+        f'head {task}: taken over' for task in config.tasks
+    ]
+
+
+def test_own_categories_are_trained_and_evaluated_on_the_split_of_the_run(
+    example, tmp_path, capsys
+):
+    """`evaluate RUN` scores the split that the run was validated on, boxes and masks alike."""
+    root = example.parent / 'my_camera'
+    for folder in ('frames', 'masks', 'road'):
+        (root / folder / 'val').rename(root / folder / 'night')
+    (root / 'boxes/val.json').rename(root / 'boxes/night.json')
+    network = 'network={trunk: resnet10t, neck_channels: 16}'
+    small = 'augment={height: 64, width: 96, input_height: 64, input_width: 96}'
+    steps = 'optimizer={steps: 1, batch_size: 2, warmup_steps: 1}'
+    run = tmp_path / 'run'
+    config = load_config(
+        example,
+        [network, small, steps, f'output={run}', 'accelerator=cpu', 'precision=32-true',
+         'workers=0', 'validate_every=1', 'validate_split=night'],
+    )  # fmt: skip
+    train(config)
+    found = tmp_path / 'found.json'
+    command = [str(run), '--latency', '0', '--json', str(found)]
+    assert evaluate([*command, '--output', str(tmp_path / 'evaluation')]) == 0
+    record = json.loads(found.read_text())
+    assert record['split'] == 'night' and record['results']['my_camera']['images'] == 3
+    assert {'detection', 'drivable', 'semantic', 'weather'} <= set(record['results']['my_camera'])
+    assert (tmp_path / 'evaluation/report.html').is_file()
+
+    for path in (root / 'road/night', root / 'masks/night'):
+        shutil.rmtree(path)
+        path.mkdir()
+    (root / 'boxes/night.json').write_text(json.dumps(coco_file(images=[], annotations=[])))
+    capsys.readouterr()
+    assert evaluate(command) == 1
+    assert "nothing can be measured: the split 'night'" in capsys.readouterr().err

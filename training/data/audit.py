@@ -1,9 +1,11 @@
 """What is in a data set and what is wrong with it, file by file: the work behind `check.py`.
 
 Broken (training would stop, skip or learn something false): files that do not decode, truncated
-JPEGs, masks of another size than their image or with unknown ids, malformed labels, boxes that are
-inverted or outside the image, one picture in two splits. Notes: labels without image and images
-without label, boxes over the border, categories and attribute values that no task has.
+JPEGs, masks of another size than their image, with unknown ids or in another coding, masks of which
+none belongs to an image, malformed labels, boxes that are inverted or outside the image, one
+picture in two splits. Notes: labels without image and images without label, labels that must be
+drawn as masks first, images and boxes listed twice, boxes over the border, categories and attribute
+values that no task has.
 """
 
 from __future__ import annotations
@@ -24,8 +26,9 @@ from mtl_evaluation.truth.label_files import Frame
 from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SEMANTIC, UNLABELLED
 from training.data import bdd100k
-from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles
+from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles, unpaired
 from training.data.layout import ATTRIBUTES, box_rows, image_attributes, mask_of, open_index
+from training.data.mask_values import road_above
 from training.data.pictures import picture_size, read_picture
 from training.data.sample import DatasetError
 from training.tasks.segmentation import GROUPS
@@ -145,6 +148,13 @@ def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[
         found.append(Finding('malformed label', where, text))
     elif size and told and (told['width'], told['height']) != size:
         found.append(Finding('image has another size than its labels say', where, f'{size}'))
+    if listed := frame.get('listed'):
+        text = f'{listed} times; its labels are taken together'
+        found.append(Finding('image listed more than once', where, text, broken=False))
+    told_boxes = np.column_stack([boxes.xyxy, boxes.labels])
+    for box in told_boxes[_repeated(told_boxes)]:
+        text = np.array2string(box[:4], precision=1)
+        found.append(Finding('same box twice', where, text, broken=False))
     for box in boxes.xyxy:
         text = np.array2string(box, precision=1)
         if not np.isfinite(box).all() or (box[2:] < box[:2]).any():
@@ -158,6 +168,12 @@ def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[
     return found
 
 
+def _repeated(rows: np.ndarray) -> np.ndarray:
+    """Indices of the rows that are equal to an earlier one."""
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return np.setdiff1d(np.arange(len(rows)), first)
+
+
 def _coarse_masks(config: LayoutConfig, split: str) -> dict[str, MaskFiles]:
     """Masks of the coarse classes beside fine ones: another configuration may read them."""
     if config.semantic_masks == COARSE:
@@ -169,6 +185,14 @@ def _coarse_masks(config: LayoutConfig, split: str) -> dict[str, MaskFiles]:
 def _unpaired(index: Index) -> list[Finding]:
     """Labels without image, and images without any label."""
     found = []
+    for task, files in index.masks.items():
+        if hint := unpaired(files, index.images):
+            found.append(Finding(f'no {task} mask belongs to an image', index.folders, hint))
+        if task in ALL_TASKS and (doubt := road_above(task, files, index.images)):
+            found.append(Finding(f'{task} masks in another coding', index.folders, doubt))
+    for task, hint in index.hints.items():
+        if task not in index.masks and task != index.detection.name:
+            found.append(Finding(f'{task} labels that are not read', index.folders, hint, False))
     labelled = set(index.frames)
     for name in sorted(set(index.frames) - set(index.images)):
         found.append(Finding('boxes without image', f'{index.box_file}: {name}', broken=False))

@@ -1,7 +1,8 @@
 """Check a data set before days of training: `python -m training.data.check PATH`.
 
 PATH is a folder in BDD100K layout; `--config YAML` checks the data sets of a configuration instead,
-in whatever layout. Prints what is labelled, by split, task and class, then what was found. Exit
+in whatever layout, and whether a training with it would begin: labels for each task, and a split
+that can be validated. Prints what is labelled, by split, task and class, then what was found. Exit
 code 1 when something is broken (`audit.py` says what that is), 0 with nothing but notes.
 """
 
@@ -13,6 +14,7 @@ import os
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +22,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mtl_perception.tasks import ALL_TASKS
-from training.config import ConfigError, load_config
-from training.data import bdd100k, comma10k
+from training.command import at_least, check_output, run
+from training.config import ConfigError, RunConfig, load_config
+from training.data import bdd_folders, comma10k
 from training.data.audit import Finding, SplitAudit, audit, shared_pictures
-from training.data.layout import LayoutConfig
+from training.data.layout import LayoutConfig, open_layouts
 from training.data.sample import DatasetError
+from training.preflight import check_labels, check_validation
 
 SHOWN = 10
 """Findings of a kind that are printed; the JSON holds all."""
@@ -34,11 +38,11 @@ CHECKED = ('bdd100k', 'coco', 'comma10k')
 
 
 def check(
-    configs: Sequence[LayoutConfig], workers: int
-) -> tuple[list[SplitAudit], list[Finding]]:  # fmt: skip
+    configs: Sequence[LayoutConfig], workers: int, further: Sequence[str] = ()
+) -> tuple[list[SplitAudit], list[Finding]]:
     """Audits of every split of every data set, and all findings, broken ones first.
 
-    Raises DatasetError when no data set is there.
+    further: splits beside the usual ones. Raises DatasetError for a kind that cannot be checked.
     """
     audits, findings = [], []
     for config in configs:
@@ -47,7 +51,7 @@ def check(
                 f'data set {config.name!r} is of kind {config.kind!r}, and only {CHECKED} can be '
                 f'checked; its files are checked as they are read'
             )
-        names = splits(config)
+        names = splits(config, further)
         if not names and not config.optional:
             findings.append(Finding('no split', config.root, 'no images/*/{train,val,test}'))
         for split in names:
@@ -63,14 +67,30 @@ def check(
     return audits, sorted(findings, key=lambda f: (not f.broken, f.kind, f.where))
 
 
-def splits(config: LayoutConfig) -> list[str]:
-    """Splits of a data set that have a folder of images."""
+def trainable(config: RunConfig) -> list[Finding]:
+    """What a training with this configuration would end with before its first step."""
+    found = []
+    for what in (partial(_labels, config), partial(check_validation, config)):
+        try:
+            what()
+        except (ConfigError, DatasetError) as error:
+            found.append(Finding('training would not begin', config.name, str(error)))
+    return found
+
+
+def _labels(config: RunConfig) -> None:
+    check_labels(config, open_layouts(config.data, 'train'))
+
+
+def splits(config: LayoutConfig, further: Sequence[str] = ()) -> list[str]:
+    """Splits of a data set that have a folder of images; further: beside the usual ones."""
+    names = list(dict.fromkeys((*SPLITS, *further)))
     if config.kind == 'coco':
-        folders = {split: config.coco.images.format(split=split) for split in SPLITS}
+        folders = {split: config.coco.images.format(split=split) for split in names}
         return [split for split, name in folders.items() if (config.folder / name).is_dir()]
     if config.kind == 'comma10k':
         return [*comma10k.SPLITS] if (config.folder / 'imgs').is_dir() else []
-    return [split for split in SPLITS if split in bdd100k.splits(config.folder)]
+    return [split for split in names if split in bdd_folders.splits(config.folder)]
 
 
 def labelled_table(audits: Sequence[SplitAudit]) -> Table:
@@ -145,18 +165,21 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m training.data.check', description=__doc__)
     parser.add_argument('path', nargs='?', help='folder in BDD100K layout')
     parser.add_argument('--config', help='YAML whose data sets are checked instead')
-    parser.add_argument('--workers', type=int, default=os.cpu_count() or 1)
+    parser.add_argument('--workers', type=at_least(1), default=os.cpu_count() or 1)
     parser.add_argument('--json', type=Path, help='write everything here')
     args = parser.parse_args(argv)
     if (args.path is None) == (args.config is None):
         parser.error('give a PATH or --config, one of them')
     try:
+        check_output('--json', args.json)
         if args.config:
-            configs = load_config(args.config).data
+            config = load_config(args.config)
+            audits, findings = check(config.data, args.workers, [config.validate_split])
+            findings = [*trainable(config), *findings]
         else:
             configs = [LayoutConfig(Path(args.path).name, args.path)]
-        audits, findings = check(configs, args.workers)
-    except (ConfigError, DatasetError) as error:
+            audits, findings = check(configs, args.workers)
+    except (ConfigError, DatasetError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     report(audits, findings, Console())
@@ -166,4 +189,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -15,12 +15,12 @@ import json
 from fnmatch import fnmatch
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.tasks import CITYSCAPES7, DEPTH, SEMANTIC, UNLABELLED
 from training.data.index import Index, LayoutConfig, MapFiles, MaskFiles
+from training.data.pictures import read_values
 from training.data.sample import DatasetError
 
 IMAGE = '_leftImg8bit.png'
@@ -57,7 +57,7 @@ def index(config: LayoutConfig, split: str) -> Index:
 
 def read_depth(path: Path) -> NDArray[np.float32]:
     """Metres float32 [H, W], 0 unknown; raises DatasetError, also for want of the camera file."""
-    stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    stored = read_values(path)
     if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
         raise DatasetError(f'{path}: expected a disparity PNG of 16 bits with one channel')
     *_, split, city, name = path.parts

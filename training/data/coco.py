@@ -11,6 +11,8 @@ does not list is unlabelled. `iscrowd` and `ignore` annotations are ignored regi
 from __future__ import annotations
 
 import difflib
+import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from fnmatch import fnmatch
 from pathlib import Path
@@ -31,8 +33,13 @@ from training.data.index import (
     MaskFiles,
     as_dataset_error,
     mask_code,
+    unlisted,
+    unpaired,
 )  # fmt: skip
+from training.data.mask_values import road_above
 from training.data.sample import DatasetError
+
+log = logging.getLogger(__name__)
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
 NAMES = (*DETECTION.classes, *RENAMED, *NOT_SCORED)
@@ -61,11 +68,21 @@ def index(config: LayoutConfig, split: str) -> Index:
             for frame in found
             if fnmatch(frame['name'], config.pattern)
         }
-    stems = {Path(name).with_suffix('').as_posix(): name for name in images}
+    stems: dict[str, list[str]] = defaultdict(list)
+    for name in images:
+        stems[Path(name).with_suffix('').as_posix()].append(name)
     masks = {
         task: _masks(config, split, task, entry, stems) for task, entry in coco.masks.items()
     }  # fmt: skip
-    return Index(images, frames, masks, box_file, str(folder), coco.boxes)
+    hints = {task: unpaired(files, images) for task, files in masks.items()}
+    hints[DETECTION.name] = unlisted(frames, images)
+    hints = {task: hint for task, hint in hints.items() if hint}
+    for task, files in masks.items():
+        if doubt := road_above(task, files, images):
+            log.warning('data set %r: %s', config.name, doubt)
+    for task, hint in hints.items():
+        log.warning('data set %r has no %s labels: %s', config.name, task, hint)
+    return Index(images, frames, masks, box_file, str(folder), coco.boxes, hints=hints)
 
 
 def _check_names(frames: list[Frame], coco: CocoConfig, where: str) -> None:
@@ -96,7 +113,7 @@ def _renamed(frame: Frame, coco: CocoConfig) -> Frame:
 
 
 def _masks(
-    config: LayoutConfig, split: str, task: str, entry: MaskConfig, stems: Mapping[str, str]
+    config: LayoutConfig, split: str, task: str, entry: MaskConfig, stems: Mapping[str, list[str]]
 ) -> MaskFiles:
     """Masks of one task, joined to the images by path without suffix."""
     where = f'data set {config.name!r}: coco.masks.{task}'
@@ -109,7 +126,12 @@ def _masks(
     paths = {}
     for path in sorted(folder.rglob(f'*{entry.suffix}')):
         stem = path.relative_to(folder).as_posix().removesuffix(entry.suffix)
-        name = stems.get(stem, f'{stem}{SUFFIXES[0]}')
+        name, *others = stems.get(stem, [f'{stem}{SUFFIXES[0]}'])
+        if others:
+            raise DatasetError(
+                f'{where}: {path} could be of any of the images {[name, *others]}, which differ in '
+                f'their suffix only: expected one; rename or remove the others'
+            )
         if fnmatch(name, config.pattern):
             paths[name] = path
     return MaskFiles(paths, _table(task, entry, where))

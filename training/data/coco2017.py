@@ -19,14 +19,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from mtl_evaluation.truth.label_files import Frame, read_json, scalabel_frames
+from mtl_evaluation.truth.label_files import (
+    Frame,
+    flag,
+    id_text,
+    number,
+    read_json,
+    scalabel_frames,
+)
 from mtl_perception.tasks import COCO_DETECTION, COCO_SEGMENTATION, UNLABELLED
+from training.command import at_least, run
 from training.data.index import Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
+from training.data.pictures import write_picture
 from training.data.sample import DatasetError
 from training.data.to_masks import decode_rle, draw
 
@@ -65,13 +73,14 @@ def convert(root: Path, split: str, workers: int = 4) -> int:
     """Draw the masks of a split; the number of them. Raises DatasetError on bad labels."""
     labels = _label_file(root, split)
     with as_dataset_error():
+        scalabel_frames(labels)  # refuses ids that repeat, and what cannot be read
         data = read_json(labels)
     try:
-        names = {entry['id']: entry['name'] for entry in data['categories']}
+        names = {id_text(entry['id']): entry['name'] for entry in data['categories']}
         instances = defaultdict(list)
         for annotation in data['annotations']:
-            instances[annotation['image_id']].append(annotation)
-        images = [(image, instances[image['id']]) for image in data['images']]
+            instances[id_text(annotation['image_id'])].append(annotation)
+        images = [(image, instances[id_text(image['id'])]) for image in data['images']]
     except (KeyError, TypeError) as error:
         raise DatasetError(f'{labels} is no COCO instances file: {error!r}') from error
     mask_path(root, split, '').parent.mkdir(parents=True, exist_ok=True)
@@ -81,20 +90,20 @@ def convert(root: Path, split: str, workers: int = 4) -> int:
 
 
 def draw_mask(
-    image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], names: Mapping[int, str]
+    image: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]], names: Mapping[str, str]
 ) -> NDArray[np.uint8]:
     """Class ids uint8 [H, W]: the smaller instance lies over the larger one, crowds are 255.
 
-    names: category id -> name. Raises DatasetError on an instance that cannot be drawn.
+    names: category id as text -> name. Raises DatasetError on an instance that cannot be drawn.
     """
-    size = (image['width'], image['height'])
+    size = (int(number(image['width'])), int(number(image['height'])))
     mask = np.full(size[::-1], BACKGROUND, np.uint8)
     for annotation in sorted(annotations, key=_painting_order):
         try:
-            value = COCO_SEGMENTATION.classes.index(names[annotation['category_id']])
+            value = COCO_SEGMENTATION.classes.index(names[id_text(annotation['category_id'])])
             shape = annotation['segmentation']
             if isinstance(shape, Mapping):
-                value = UNLABELLED if annotation.get('iscrowd') else value
+                value = UNLABELLED if flag(annotation.get('iscrowd')) else value
                 mask[decode_rle(shape, size)] = value
                 continue
             for polygon in shape:
@@ -109,14 +118,15 @@ def draw_mask(
 
 def _painting_order(annotation: Mapping[str, Any]) -> tuple[bool, float]:
     """Crowds first, then from large to small."""
-    return not annotation.get('iscrowd'), -float(annotation.get('area', 0))
+    return not flag(annotation.get('iscrowd')), -float(annotation.get('area', 0))
 
 
 def _write(
-    root: Path, split: str, names: Mapping[int, str], image: tuple[Mapping[str, Any], list[Any]]
+    root: Path, split: str, names: Mapping[str, str], image: tuple[Mapping[str, Any], list[Any]]
 ) -> bool:
     path = mask_path(root, split, image[0]['file_name'])
-    return bool(cv2.imwrite(str(path), draw_mask(*image, names)))
+    write_picture(path, draw_mask(*image, names))
+    return True
 
 
 def _with_ignored(frame: Frame) -> Frame:
@@ -140,7 +150,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m training.data.coco2017', description=__doc__)
     parser.add_argument('root', type=Path, help='folder of train2017, val2017 and annotations')
     parser.add_argument('--splits', nargs='+', choices=SPLITS, default=list(SPLITS))
-    parser.add_argument('--workers', type=int, default=4)
+    parser.add_argument('--workers', type=at_least(1), default=4)
     args = parser.parse_args(argv)
     try:
         for split in args.splits:
@@ -153,4 +163,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -6,7 +6,9 @@ reads samples from it, `check.py` looks for faults in it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+import filecmp
+import logging
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +23,8 @@ from mtl_perception.tasks import DETECTION, UNLABELLED, Task
 from training.data.pictures import picture_size, read_picture
 from training.data.sample import DatasetError
 from training.tasks.segmentation import GROUPS
+
+log = logging.getLogger(__name__)
 
 UNKNOWN = 254
 """Table value of an id that a mask must not hold."""
@@ -168,7 +172,8 @@ class Index:
     where images were looked for. boxed: the frames tell boxes, so that one without any is empty,
     not unlabelled. covered: image -> classes that its boxes cover, none where it is not labelled
     for detection; all of them where it is not listed. taught: task -> the images that have labels
-    of a model, not only of people.
+    of a model, not only of people. hints: by task why
+    it has no labels here although there seem to be some.
     """
 
     images: Mapping[str, Path]
@@ -183,12 +188,58 @@ class Index:
     detection: Task = DETECTION
     covered: Mapping[str, Collection[str]] = field(default_factory=dict)
     taught: Mapping[str, Collection[str]] = field(default_factory=dict)
+    hints: Mapping[str, str] = field(default_factory=dict)
 
     def covers(self, name: str) -> Collection[str]:
         """Classes that the boxes of an image cover; none where it is unlabelled for detection."""
         if not self.boxed or name not in self.frames:
             return ()
         return self.covered.get(name, self.detection.classes)
+
+
+def by_name(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """(name, file) pairs as a table; copies of one file count once.
+
+    Raises DatasetError for two files of one name: a label could be of either.
+    """
+    files: dict[str, Path] = {}
+    copies = []
+    for name, path in found:
+        other = files.setdefault(name, path)
+        if other == path:
+            continue
+        if not filecmp.cmp(path, other, shallow=False):
+            raise DatasetError(
+                f'{path} and {other} have the same name, by which labels find their image here: '
+                f'expected each name once. Rename one, or take `kind: coco`, which goes by path'
+            )
+        copies.append(path)
+    if copies:
+        log.warning(
+            '%d files are copies of others of the same name and count once: %s, ...',
+            len(copies), copies[0],
+        )  # fmt: skip
+    return files
+
+
+def unpaired(files: MaskFiles, images: Mapping[str, Path]) -> str:
+    """Says so when masks are there and none belongs to an image; empty otherwise."""
+    if not files.paths or not images or not files.paths.keys().isdisjoint(images):
+        return ''
+    return (
+        f'{len(files.paths)} masks are there and none is named as an image; the first mask is '
+        f'{min(files.paths.values())}, the first image {min(images.values())}'
+    )
+
+
+def unlisted(frames: Mapping[str, Frame], images: Mapping[str, Path]) -> str:
+    """Says so when frames are there and none is of an image; empty otherwise."""
+    if not frames or not images or not frames.keys().isdisjoint(images):
+        return ''
+    return (
+        f'{len(frames)} images are in the label file and none is there; the first that it lists '
+        f'is {min(frames)}, the first image {min(images)}'
+    )
 
 
 def id_table(codes: int) -> NDArray[np.uint8]:

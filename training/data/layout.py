@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.truth.label_files import Frame
+from mtl_evaluation.truth.label_files import Frame, flag, number
 from mtl_evaluation.truth.labels import truth_boxes
 from mtl_perception.tasks import (
     ALL_TASKS,
@@ -82,6 +82,7 @@ class Layout:
         self.detection = index.detection
         self._pictures = index.pictures
         self.labels = index.labels
+        self.hints = index.hints
         names = sorted(index.images)
         if config.labelled:
             names = [name for name in names if _tasks(index, name) & set(config.labelled)]
@@ -139,6 +140,10 @@ class Layout:
         told = [bool((column >= 0).any()) for column in self._attributes.T]
         found |= {task.name for task, any_told in zip(ATTRIBUTES, told, strict=True) if any_told}
         return found | ({self.detection.name} if self._boxed.any() else set())
+
+    def has_objects(self) -> bool:
+        """Whether any image has a box that is no ignored region."""
+        return bool((~self._boxes.ignored).any())
 
     def classes(self, index: int, task: str) -> NDArray[np.int64]:
         """Class ids of a task that an image shows; for a segmentation task its mask is read.
@@ -266,7 +271,7 @@ def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:
         if task is not DETECTION:
             return _own_boxes(frame, task)
         truth = truth_boxes(frame.get('labels') or [])
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
             f'{where}: a label is malformed ({type(error).__name__}: {error}); expected '
             f'`category` and `box2d` with x1, y1, x2, y2'
@@ -278,11 +283,12 @@ def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:
 def _own_boxes(frame: Frame, task: Task) -> Boxes:
     """Of another task than BDD100K's, whose categories are the task's classes."""
     labels = frame.get('labels') or []
-    corners = [[label['box2d'][key] for key in ('x1', 'y1', 'x2', 'y2')] for label in labels]
+    keys = ('x1', 'y1', 'x2', 'y2')
+    corners = [[number(label['box2d'][key]) for key in keys] for label in labels]
     return Boxes(
         np.array(corners, np.float32).reshape(-1, 4),
         np.array([task.classes.index(label['category']) for label in labels], np.int64),
-        np.array([bool(label['attributes'].get('ignored')) for label in labels], bool),
+        np.array([flag(label['attributes'].get('ignored')) for label in labels], bool),
     )
 
 

@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import logging
 import shutil
+import signal
+import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,12 +67,6 @@ class Draws(Dataset[Sample]):
         self.stages = stages
         self.seed = seed
         self.tasks = tasks
-        for task in sorted(set(tasks or ()).difference(*(layout.labelled() for layout in layouts))):
-            log.warning(
-                'task %r: no image of %s is labelled for it, so it learns nothing; generated '
-                'scenes of before version 2 have no depth and no normals: draw them again',
-                task, [layout.config.name for layout in layouts],
-            )  # fmt: skip
         weights = np.array([layout.config.weight for layout in layouts], np.float64)
         self.shares = weights / weights.sum()
         self.cumulative = [_cumulative(layout) for layout in layouts]
@@ -143,6 +140,19 @@ class StepSampler(Sampler[list[int]]):
         return len(self.steps)
 
 
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that are started here leave Ctrl-C to this one, which then ends them."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals cannot be set here, nor do they come here
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def _one_thread(worker: int) -> None:
     cv2.setNumThreads(1)
 
@@ -163,7 +173,9 @@ class Batches:
         """Raises DatasetError when more than BROKEN_SHARE of the draws had to be replaced."""
         drawn, broken = 0, 0
         named: set[str] = set()
-        for batch in self.loader:
+        with _deaf_to_interrupts():
+            loaded = iter(self.loader)
+        for batch in loaded:
             drawn += self.batch_size
             broken += len(batch.broken)
             for message in {*batch.broken} - named:

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from training.data.pictures import read_values, write_picture
 from training.data.sample import DatasetError
 
 FARTHEST_M = 655.35
@@ -48,12 +48,16 @@ def read_normals(path: Path) -> NDArray[np.float32]:
 
 
 def _write(path: Path, values: NDArray[np.uint16]) -> None:
-    if not cv2.imwrite(str(path), values):
-        raise DatasetError(f'{path} cannot be written; is the folder there, and the disk not full?')
+    try:
+        write_picture(path, values)
+    except OSError as error:
+        raise DatasetError(
+            f'{path} cannot be written; is the folder there, and the disk not full? {error}'
+        ) from error
 
 
 def _read(path: Path, axes: int) -> NDArray[np.uint16]:
-    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    values = read_values(path)
     if values is None or values.dtype != np.uint16 or values.ndim != axes:
         found = 'nothing readable' if values is None else f'{values.dtype} {values.shape}'
         form = 'one channel' if axes == 2 else 'three channels'

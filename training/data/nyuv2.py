@@ -21,7 +21,7 @@ import argparse
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from mtl_perception.tasks import DEPTH, NORMALS, NYU13, UNLABELLED
+from training.command import at_least, run
 from training.data.index import Index, LayoutConfig, MapFiles, MaskFiles, Pictures, id_table
 from training.data.sample import DatasetError
 
@@ -37,6 +38,13 @@ HELD_OUT = 10
 
 SPLITS = {'train': 'train', 'val': 'train', 'trainval': 'train', 'test': 'val'}
 """Folder by split."""
+
+ROUNDING = 1e-3
+"""How far interpolation may have taken an image out of 0 to 1."""
+FARTHEST_M = 1000.0
+"""Nothing indoors is as far: such values are millimetres."""
+UNIT_WITHIN = 0.1
+"""How far the length of a normal may be from 1, for the half of them, that were resized."""
 
 LABELED, SPLIT_FILE = 'nyu_depth_v2_labeled.mat', 'splits.mat'
 MAPPINGS = ('classMapping40.mat', 'class13Mapping.mat')
@@ -72,12 +80,19 @@ def read_image(path: Path, shrink: int = 1) -> NDArray[np.uint8]:
     values = _load(path, (3,))
     if values.shape[2] != 3:
         raise DatasetError(f'{path}: expected [H, W, 3], found {values.shape}')
-    return values if values.dtype == np.uint8 else _bytes(values * 255)
+    if values.dtype.kind in 'iu':
+        _within(path, values, 0, 255, 'an image of whole numbers has 0 to 255')
+        return values.astype(np.uint8)
+    _within(path, values, -ROUNDING, 1 + ROUNDING, 'an image is float in 0 to 1, or uint8')
+    return np.clip(np.rint(values * 255), 0, 255).astype(np.uint8)
 
 
 def read_labels(path: Path) -> NDArray[np.uint8]:
     """Class ids uint8 [H, W], 255 unlabelled; raises DatasetError."""
     values = _load(path, (2,))
+    _within(path, values, -np.inf, UNLABELLED, 'labels are class ids, negative where unlabelled')
+    if (values != np.rint(values)).any():
+        raise DatasetError(f'{path}: labels are whole numbers, found {values.dtype} with fractions')
     return np.where(values < 0, UNLABELLED, values).astype(np.uint8)
 
 
@@ -85,38 +100,56 @@ def read_depth(path: Path) -> NDArray[np.float32]:
     """Metres float32 [H, W], 0 unknown; raises DatasetError."""
     values = np.array(_load(path, (2, 3)), np.float32)
     values = values[..., 0] if values.ndim == 3 else values
-    return np.ascontiguousarray(np.where(np.isfinite(values) & (values > 0), values, 0))
+    values = np.where(np.isfinite(values) & (values > 0), values, 0)
+    _within(path, values, 0, FARTHEST_M, 'depth is in metres')
+    return np.ascontiguousarray(values)
 
 
 def read_normals(path: Path) -> NDArray[np.float32]:
     """Unit vectors float32 [H, W, 3], zeros unknown; raises DatasetError."""
     values = np.array(_load(path, (3,)), np.float32)
+    if values.shape[2] != 3:
+        raise DatasetError(f'{path}: expected [H, W, 3], found {values.shape}')
     length = np.linalg.norm(values, axis=-1, keepdims=True)
     known = np.isfinite(length) & (length > 0)
+    if known.any() and abs(middle := float(np.median(length[known])) - 1) > UNIT_WITHIN:
+        raise DatasetError(
+            f'{path}: normals are unit vectors, zeros where unknown, and the length of these is '
+            f'{middle + 1:.3g} in the middle; a picture of normals is v = 2 * picture - 1'
+        )
     return np.where(known, values / np.where(known, length, 1), 0).astype(np.float32)
 
 
+def _within(path: Path, values: NDArray[Any], least: float, most: float, what: str) -> None:
+    """Raise DatasetError, NaN included, unless all values are in a range."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (least, least)
+    if not least <= low <= high <= most:
+        raise DatasetError(f'{path}: {what}, found {values.dtype} of {low:g} to {high:g}')
+
+
 def _load(path: Path, axes: tuple[int, ...]) -> NDArray[Any]:
-    try:
-        values = np.load(path, allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DatasetError(f'{path} is not readable as an array: {error}') from error
+    values = _array(path)
     if values.ndim not in axes:
         raise DatasetError(f'{path}: expected {" or ".join(map(str, axes))} axes, [H, W, ...], '
                            f'found {values.shape}')  # fmt: skip
-    return np.asarray(values)
+    return values
 
 
 def _size(path: Path) -> tuple[int, int]:
-    try:
-        height, width = np.load(path, mmap_mode='r', allow_pickle=False).shape[:2]
-    except (OSError, ValueError) as error:
-        raise DatasetError(f'{path} is not readable as an array: {error}') from error
+    height, width = (*_array(path, 'r').shape, 0, 0)[:2]
     return width, height
 
 
-def _bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    return np.clip(np.rint(values), 0, 255).astype(np.uint8)
+def _array(path: Path, mmap: Literal['r'] | None = None) -> NDArray[Any]:
+    """An array of numbers; raises DatasetError."""
+    try:
+        values = np.load(path, mmap_mode=mmap, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DatasetError(f'{path} is not readable as an array: {error}') from error
+    if not isinstance(values, np.ndarray) or values.dtype.kind not in 'biuf':
+        found = getattr(values, 'dtype', 'an archive of arrays')
+        raise DatasetError(f'{path}: expected an array of numbers, found {found}')
+    return values
 
 
 def convert(folder: Path, output: Path, height: int, width: int) -> int:
@@ -177,8 +210,8 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     parser.add_argument('folder', type=Path)
     parser.add_argument('output', type=Path)
-    parser.add_argument('--height', type=int, default=288)
-    parser.add_argument('--width', type=int, default=384)
+    parser.add_argument('--height', type=at_least(1), default=288)
+    parser.add_argument('--width', type=at_least(1), default=384)
     args = parser.parse_args(argv)
     try:
         count = convert(args.folder, args.output, args.height, args.width)
@@ -190,4 +223,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -19,9 +19,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.tasks import ALL_TASKS, UNLABELLED, Task
+from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import open_layouts
 from training.data.loader import Draws
+from training.data.pictures import write_picture
 from training.data.sample import Boxes, DatasetError, Sample
 from training.tasks.segmentation import GROUPS
 
@@ -179,21 +181,20 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('overrides', nargs='*', metavar='key=value')
     parser.add_argument('--output', type=Path, default=Path('sheet.png'))
     parser.add_argument('--split', default='train')
-    parser.add_argument('--count', type=int, default=16)
-    parser.add_argument('--columns', type=int, default=1)
+    parser.add_argument('--count', type=at_least(1), default=16)
+    parser.add_argument('--columns', type=at_least(1), default=1)
     args = parser.parse_intermixed_args(argv)
     try:
+        check_output('--output', args.output)
         config = load_config(args.config, args.overrides)
         picture = sheet(config, args.split, args.count, args.columns)
-    except (ConfigError, DatasetError) as error:
+        write_picture(args.output, picture[..., ::-1])
+    except (ConfigError, DatasetError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
-        return 1
-    if not cv2.imwrite(str(args.output), picture[..., ::-1]):
-        print(f'error: {args.output} cannot be written', file=sys.stderr)
         return 1
     print(f'{args.output}: {args.count} samples of {args.split}')
     return 0
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -24,6 +24,7 @@ import numpy as np
 from mtl_perception import machine
 from mtl_perception.engines.base import cores
 from training.board import WARM_STEPS
+from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, open_layouts
 from training.data.loader import PREFETCH, Draws, StepSampler, train_loader
@@ -113,14 +114,17 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m training.data.rate', description=__doc__)
     parser.add_argument('config', help='YAML file, see training/configs/')
     parser.add_argument('overrides', nargs='*', metavar='key=value')
-    parser.add_argument('--batches', type=int, default=40)
-    parser.add_argument('--steps', type=int, default=8, help='training steps timed; 0: none')
+    parser.add_argument('--batches', type=at_least(1), default=40)
+    parser.add_argument(
+        '--steps', type=at_least(0), default=8, help='training steps timed; 0: none'
+    )
     parser.add_argument('--json', type=Path, help='write the figures here')
     args = parser.parse_intermixed_args(argv)
     cv2.setNumThreads(1)
     try:
+        check_output('--json', args.json)
         result = measure(load_config(args.config, args.overrides), args.batches, args.steps)
-    except (ConfigError, DatasetError) as error:
+    except (ConfigError, DatasetError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
     for workers, rate in result['loader_images_per_s_by_workers'].items():
@@ -139,4 +143,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

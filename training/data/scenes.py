@@ -24,9 +24,11 @@ from rich.progress import track
 from mtl_perception.children import IsolatedSpawn
 from mtl_perception.tasks import DEPTH, DETECTION, DRIVABLE, NORMALS, SEMANTIC
 from mtl_scenes import SceneFrame, random_scene
+from training.command import at_least, run
 from training.data.bdd100k import MASK_KINDS
 from training.data.index import GENERATED
 from training.data.map_files import write_depth_cm, write_normals
+from training.data.pictures import write_picture
 
 VERSION = 2
 ABOUT = GENERATED
@@ -87,10 +89,10 @@ def _write_frame(output: Path, split: str, width: int, height: int, index: int) 
     folders = _folders(output, split)
     name = f'scene_{index:06d}'
     bgr = frame.image[..., ::-1]
-    picture = str(folders['images'] / f'{name}.jpg')
-    cv2.imwrite(picture, bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    cv2.imwrite(str(folders[DRIVABLE.name] / f'{name}.png'), frame.drivable)
-    cv2.imwrite(str(folders[SEMANTIC.name] / f'{name}.png'), frame.semantic)
+    picture = folders['images'] / f'{name}.jpg'
+    write_picture(picture, bgr, cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY)
+    write_picture(folders[DRIVABLE.name] / f'{name}.png', frame.drivable)
+    write_picture(folders[SEMANTIC.name] / f'{name}.png', frame.semantic)
     write_depth_cm(folders[DEPTH.name] / f'{name}.png', frame.depth)
     write_normals(folders[NORMALS.name] / f'{name}.png', frame.normals)
     return scalabel_frame(f'{name}.jpg', frame)
@@ -100,11 +102,11 @@ def main(argv: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(prog='python -m training.data.scenes', description=__doc__)
     parser.add_argument('--output', type=Path, default=Path('.cache/scenes'))
-    parser.add_argument('--train', type=int, default=2000, help='training frames')
-    parser.add_argument('--val', type=int, default=150, help='validation frames')
-    parser.add_argument('--width', type=int, default=640)
-    parser.add_argument('--height', type=int, default=360)
-    parser.add_argument('--workers', type=int, default=2)
+    parser.add_argument('--train', type=at_least(0), default=2000, help='training frames')
+    parser.add_argument('--val', type=at_least(0), default=150, help='validation frames')
+    parser.add_argument('--width', type=at_least(32), default=640)
+    parser.add_argument('--height', type=at_least(32), default=360)
+    parser.add_argument('--workers', type=at_least(1), default=2)
     args = parser.parse_args(argv)
     about = args.output / ABOUT
     about.unlink(missing_ok=True)  # until all is drawn
@@ -117,4 +119,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

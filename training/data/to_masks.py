@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -26,10 +27,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
 
-from mtl_evaluation.truth.label_files import Frame, scalabel_frames
+from mtl_evaluation.truth.label_files import IMAGE_SUFFIX, Frame, scalabel_frames
 from mtl_perception.tasks import DRIVABLE, LANE, SEMANTIC, UNLABELLED
-from training.data.bdd100k import MASK_KINDS, find_box_file
-from training.data.index import as_dataset_error
+from training.command import at_least, run
+from training.data.bdd100k import MASK_KINDS
+from training.data.bdd_folders import find_old_labels, image_folders, undrawn
+from training.data.index import as_dataset_error, by_name
 from training.data.pictures import picture_size
 from training.data.sample import DatasetError
 
@@ -55,15 +58,22 @@ def convert(root: Path, tasks: Sequence[str], workers: int) -> Iterator[str]:
     """
     found = False
     for task in tasks:
-        for source, split in _sources(root / 'labels', task):
+        for source, split in _sources(root, task):
             found = True
-            folder = root / 'labels' / MASK_KINDS[task] / 'masks' / split
+            folder = _labels_above(source) / MASK_KINDS[task] / 'masks' / split
             if folder.is_dir():
                 yield f'{folder} is there already, {source.name} left alone'
                 continue
             with as_dataset_error():
                 frames = scalabel_frames(source)
-            images = {p.name: p for p in root.glob(f'images/*/{split}/*.jpg')}
+            images = {
+                name: path
+                for part in image_folders(root, split)
+                for name, path in by_name(
+                    (path.name, path) for path in part.rglob(f'*{IMAGE_SUFFIX}')
+                ).items()
+            }
+            _check_names(frames, source)
             unfinished = folder.with_name(f'.{split}.new')
             shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
             try:
@@ -217,17 +227,30 @@ def decode_rle(rle: Mapping[str, Any], size: tuple[int, int]) -> NDArray[np.bool
     return np.asarray(coco_mask.decode({'size': [height, width], 'counts': counts}), bool)
 
 
-def _sources(labels: Path, task: str) -> Iterator[tuple[Path, str]]:
+def _sources(root: Path, task: str) -> Iterator[tuple[Path, str]]:
     """The label file of each split: RLE, else polygons, else the file of 2018."""
-    kind = MASK_KINDS[task]
     for split in ('train', 'val', 'test'):
-        forms = [labels / kind / form / f'{kind}_{split}.json' for form in ('rles', 'polygons')]
-        old = find_box_file(labels, split)
-        if task != SEMANTIC.name and old is not None and old.parent.name != 'det_20':
-            forms.append(old)
-        path = next((path for path in forms if path.exists()), None)
+        path = undrawn(root, MASK_KINDS[task], split)
+        if path is None and task != SEMANTIC.name:
+            path = find_old_labels(root, split)
         if path is not None:
             yield path, split
+
+
+def _check_names(frames: Sequence[Frame], source: Path) -> None:
+    """Raise DatasetError for frames whose masks would overwrite each other."""
+    counts = Counter(Path(frame['name']).stem for frame in frames)
+    if counts and max(counts.values()) > 1:
+        name = max(counts, key=counts.__getitem__)
+        raise DatasetError(
+            f'{source}: {counts[name]} images are called {name}, in different folders, and masks '
+            f'are named as their image: expected each name once'
+        )
+
+
+def _labels_above(source: Path) -> Path:
+    """The folder `labels` that a label file lies in."""
+    return next(folder for folder in source.parents if folder.name == 'labels')
 
 
 def _write(task: str, folder: Path, images: Mapping[str, Path], frame: Frame) -> None:
@@ -247,7 +270,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m training.data.to_masks', description=__doc__)
     parser.add_argument('root', type=Path, help='folder in BDD100K layout')
     parser.add_argument('--tasks', nargs='+', choices=list(MASK_KINDS), default=list(MASK_KINDS))
-    parser.add_argument('--workers', type=int, default=4)
+    parser.add_argument('--workers', type=at_least(1), default=4)
     args = parser.parse_args(argv)
     try:
         for line in convert(args.root, args.tasks, args.workers):
@@ -259,4 +282,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -69,6 +69,11 @@ class AugmentConfig:
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise ValueError(f'augment.{name}: {value} is no probability, expected 0 to 1')
+        if not all(0 <= value <= 255 for value in self.letterbox_colour):
+            raise ValueError(
+                f'augment.letterbox_colour: {list(self.letterbox_colour)}, expected three values '
+                f'of 0 to 255'
+            )
         if not 0 < self.scale_min <= self.scale_max:
             raise ValueError(
                 f'augment.scale_min, scale_max: {self.scale_min}, {self.scale_max}; expected '

@@ -30,6 +30,7 @@ from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline, Thresholds
 from mtl_perception.tasks import DETECTION
 from training.checkpoint import CheckpointError
+from training.command import at_least, run
 from training.config import ConfigError, load_config
 from training.data.layout import Layout, open_layouts
 from training.data.sample import DatasetError
@@ -71,7 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('model', help='bundle, or folder of a training run')
     parser.add_argument('--data', help='training configuration with the sources')
     parser.add_argument('--split', default='val')
-    parser.add_argument('--every', type=int, default=1, help='every n-th image (default 1)')
+    parser.add_argument('--every', type=at_least(1), default=1, help='every n-th image (default 1)')
     parser.add_argument('--score', type=float, help="score threshold (default the node's)")
     parser.add_argument('--weights', choices=WEIGHTS, help='of a training run')
     parser.add_argument('--engine', default='auto')
@@ -123,4 +124,4 @@ def _record(
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -18,6 +18,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from training.command import run
 from training.config import ConfigError, RunConfig, load_config
 from training.networks.build import build_network
 from training.networks.cost import network_cost
@@ -89,4 +90,4 @@ def _by_task(config: RunConfig, costs: Sequence[Mapping[str, Any]]) -> Table:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

