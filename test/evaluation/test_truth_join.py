@@ -217,7 +217,7 @@ def test_the_older_form_coco_and_masks_say_the_same(tmp_path):
          'detection has pedestrian, rider'),
         (json.dumps([frame('a.jpg'), frame('sub/a.png')]), 'has labels already'),
         ('[{"name": "a", "timestamp": NaN, "labels": []}]', 'malformed labels'),
-        ('[{"name": "a", "labels": 5}]', 'malformed labels'),
+        ('[{"name": "a", "labels": 5}]', '`labels` of a is of type int'),
     ],
 )  # fmt: skip
 def test_bad_label_files(tmp_path, content, message):
