@@ -44,13 +44,13 @@ CONFIRMED = 2
 """Detections from which a track is one."""
 
 MEASURED = 1 / 20
-"""Noise of a detection's centre and size (standard deviation), in box sizes."""
+"""Noise of a detection's centre and size (standard deviation), in box heights."""
 
 WANDER = 0.27
-"""Noise of position after a second, in box sizes: ByteTrack's 1/20 a frame at 30 Hz."""
+"""Noise of position after a second, in box heights: ByteTrack's 1/20 a frame at 30 Hz."""
 
 ACCELERATION = 1.0
-"""Noise of speed after a second, in box sizes/s: ByteTrack's 1/160 a frame, a frame, at 30 Hz."""
+"""Noise of speed after a second, in box heights/s: ByteTrack's 1/160 a frame, a frame, at 30 Hz."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class _State:
     ) -> _State:
         """A track for every detection [N, 4], without an id."""
         count = len(boxes)
-        size = boxes[:, 3:]
+        height = boxes[:, 3:]
         votes = np.zeros((count, classes))
         votes[np.arange(count), labels] = scores
         return cls(
             boxes.copy(), np.zeros((count, 4)),
-            np.tile((2 * MEASURED * size) ** 2, 4), np.zeros((count, 4)), np.tile(size**2, 4),
+            np.tile((2 * MEASURED * height) ** 2, 4), np.zeros((count, 4)), np.tile(height**2, 4),
             votes, np.ones(count, np.int64), np.zeros(count, np.int64),
             np.full(count, stamp_ns, np.int64),
         )  # fmt: skip
@@ -119,12 +119,12 @@ class _State:
     def predict(self, seconds: float, lost: Mask) -> None:
         """Move to the next frame; a track that the last one lacked keeps its size (ByteTrack)."""
         self.speed[lost, 2:] = 0
-        size = self.box[:, 3:]
         self.box += seconds * self.speed
         np.maximum(self.box[:, 2:], 1, out=self.box[:, 2:])
-        noise = (ACCELERATION * size) ** 2 * seconds
+        height = self.box[:, 3:]
+        noise = (ACCELERATION * height) ** 2 * seconds
         self.variance += seconds * (2 * self.covariance + seconds * self.drift)
-        self.variance += (WANDER * size) ** 2 * seconds + noise * seconds**2 / 3
+        self.variance += (WANDER * height) ** 2 * seconds + noise * seconds**2 / 3
         self.covariance += seconds * self.drift + noise * seconds / 2
         self.drift += noise
 
@@ -182,22 +182,7 @@ class Tracker:
         self._go_to(stamp_ns, view)
         tracks = self._tracks
         strong = scores >= self.settings.start_score
-        gain = _overlaps(tracks.box, boxes)
-        same_class = tracks.votes.argmax(1)[:, None] == labels[None, :]
-        confirmed = tracks.hits >= CONFIRMED
-        row_of = np.full(len(boxes), -1)
-        """Track of each detection."""
-        free = np.ones(len(tracks.ids), bool)
-        for of_tracks, of_boxes, least in (
-            (confirmed, strong, STRONG_IOU),
-            (confirmed & self._seen, ~strong, WEAK_IOU),
-            (~confirmed, strong, NEW_IOU),
-        ):
-            these, those = np.flatnonzero(of_tracks & free), np.flatnonzero(of_boxes & (row_of < 0))
-            part = np.ix_(these, those)
-            limit = np.where(same_class[part], least, max(least, SAME_BOX))
-            first, second = assign(gain[part] - limit)
-            row_of[those[second]], free[these[first]] = these[first], False
+        row_of = self._continued(boxes, labels, strong)
         found = np.flatnonzero(row_of >= 0)
         rows = row_of[found]
         tracks.correct(rows, boxes[found], scores[found], labels[found], stamp_ns)
@@ -213,6 +198,26 @@ class Tracker:
         )  # fmt: skip
         self._renew(boxes, scores, labels, strong, row_of)
         return answer
+
+    def _continued(self, boxes: Floats, labels: Indices, strong: Mask) -> Indices:
+        """Row of the track that each detection [N] continues, -1: of none; in ByteTrack's order."""
+        tracks = self._tracks
+        overlaps = _overlaps(tracks.box, boxes)
+        same_class = tracks.votes.argmax(1)[:, None] == labels[None, :]
+        confirmed = tracks.hits >= CONFIRMED
+        row_of = np.full(len(boxes), -1)
+        free = np.ones(len(tracks.ids), bool)
+        for of_tracks, of_boxes, least in (
+            (confirmed, strong, STRONG_IOU),
+            (confirmed & self._seen, ~strong, WEAK_IOU),
+            (~confirmed, strong, NEW_IOU),
+        ):
+            these, those = np.flatnonzero(of_tracks & free), np.flatnonzero(of_boxes & (row_of < 0))
+            part = np.ix_(these, those)
+            limit = np.where(same_class[part], least, max(least, SAME_BOX))
+            first, second = assign(overlaps[part] - limit)
+            row_of[those[second]], free[these[first]] = these[first], False
+        return row_of
 
     @property
     def _seen(self) -> Mask:

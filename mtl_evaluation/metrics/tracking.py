@@ -24,29 +24,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from mtl_evaluation.metrics.checks import check_kind, check_same_task
+from mtl_evaluation.metrics.sequence_counts import EPSILON, IOU, WIDTH, counts_of, named
 from mtl_perception.assignment import assign
 from mtl_perception.tasks import Task
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
-
-ALPHAS = np.arange(1, 20) / 20
-"""Overlaps at which HOTA is measured."""
-
-IOU = 0.5
-"""Overlap from which IDF1 and MOTA call a detection right, and an ignored region excuses one."""
-
-MOSTLY_TRACKED, MOSTLY_LOST = 0.8, 0.2
-"""Share of its frames in which an object is found, above and below."""
-
-_EPSILON = float(np.finfo(np.float64).eps)
-
-_AT_ALPHA = ('tp', 'fn', 'fp', 'ass_a', 'ass_re', 'ass_pr', 'loc')
-_ONCE = (
-    'truth', 'id_tp', 'id_fn', 'id_fp', 'clear_tp', 'clear_fn', 'clear_fp', 'id_switches',
-    'fragments', 'overlap', 'objects', 'mostly_tracked', 'mostly_lost',
-)  # fmt: skip
-_WIDTH = len(_AT_ALPHA) * len(ALPHAS) + len(_ONCE)
 
 HEADLINES = ('HOTA', 'IDF1', 'MOTA')
 FIGURES = ('HOTA', 'DetA', 'AssA', 'LocA', 'IDF1', 'MOTA', 'MOTP', 'id_switch_rate')
@@ -102,8 +85,8 @@ class TrackedFrame:
         overlaps = box_overlaps(places, found)
         overlaps[classes[:, None] != own_classes[None, :]] = 0
         unmatched = np.ones(len(found), bool)
-        unmatched[assign(np.where(overlaps >= IOU - _EPSILON, overlaps, 0))[1]] = False
-        excused = (box_overlaps(found, regions, of_first=True) > IOU + _EPSILON).any(1)
+        unmatched[assign(np.where(overlaps >= IOU - EPSILON, overlaps, 0))[1]] = False
+        excused = (box_overlaps(found, regions, of_first=True) > IOU + EPSILON).any(1)
         kept = ~(unmatched & excused)
         return cls(names, classes, own[kept], own_classes[kept], overlaps[:, kept])
 
@@ -143,7 +126,7 @@ class TrackingMetric:
             raise ValueError(f'sequence {sequence!r} was added before; each counts once')
         frames = list(frames)
         classes = range(len(self.task.classes))
-        self.sequences[sequence] = np.array([_counts(frames, label) for label in classes])
+        self.sequences[sequence] = np.array([counts_of(frames, label) for label in classes])
         self.lengths[sequence] = len(frames)
 
     def merge(self, other: TrackingMetric) -> None:
@@ -157,7 +140,7 @@ class TrackingMetric:
 
     def table(self) -> Floats:
         """Counts [sequences, classes, numbers] in the order of the names."""
-        none = np.zeros((0, len(self.task.classes), _WIDTH))
+        none = np.zeros((0, len(self.task.classes), WIDTH))
         return np.array([self.sequences[name] for name in sorted(self.sequences)] or none)
 
     def result(self) -> dict[str, Any]:
@@ -195,7 +178,7 @@ def figures_of(counts: Floats, classes: Sequence[str] = ()) -> dict[str, Floats]
 
 def truth_of(counts: Floats) -> Floats:
     """How many truth boxes there are, of counts [..., numbers]."""
-    return _named(counts)[1]['truth']
+    return named(counts)[1]['truth']
 
 
 def box_overlaps(first: Floats, second: Floats, of_first: bool = False) -> Floats:
@@ -210,7 +193,7 @@ def box_overlaps(first: Floats, second: Floats, of_first: bool = False) -> Float
 
 def _figures(counts: Floats) -> dict[str, Floats]:
     """`FIGURES` of counts [..., numbers]; NaN where there is no truth box."""
-    at, once = _named(counts)
+    at, once = named(counts)
     truth = once['truth']
     det_a = _share(at['tp'], at['tp'] + at['fn'] + at['fp'])
     ass_a = _share(at['ass_a'], at['tp'])
@@ -227,172 +210,6 @@ def _figures(counts: Floats) -> dict[str, Floats]:
         'id_switch_rate': _share(once['id_switches'], truth),
     }
     return {name: np.where(truth > 0, values, np.nan) for name, values in found.items()}
-
-
-def _named(counts: Floats) -> tuple[dict[str, Floats], dict[str, Floats]]:
-    """Counts [..., numbers] by name: those of every alpha [..., 19], and those that are one."""
-    split = len(_AT_ALPHA) * len(ALPHAS)
-    at = counts[..., :split].reshape(*counts.shape[:-1], len(_AT_ALPHA), len(ALPHAS))
-    return (
-        {name: at[..., i, :] for i, name in enumerate(_AT_ALPHA)},
-        {name: counts[..., split + i] for i, name in enumerate(_ONCE)},
-    )
-
-
-def _counts(frames: list[TrackedFrame], label: int) -> Floats:
-    """Everything that is counted of one class of one sequence, in the order of the names."""
-    pairs = _Pairs(frames, label)
-    at, once = _hota(pairs), _identity(pairs) | _clear(pairs)
-    return np.concatenate([*(at[name] for name in _AT_ALPHA), [once[name] for name in _ONCE]])
-
-
-class _Pairs:
-    """One class of a sequence, flat: its truth boxes, its detections, and the pairs that overlap.
-
-    truth, found: number of the identity of each box. truth_frame, found_frame: its frame.
-    row, column: boxes of each pair; overlap: its IoU; frame: where it is.
-    """
-
-    def __init__(self, frames: list[TrackedFrame], label: int) -> None:
-        truth, found, overlaps = [], [], []
-        for frame in frames:
-            rows, columns = frame.truth_labels == label, frame.labels == label
-            truth.append(frame.truth_ids[rows])
-            found.append(frame.ids[columns])
-            overlaps.append(frame.overlaps[np.ix_(rows, columns)])
-        self.frames = len(frames)
-        self.truth, self.truth_frame, self.objects = _numbered(truth)
-        self.found, self.found_frame, self.tracks = _numbered(found)
-        first = np.cumsum([0, *map(len, truth)]), np.cumsum([0, *map(len, found)])
-        places = [np.nonzero(part) for part in overlaps]
-        self.row, self.column = (
-            np.concatenate([where[axis] + first[axis][i] for i, where in enumerate(places)])
-            if places
-            else np.zeros(0, np.int64)
-            for axis in (0, 1)
-        )
-        parts = [part[where] for part, where in zip(overlaps, places, strict=True)]
-        self.overlap = np.concatenate(parts) if parts else np.zeros(0)
-        self.frame = self.truth_frame[self.row]
-        self.lengths = np.bincount(self.truth, minlength=self.objects)
-        self.found_lengths = np.bincount(self.found, minlength=self.tracks)
-        self.key = self.truth[self.row] * max(1, self.tracks) + self.found[self.column]
-        """Which object and which track a pair is of."""
-
-    def of_key(self, key: Indices) -> tuple[Indices, Indices]:
-        """Boxes of the object, and of the track."""
-        tracks = max(1, self.tracks)
-        return self.lengths[key // tracks], self.found_lengths[key % tracks]
-
-    def best(self, worth: Floats) -> Indices:
-        """The pairs of greatest total worth, each box in one of them, frame by frame."""
-        borders = np.searchsorted(self.frame, np.arange(self.frames + 1))
-        taken = [
-            self.best_of(np.arange(first, last), worth[first:last])
-            for first, last in zip(borders[:-1], borders[1:], strict=True)
-            if last > first
-        ]
-        return np.concatenate(taken) if taken else np.zeros(0, np.int64)
-
-    def best_of(self, pairs: Indices, worth: Floats) -> Indices:
-        """As `best`, of some pairs of one frame; worth: of them."""
-        rows, r = np.unique(self.row[pairs], return_inverse=True)
-        columns, c = np.unique(self.column[pairs], return_inverse=True)
-        if len(rows) == len(columns) == len(pairs):
-            return pairs
-        table = np.zeros((len(rows), len(columns)))
-        number = np.zeros(table.shape, np.int64)
-        table[r, c], number[r, c] = worth, pairs
-        return number[assign(table)]
-
-
-def _hota(pairs: _Pairs) -> dict[str, Floats]:
-    """Counts at every alpha.
-
-    Detections are matched so that objects and tracks which go together over all frames are
-    preferred.
-    """
-    overlap = pairs.overlap
-    rows = np.bincount(pairs.row, overlap, len(pairs.truth))
-    columns = np.bincount(pairs.column, overlap, len(pairs.found))
-    alike = overlap / (rows[pairs.row] + columns[pairs.column] - overlap)
-    keys, of = np.unique(pairs.key, return_inverse=True)
-    together = np.bincount(of, alike, len(keys))
-    lengths, found_lengths = pairs.of_key(keys)
-    alignment = together / (lengths + found_lengths - together)
-    matched = pairs.best(alignment[of] * overlap)
-    counts = {name: np.zeros(len(ALPHAS)) for name in _AT_ALPHA}
-    for i, alpha in enumerate(ALPHAS):
-        right = matched[overlap[matched] >= alpha - _EPSILON]
-        keys, times = np.unique(pairs.key[right], return_counts=True)
-        lengths, found_lengths = pairs.of_key(keys)
-        counts['tp'][i] = len(right)
-        counts['ass_a'][i] = (times * times / (lengths + found_lengths - times)).sum()
-        counts['ass_re'][i] = (times * times / lengths).sum()
-        counts['ass_pr'][i] = (times * times / found_lengths).sum()
-        counts['loc'][i] = overlap[right].sum()
-    counts['fn'] = len(pairs.truth) - counts['tp']
-    counts['fp'] = len(pairs.found) - counts['tp']
-    return counts
-
-
-def _identity(pairs: _Pairs) -> dict[str, float]:
-    """Frames in which each object is its one track, of the best choice of tracks."""
-    keys, times = np.unique(pairs.key[pairs.overlap >= IOU], return_counts=True)
-    objects, of = np.unique(keys // max(1, pairs.tracks), return_inverse=True)
-    tracks, by = np.unique(keys % max(1, pairs.tracks), return_inverse=True)
-    together = np.zeros((len(objects), len(tracks)))
-    together[of, by] = times
-    right = float(together[assign(together)].sum())
-    return {
-        'truth': len(pairs.truth),
-        'id_tp': right,
-        'id_fn': len(pairs.truth) - right,
-        'id_fp': len(pairs.found) - right,
-    }
-
-
-def _clear(pairs: _Pairs) -> dict[str, float]:
-    """Frame by frame, where what was matched in the frame before is kept if it still overlaps."""
-    close = np.flatnonzero(pairs.overlap >= IOU - _EPSILON)
-    borders = np.searchsorted(pairs.frame[close], np.arange(pairs.frames + 1))
-    both = np.isin(np.arange(pairs.frames), pairs.truth_frame)
-    both &= np.isin(np.arange(pairs.frames), pairs.found_frame)
-    now, ever = (np.full(pairs.objects, -1) for _ in range(2))
-    hits, starts = (np.zeros(pairs.objects) for _ in range(2))
-    right, switches, overlap = 0, 0, 0.0
-    for frame in np.flatnonzero(both).tolist():
-        here = close[borders[frame] : borders[frame + 1]]
-        kept = pairs.found[pairs.column[here]] == now[pairs.truth[pairs.row[here]]]
-        matched = pairs.best_of(here, 1000 * kept + pairs.overlap[here])
-        objects, tracks = pairs.truth[pairs.row[matched]], pairs.found[pairs.column[matched]]
-        switches += int(np.count_nonzero((ever[objects] >= 0) & (ever[objects] != tracks)))
-        starts[objects] += now[objects] < 0
-        hits[objects] += 1
-        now[:] = -1
-        now[objects] = ever[objects] = tracks
-        right += len(matched)
-        overlap += float(pairs.overlap[matched].sum())
-    share = hits / np.maximum(pairs.lengths, 1)
-    return {
-        'clear_tp': right,
-        'clear_fn': len(pairs.truth) - right,
-        'clear_fp': len(pairs.found) - right,
-        'id_switches': switches,
-        'fragments': float(np.maximum(starts - 1, 0).sum()),
-        'overlap': overlap,
-        'objects': pairs.objects,
-        'mostly_tracked': int(np.count_nonzero(share > MOSTLY_TRACKED)),
-        'mostly_lost': int(np.count_nonzero(share < MOSTLY_LOST)),
-    }
-
-
-def _numbered(ids: list[Indices]) -> tuple[Indices, Indices, int]:
-    """Ids by frame -> number of the identity and of the frame of every box, and identities."""
-    if not ids:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), 0
-    names, number = np.unique(np.concatenate(ids), return_inverse=True)
-    return number, np.repeat(np.arange(len(ids)), [len(part) for part in ids]), len(names)
 
 
 def _share(part: Floats, whole: Floats) -> Floats:
@@ -417,6 +234,6 @@ def _plain(figures: Mapping[str, Floats]) -> dict[str, float | None]:
 
 def _numbers(counts: Floats) -> dict[str, int]:
     """The counts of one set of sequences that are numbers of something."""
-    once = _named(counts)[1]
+    once = named(counts)[1]
     names = ('truth', 'id_switches', 'fragments', 'objects', 'mostly_tracked', 'mostly_lost')
     return {name: round(float(once[name])) for name in names}
