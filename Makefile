@@ -111,7 +111,7 @@ $(RUNTIME): | $(VENV_STAMP)
 	@$(done)
 
 $(INTERFACES): | $(RUNTIME)
-	@echo '==> vision_msgs and foxglove_msgs'
+	@echo '==> vision_msgs, foxglove_msgs and tf2_msgs'
 	@$(if $(ROS_DISTRO),$(BIN)/python -c 'import vision_msgs.msg',$(BIN)/python $(R)/ros/build_interfaces.py)
 	@$(done)
 

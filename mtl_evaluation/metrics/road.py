@@ -11,7 +11,7 @@ be given, unless the truth of a frame tells them (generated drives), and without
 not measured. One pixel at 50 m is 1.7 m for a camera 1.5 m up with 1000 pixels of focal length,
 and a hill breaks the assumption. Traffic lights and signs do not stand on the road and are left
 out. Where the truth tells the places of objects too, the error of the distance of those that were
-found is measured, at the lower edges of the detections.
+found is measured, at the lower edges of the detections that the image does not cut off.
 """
 
 from __future__ import annotations
@@ -87,8 +87,10 @@ class RoadRecall:
         if ahead_m is not None:
             known = ahead_m[~image.ignore]
             shown = found & grounded & np.isfinite(known) & (known > 0)
-            boxes = image.predicted[taken_by[shown]]
-            self._compare(on_ground(foot_pixels(boxes), camera, mount)[:, 0], known[shown])
+            boxes, known = image.predicted[taken_by[shown]], known[shown]
+            whole = (boxes[:, 0] > 1) & (boxes[:, 2] < image.width - 1)
+            whole &= boxes[:, 3] < image.height - 1
+            self._compare(on_ground(foot_pixels(boxes[whole]), camera, mount)[:, 0], known[whole])
         distance = on_ground(foot_pixels(truth[grounded]), camera, mount)[:, 0]
         bands = np.searchsorted(DISTANCES_M, distance, side='right')
         bands[np.isnan(distance)] = len(DISTANCES_M) + 1

@@ -1,8 +1,8 @@
 """Message definitions that PyPI lacks: field lists of public interfaces, comments of our own.
 
-Owns the texts of vision_msgs and of what is used of foxglove_msgs, for places without the apt
-packages: `requirements/ros/build_interfaces.py` builds them against the ROS 2 wheels, and bag
-readers register them from here. Imports no ROS.
+Owns the texts of vision_msgs and of what is used of foxglove_msgs and tf2_msgs, for places without
+the apt packages: `requirements/ros/build_interfaces.py` builds them against the ROS 2 wheels, and
+bag readers register them from here. Imports no ROS.
 """
 
 from __future__ import annotations

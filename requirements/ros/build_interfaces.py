@@ -1,8 +1,8 @@
-"""Builds vision_msgs and foxglove_msgs against the ROS 2 wheels, once a machine, and installs them.
+"""Builds message packages against the ROS 2 wheels, once a machine, and installs them.
 
-PyPI has neither. Their message texts in `mtl_perception/interfaces` become wheels in a per-user
-cache (`~/.cache/mtl_perception`, or below XDG_CACHE_HOME); later calls and other clones install
-those. Run it with the Python of the environment that is to have them.
+PyPI has no vision_msgs, foxglove_msgs or tf2_msgs. Their texts in `mtl_perception/interfaces`
+become wheels in a per-user cache (`~/.cache/mtl_perception`, or below XDG_CACHE_HOME); later calls
+and other clones install those. Run it with the Python of the environment that is to have them.
 
 --check needs no environment: it prints the apt packages that a build on this machine still lacks.
 """
@@ -79,6 +79,7 @@ class Interface:
 INTERFACES = (
     Interface('vision_msgs', '4.1.1', ('std_msgs', 'geometry_msgs')),
     Interface('foxglove_msgs', '3.2.3', ('builtin_interfaces',)),
+    Interface('tf2_msgs', '0.36.14', ('geometry_msgs',)),
 )
 
 

@@ -29,6 +29,7 @@ FOXGLOVE = {
 }  # fmt: skip
 MESSAGES = {f'vision_msgs/msg/{name}' for name in VISION}
 MESSAGES |= {f'foxglove_msgs/msg/{name}' for name in FOXGLOVE}
+MESSAGES |= {'tf2_msgs/msg/TFMessage'}
 
 
 @pytest.fixture(scope='module')
