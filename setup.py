@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Package for colcon (ament_python) and pip: vehicle, evaluation and scenes; no training, no test.
 
 One distribution, because colcon builds one ROS package and its launch files start parts of both

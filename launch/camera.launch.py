@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A camera and the perception node.
 
     ros2 launch mtl_perception camera.launch.py camera:=test_pattern overlay:=true

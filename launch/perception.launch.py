@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Start the perception node. The other launch files include this one; nothing else starts it.
 
 What the node does is in `params_file`; an argument that is given goes before the file, an empty

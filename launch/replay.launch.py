@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A recorded bag through the perception node, in the bag's own time.
 
     ros2 launch mtl_perception replay.launch.py bag:=drives/monday image_topic:=/front/image_raw

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How far long work is: one line on the terminal, the same for every command."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Multi-task driving perception: one shared trunk, many heads, ROS 2 topics out."""
 
 import os

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a viewer draws over a frame by itself: the outlines and texts of the overlay, as shapes.
 
 Boxes, mask outlines, class names with track ids and metres, and scene labels. The shapes are plain

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which rows go with which columns, so that the sum of what the pairs are worth is greatest.
 
 The linear assignment problem by shortest augmenting paths (Jonker and Volgenant, Computing 38,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The bundle: a folder with a manifest and the files that it vouches for.
 
 The only thing that crosses from training to the vehicle. `manifest.yaml` names tasks, input,

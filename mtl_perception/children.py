@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Child processes that import what this process imports, and nothing from the current folder.
 
 `python -m` and `python -c` put the current folder before everything else, and so does an empty

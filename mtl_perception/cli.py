@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception`: the commands. Each is a module with `add_arguments(parser)` and `run(args)`.
 
 Only the module of the command that was given is imported, so `--help` and errors come at once.

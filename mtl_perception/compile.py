@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception compile`: build the engines of a model, and check what they lose.
 
 Without `--check` one engine is built and run once. With it every engine and precision of this

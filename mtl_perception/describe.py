@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception bundle MODEL`: what a bundle answers, how far to believe it, and its terms."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception doctor`: what this machine has, and for what is missing the next command."""
 
 from __future__ import annotations

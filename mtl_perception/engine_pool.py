@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which engine runs a frame: all heads or only the subscribed ones, one frame or several at once.
 
 The engine of all heads stays open, so that a frame never waits: once the same tasks have been

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What `mtl_evaluation` adds to the commands of the vehicle: entry points, loaded when asked for.
 
 The vehicle imports no other package of the project. Two groups of entry points cross the wall:

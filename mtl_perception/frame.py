@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One camera frame, and what is known about it: what comes into the pipeline and what leaves it.
 
 Neither engines nor ROS are imported here, so that whoever reads or writes frames needs neither.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Camera and road: pixels to rays, rays to places on the ground, and how sure those are. No ROS.
 
 Pixels are those of `sensor_msgs/CameraInfo` and OpenCV: x right, y down, centres at whole numbers.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Image bytes as they come over the wire -> a checked uint8 frame, or ImageError.
 
 Everything is validated before any conversion: what reaches OpenCV has the size that its header

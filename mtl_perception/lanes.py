@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Lane markings of a mask as polylines on the road.
 
 A marking is a connected component of the mask. Its pixels are put on the road, sorted along the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Letterbox geometry: resize with kept aspect ratio, pad to the network input, and the inverse.
 
 Pixel convention everywhere: a pixel is a unit square, its centre at (x + 0.5, y + 0.5); boxes are

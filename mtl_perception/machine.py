@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What this machine is and which versions run on it: written beside every number we report."""
 
 from __future__ import annotations

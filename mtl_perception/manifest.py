@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`manifest.yaml`: what a bundle says about itself, and the checks of what is untrusted in it.
 
 Plain data only: no YAML tags, no aliases, no unknown keys. `bundle.py` is the folder around it.

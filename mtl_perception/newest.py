@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One newest-frame slot per camera, for one consumer thread, with exact drop counters.
 
 Freshness beats completeness: a frame that waits when the next one arrives is dropped and counted,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What stands on the road: places of detections, their sizes by class, and which is in the way.
 
 A place is where the middle of a box's lower edge meets the road (`geometry.py`): the nearest point

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Whether an ONNX file holds all that it computes with: read off the protobuf wire, without onnx.
 
 A tensor may live in another file that the graph only names (`external_data`), and an `EPContext`

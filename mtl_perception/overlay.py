@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a person looks at: boxes, a tinted mask and scene labels painted on the frame.
 
 Colours are those of the tasks; black in a colour table means that the class is not painted

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frame -> letterbox -> engine -> decode -> Result: the whole way of one image, without ROS."""
 
 from __future__ import annotations

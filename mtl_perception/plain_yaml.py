@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """YAML of unknown origin: plain data only, and no more work than its size explains.
 
 No tags, no aliases (they multiply), no deep nesting, a bounded size. YAML 1.1 reads

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The place of every pixel in the camera frame: on a flat road, or at the depth that is known."""
 
 from __future__ import annotations

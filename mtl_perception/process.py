@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the node's process needs around ROS: allocator, logs, and an exit in time."""
 
 from __future__ import annotations

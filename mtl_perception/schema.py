@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Strict reading of what people write: an unknown name is an error that names the nearest one."""
 
 from __future__ import annotations

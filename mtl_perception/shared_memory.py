@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Room for images between processes: what /dev/shm has, and the Fast DDS profile that fits it.
 
 A profile asks for one segment in each process. Where that cannot be had, Fast DDS says so in a line

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Task tables: the one owner of task names, kinds, class names, class order and colours.
 
 Ids follow the BDD100K toolkit (Yu et al., CVPR 2020): detection classes in the order of

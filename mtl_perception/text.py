@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Text that others wrote, on its way into a message of ours: one line, printable, bounded.
 
 An `encoding`, a topic, a class name or a manifest value comes from whoever made the image, the bag

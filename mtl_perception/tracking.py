@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which detections of one camera are the same object over time: ByteTrack, driven by stamps.
 
 ByteTrack (Zhang et al., ECCV 2022) with the state and noise of BoT-SORT (Aharon et al., 2022): a

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames and the transforms between them, as /tf and /tf_static tell them. No ROS.
 
 Of each frame the newest transform counts, whatever its stamp: what is asked for here is where a

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Generated street scenes with exact labels, for people without data.
 
 A small software renderer: `Drive` is a seeded sequence with moving traffic, `random_scene` one

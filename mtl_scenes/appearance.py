@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How a frame looks: lit and textured surfaces, air, lamps, lens and sensor. Never the labels."""
 
 from __future__ import annotations

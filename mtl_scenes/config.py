@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What one asks for and what one gets: the typed configuration and result of a generated drive."""
 
 from __future__ import annotations

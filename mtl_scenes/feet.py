@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where on the road the objects of a frame stand."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What can be counted: which faces form one instance, and the tight boxes of instances."""
 
 from __future__ import annotations

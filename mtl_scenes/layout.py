@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The road: its course (a gently curving line) and its cross-section (lanes, kerbs, verges).
 
 Road coordinates: s metres along the ego lane's centre line, d metres to the right of it.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where light comes from: sun, sky, fog, headlamps; and small helpers for pixel arithmetic.
 
 Colours in tables are as displayed; all arithmetic is in linear light, which is their square.

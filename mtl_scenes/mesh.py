@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Meshes: planar convex faces with what is needed to colour and to label them.
 
 Local axes of a mesh: x right, y up, z forward (a vehicle's nose points to +z); metres.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Scenes that are no ordinary street: highway, tunnel, parking lot, gas station."""
 
 from __future__ import annotations

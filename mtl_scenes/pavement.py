@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How the ground looks: surfaces, paint, wear, snow, shadows and the light of street lamps."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """From a world and a time to an id buffer: projection, clipping, painting far to near.
 
 Every pixel holds the row of the face it shows (0 sky, 1 ground). A face is a plane, so inverse

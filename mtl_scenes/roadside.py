@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What every street is made of: lanes, traffic, houses, plants, lamps, signs, people.
 
 d: metres to the right of the ego lane's centre; low and high: the lesser and the greater d.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Meshes of what stands beside the road: buildings, plants, walls, fences."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Sky, and what falls from it: clouds, stars, rain, snow, reflections on a wet road."""
 
 from __future__ import annotations

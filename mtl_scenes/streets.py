@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """From a configuration to a world: attributes, road, camera, and the function that fills it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The texture atlas: small tiles of brightness variation, and a few noise fields, all procedural.
 
 A tile modulates a surface's base colour (128 = unchanged); its alpha marks what glows at night

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A world: the road, what stands along it, who moves on it, and how the ego vehicle drives."""
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
 #!/usr/bin/env bash
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
 # Creates the virtual environment that everything else is installed into.
 #   requirements/bootstrap.sh FOLDER ROS [PYTHON]
 # ROS: `wheels`, or the name of a sourced ROS 2, whose Python and packages the environment then uses.

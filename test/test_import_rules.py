@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Who may import what: the packages' arrows, and no circle of files or folders."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What gets installed, by colcon and by make, and what the set-up says when it cannot."""
 
 import ast
@@ -12,6 +15,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from copyright_lines import is_missing, sources, with_lines
 from packaging.requirements import Requirement
 
 import mtl_perception
@@ -278,3 +282,15 @@ def test_build_key_follows_the_messages(builder, tmp_path, monkeypatch):
     assert keys() == before
     (tmp_path / 'texts' / 'vision_msgs' / 'msg' / 'Point2D.msg').write_text('float64 x\n')
     assert [now == then for now, then in zip(keys(), before, strict=True)] == [False, True]
+
+    assert builder.build_key() == before
+    (tmp_path / 'msg' / 'Point2D.msg').write_text('float64 x\n')
+    assert builder.build_key() != before
+
+
+def test_every_source_file_begins_with_its_copyright():
+    missing = [path.relative_to(ROOT) for path in sources() if is_missing(path.read_text('utf-8'))]
+
+    assert not missing, 'run: python test/support/copyright_lines.py'
+    assert with_lines('#!/bin/sh\necho\n').startswith('#!/bin/sh\n# Copyright')
+    assert not is_missing(with_lines('"""A module."""\n'))

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Offline training: builds HydraNet-style models and writes the bundles that the vehicle reads."""
 
 import sys

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Add a task to a trained model: a new head on the frozen trunk and neck.
 
     python -m training.add_task models/hydranet_lite0 training/configs/demo.yaml --task lane

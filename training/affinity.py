@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How the tasks of a batch agree about what they share, measured while a network trains.
 
 Two matrices over the tasks that the batch labels. The cosine of their gradients with respect to the

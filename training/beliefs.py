@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How far a trained model is to be believed: what real data taught it, and how sure it may sound.
 
 Generated scenes show weather, tunnels and lanes that no photograph in the data has. A class that

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a person watches while a model trains: terminal, CSV, TensorBoard and the run's speed.
 
 A run folder gets `losses.csv` (every step), `tensorboard/` (every `log_every` steps),

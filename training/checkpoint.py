@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Checkpoints without pickles: safetensors for tensors, JSON for the rest, replaced as a whole."""
 
 from __future__ import annotations

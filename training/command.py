@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What every `python -m training...` does around its own `main`: no ending is a traceback.
 
 A command that is stopped, whose output goes nowhere, or whose paths are of another encoding than

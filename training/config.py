@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Typed training configuration: a YAML file plus `key=value` overrides, unknown keys are errors.
 
 `base: other.yaml` in a file takes over the other file (path beside it); what the file says itself

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the machine can do: in which precision a network trains best, and what fits into memory."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Pretrain a trunk on another's features: `python -m training.distill CONFIG [key=value ...]`.
 
 For trunks whose ImageNet weights cannot be had (offline, or not published). A pretrained network

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Evaluate a bundle, or the weights of a training run, on labelled data.
 
     python -m training.evaluate models/hydranet_lite0 --output runs/evaluation

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Export a run as a bundle: `python -m training.export runs/demo models/hydranet_lite0`.
 
 Weights of two and more axes are stored in half precision, in every file alike, so that the formats

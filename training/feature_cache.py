@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Features of a frozen trunk, kept on disk: a head trains on them without running the trunk.
 
 A cache holds the first draws of the ordinary training stream (`training.data.loader.Draws`, whose

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`network.init_from`: a network begins with the weights of a bundle or of an earlier run.
 
 Every tensor whose name and shape fit is taken, averages of batch norm included; what else the

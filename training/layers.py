@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Small convolution blocks shared by neck and heads."""
 
 from __future__ import annotations

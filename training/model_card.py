@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The model card (Mitchell et al., FAT* 2019) as Markdown: `card.md` of a bundle."""
 
 from __future__ import annotations

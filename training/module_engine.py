@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A torch network behind the engine contract: training is measured through deployed code."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Hold an evaluation against the official BDD100K toolkit: `python -m training.oracle RUN`.
 
 RUN is the output folder of `python -m training.evaluate --output RUN --official`. The toolkit

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Compare the engines with torch on the same frames: `python -m training.parity MODEL IMAGE ...`.
 
 What is compared is what the node publishes: detections after thresholds and NMS, masks in source

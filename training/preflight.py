@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What can be known before the first step is checked before it: labels, validation, sizes.
 
 Each check raises ConfigError (or DatasetError for a broken file) with what is missing, where it was

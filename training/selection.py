@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which validation was the best one.
 
 The score is a mean of validation figures, each between 0 and 1. With `best_by` (patterns such as

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One training step: the losses of a batch, and what becomes the gradient of every parameter.
 
 A loss is the mean over the labels of the whole step, however many devices and parts it is taken in:

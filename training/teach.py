@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Let teachers label what people did not: `python -m training.teach TEACH.yaml [key=value ...]`.
 
 Teachers are bundles, training runs, or labels of other models. For every image of the sources and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the weights of a run come from, and what each of it may be used for.
 
 Sources say it in `terms` and `teacher_terms`, trunks in `trunk_terms`; packages of weights in their

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Train a HydraNet: `python -m training.train training/configs/demo.yaml [key=value ...]`.
 
 One loop, top to bottom. A run folder that holds a checkpoint is resumed: batches, augmentation and

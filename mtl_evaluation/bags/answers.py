@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the node would have published about a frame, as messages and in a bag, without ROS.
 
 Topics and types are the node's (`topics.py`), below `/perception`, or `/perception/<camera>` where

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Drives as rosbag2 folders or files, read without a ROS installation.
 
 Topics of a drive, all stamped like the frame they belong to. A camera is an image topic, its

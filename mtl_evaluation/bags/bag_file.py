@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Bag files as they lie on disk: opening, their messages, and what to say when they are damaged.
 
 rosbag2 sqlite3 and mcap through rosbags: folders (split over several files too) and single files;

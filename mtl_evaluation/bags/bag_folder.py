@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag as a whole: its storage files, their topics taken together, and what metadata.yaml adds.
 
 What the storage files hold counts. metadata.yaml says which files there are, how they are

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception bag make`: a bag of images, a video, a data set or a generated drive.
 
 Stopped by Ctrl-C, SIGTERM or a full disk it leaves `OUT.partial`, a bag of the frames so far; the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag that grows by whole files, so that its making can be stopped and gone on with.
 
     OUT.partial/metadata.yaml, OUT_0.mcap, OUT_1.mcap, ...

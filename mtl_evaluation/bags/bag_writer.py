@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Writing bags, drives above all; `bag.py` describes their topics and reads them back."""
 
 from __future__ import annotations

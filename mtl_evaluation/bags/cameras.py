@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which topics of a bag are cameras, and which ground truth is theirs: the rules of `bag.py`."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """ROS messages as serialised bytes, without ROS: types, stamps, and what a drive's messages hold.
 
 CDR as rosbags reads and writes it. vision_msgs is registered from the texts that come with this

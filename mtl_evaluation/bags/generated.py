@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Generated drives: stretches of street that the renderer draws, with truth for every task."""
 
 from __future__ import annotations

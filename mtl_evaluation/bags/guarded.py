@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag that is parsed, and its images decoded, in a child process with limits.
 
 Whatever a hostile or damaged bag does to its parser (endless loop, decompression bomb, crash inside

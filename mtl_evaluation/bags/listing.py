@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A list that does not grow with the bag: everything is counted, the first few are named."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Truth whose stamp is not exactly that of its image: the nearest one within a tolerance has it.
 
 A stamp that went through seconds as a float is off by up to a microsecond; a labelling tool may

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a node published, read back from the bag it was recorded into, frame by frame."""
 
 from __future__ import annotations

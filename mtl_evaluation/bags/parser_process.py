@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The process in which a bag is parsed: limits first, then frames as `guarded.py` asks for them.
 
     python -m mtl_evaluation.bags.parser_process SETTINGS

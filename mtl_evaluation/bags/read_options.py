@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What of a bag is read, and how its truth is understood."""
 
 from __future__ import annotations

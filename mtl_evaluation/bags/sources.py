@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where a drive comes from: images, data sets and videos; `generated.py` has generated ones.
 
 Each source yields frames with what is known about them; `write_drive` makes a bag of any of them.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The storage files of a bag, read by rosbags, and what rosbags refuses although it can be read.
 
 rosbags opens a `.db3` without its write-ahead log, and not at all where its path holds `#`, `?` or

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag whose ground truth comes from files: which labels belong to which frame.
 
 Joined by the name of the image's file, which the bag has to say (`/camera/image_name`), by stamp

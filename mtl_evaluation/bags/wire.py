@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What crosses from the process that parses a bag: plain data and arrays, in memory of their own.
 
 One message is one sealed memory file: its length, a JSON header, the arrays. The file descriptor

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which engines keep the accuracy of the fp32 reference, on labelled images, and how fast they are.
 
 `mtl-perception compile MODEL --check FOLDER`. Every engine answers every image, one after the

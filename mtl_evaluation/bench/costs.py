@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What an engine costs beside its latency: memory, load time, throughput, peak rate."""
 
 from __future__ import annotations

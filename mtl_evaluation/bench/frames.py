@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Images of a folder or data set: what int8 engines are calibrated with and engines checked on."""
 
 from __future__ import annotations

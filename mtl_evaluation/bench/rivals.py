@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Other networks beside the model in `mtl-perception bench`: bundles, or ONNX files of any origin.
 
 An ONNX file with a float [B, 3, H, W] input gets what our own graph holds, a uint8 [B, H, W, 3]

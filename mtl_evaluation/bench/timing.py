@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception bench`: time the engines of this machine against each other, in one run.
 
 Contestants take turns on every frame, so what else the machine does falls on all of them alike.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception bag`: make bags, and say what a bag holds and what can be evaluated with it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception compare RUN_A RUN_B`: may the second run's model replace the first's?
 
 Exit codes: 0 the gate passes (or there is none), 1 it fails, 2 it cannot be decided: too little

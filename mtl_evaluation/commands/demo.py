@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception demo`: a drive as a real bag through the live node, and a report to look at."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception replay`: every frame of bags through the pipeline, without ROS, into a run.
 
 Nothing depends on time: the same bags, model and engine give the same answers, whether in one go,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How sure a figure is, given that the frames of a drive resemble their neighbours.
 
 Frames 0.1 s apart show the same street, so resampling them one by one would claim far too much

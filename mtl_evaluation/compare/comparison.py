@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A comparison of two runs as a whole: differences, the gate's verdict, the frames that changed."""
 
 from __future__ import annotations

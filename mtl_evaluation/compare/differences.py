@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What changed from one run to another: every figure of both, and how sure the difference is."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Rules for a comparison and their verdict, for CI: may the second run's model replace the first's?
 
     schema: 1

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Two runs read and laid beside each other frame by frame, for `compare`.
 
 Each run is read once, in order; it keeps about a kilobyte per frame in memory: counts, matches, a

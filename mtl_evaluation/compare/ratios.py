@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Figures that are one sum over frames divided by another: recall by box height, flicker."""
 
 from __future__ import annotations

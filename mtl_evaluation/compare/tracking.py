@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What changed in how well tracks keep identities, and how sure that is.
 
 Association is a property of a whole drive: there are no blocks of frames to draw. The unit is the

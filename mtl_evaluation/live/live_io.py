@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a live run needs beside ROS: its environment, frames ahead of time, what was heard."""
 
 from __future__ import annotations

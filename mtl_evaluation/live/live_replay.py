@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception replay --live`: the same bag through the real node over DDS; how fast, how late.
 
 Writes RUN/live.json beside the run that measured the accuracy (`offline.py`): what a live run

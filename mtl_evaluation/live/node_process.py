@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The node as a child process: started with parameters, heard, and ended with us."""
 
 from __future__ import annotations

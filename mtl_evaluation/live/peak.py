@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The highest rate of frames that a node keeps up with.
 
 As ros2_benchmark (NVIDIA) searches: halve the interval between a rate that is kept up with and one

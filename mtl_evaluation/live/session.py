@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The real node in a process of its own, fed over DDS, and what it says.
 
 The only file of replay that needs ROS. Frames are published as a camera would: at the bag's pace or

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A camera for when there is none: publishes a generated drive, again and again.
 
 `ros2 run mtl_perception test_pattern`, or `camera:=test_pattern` in `launch/camera.launch.py`.

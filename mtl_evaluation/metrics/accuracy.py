@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How accuracy is put into words: the same lines in the terminal, in JSON and in the report."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """COCO's average precision in two steps: match each image by itself, then rank all detections.
 
 An image's matches do not depend on other images, so they are found once and kept in few bytes; any

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is wrong with the boxes that a planner gets: second, loose, of a wrong class, false, missed.
 
 The error types of TIDE (Bolya et al., ECCV 2020, section 2.2), counted instead of weighed by AP, at

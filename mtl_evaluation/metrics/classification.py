@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Accuracy and F1 of one label a frame."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Curves and confusion of detections: what a single figure of average precision hides.
 
 Both are made of the detections of a whole run or of any part of it, with COCO's IoU: widths

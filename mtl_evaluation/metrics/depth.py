@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Depth errors over all pixels with a truth, as on NYUv2.
 
 Eigen et al., NeurIPS 2014, section 4: absolute and squared-relative families over all pixels of all

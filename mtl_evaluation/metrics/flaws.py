@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How wrong a frame is, by task.
 
 Of detections the number of missed objects and false boxes (IoU 0.5, score at least what pictures

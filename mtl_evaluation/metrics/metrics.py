@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Accuracy metrics with one owner: training validates with them, replay and demo report them.
 
 Each metric is a sum over frames: `update` adds one frame, `merge` adds another metric's frames, and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Angles between predicted and true surface normals, as on NYUv2.
 
 Fouhey et al., ICCV 2013: mean and median angle, and the shares of pixels within 11.25, 22.5 and 30

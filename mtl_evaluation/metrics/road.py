@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is found at which size and distance: recall by box height and by distance of the object.
 
 An object counts as found when a detection of its class, of at least the score from which the node

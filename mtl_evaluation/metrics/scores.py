@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One metric per task, fed with results and truth."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Counting one class of one sequence: what HOTA, IDF1 and MOTA are made of.
 
 A sequence is flattened first: all truth boxes, all detections, and the pairs of them that overlap.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Figures that are functions of sums of counts over frames, plain or under weights.
 
 A frame gives a row of counts, a sample is a whole number per frame: 1 each for the plain figure,

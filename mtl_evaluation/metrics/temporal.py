@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Temporal stability: what flickers between consecutive frames of one camera.
 
 Masks. *changed*: share of pixels whose predicted class is not that of the frame before; driving

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How well tracks keep identities: HOTA, IDF1, MOTA and id switches, as TrackEval counts them.
 
 HOTA (Luiten et al., IJCV 2021): at each of 19 overlaps alpha, HOTA = sqrt(DetA AssA), then the

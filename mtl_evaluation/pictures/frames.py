@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A frame with its result and truth, in the form that is painted."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Videos of painted frames, encoded while the frames come."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Accuracy as a part of a page: the table of headlines and a plot by class of each task."""
 
 from __future__ import annotations

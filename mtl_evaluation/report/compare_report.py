@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The page of a comparison: verdict, rules, what changed, how sure that is, where to look."""
 
 from __future__ import annotations

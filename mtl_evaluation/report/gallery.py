@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Pictures of frames in a page: panels side by side, enlarged on a click, walked through by keys.
 
 Plain JavaScript without dependencies. Every picture is in the page once: the viewer shows the same

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A confusion matrix as an HTML table: percent of each row, the darker the more."""
 
 from __future__ import annotations

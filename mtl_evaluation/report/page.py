@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Building blocks of the HTML pages: one file each, opened offline, light or dark.
 
 The templates escape whatever is text; only what is `Markup` goes into the page as it is. A page

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Panels of single frames: what was found, what is true, and where they differ."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Plots as inline SVG that follows the page's colours, light or dark.
 
 matplotlib draws with placeholder colours; each is replaced by a CSS variable of the page.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The page of a live run: figures, plots and pictures of what a node answered in time."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One pass over a run for what its page shows beside the figures: curves, confusions, worst frames.
 
 Nothing of a frame stays but matches (29 bytes per detection) and how wrong it was at each task.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is to be looked at in the page of a run: the worst frames, the videos."""
 
 from __future__ import annotations

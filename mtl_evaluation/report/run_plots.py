@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Plots of a recorded run and of the comparison of two, in the style of `plots.py`."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The page of a run: RUN/report.html, of the run alone and, where they can be had, pictures."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which frames are worth looking at: the worst of a run by task.
 
 Of frames within a second of each other in one camera only the worst is kept: a drive's neighbouring

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One bag through the pipeline: every frame in order, into the bag's part of a run.
 
 A pure function of bag, model and engine: nothing depends on time, on other bags or on how often it

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What replaying costs: frames per second of these cores, what limits them, and a fleet's bill.
 
 From the times of the frames themselves, measured while the other workers ran too: workers do not

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Every figure of a run, made of its records in one pass that holds no picture and no box.
 
 What grows with the run: 29 bytes per detection that is scored (`MatchTable`), thrice while they are

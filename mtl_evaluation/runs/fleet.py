@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Many bags at once: a process each on this machine, or a task each on a Ray cluster.
 
 Every bag is the same pure function (`bag_replay.replay_bag`) into a file of its own, so who ran it,

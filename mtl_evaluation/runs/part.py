@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The records of one bag on disk: an SQLite file that a kill or a full disk leaves readable.
 
 What was committed is there, what was not is rolled back by whoever opens the file next. Numbers

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is kept of a replay to look at later: overlay video, a bag with the answers, Rerun.
 
 overlay.mp4      a video a camera (`overlay_<camera>.mp4` where there are several)

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames of a finished run looked at again: the picture from its bag, the answer from its model.
 
 Only the bags that hold the frames are read, each once and as far as its last one; the model answers

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A run: one model's answers to many frames, kept so that every figure can be made from them again.
 
     RUN/run.json               what was run and every figure; `complete` says whether it is whole

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a run looks like in a terminal: the verdict first, then tables."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The tracks of a replay: made by the node's tracker, kept with the record of each frame.
 
 What the tracker was given is kept too, so that an interrupted run resumes with the tracks it had.

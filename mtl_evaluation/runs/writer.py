@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Writing a run: one holder at a time, which resumes where an earlier one stopped."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Class names or ids of somebody else's labels -> ours: `--classes` of `mtl-perception replay`.
 
     --classes person=pedestrian,motor=motorcycle,3=car,cone=

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Label files of several forms -> Scalabel frames, the one form that everything else reads.
 
     det_{split}.json, box_track_20/**/*.json    Scalabel: a list of frames, or {"frames": [...]}

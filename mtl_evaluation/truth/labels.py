@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Labels in the BDD100K layout -> Truth, by image name.
 
     images/.../NAME.jpg

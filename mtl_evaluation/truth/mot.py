@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Tracking labels of MOTChallenge (Milan et al., arXiv 1603.00831) -> Scalabel frames.
 
     SEQUENCE/gt/gt.txt      frame, id, left, top, width, height, scored, class, visibility

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is known about a frame.
 
 A task that a frame's truth does not mention is unlabelled there: it adds nothing to any metric.

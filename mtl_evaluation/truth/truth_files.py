@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Ground truth that is not in the bag: labels of many frames, read from files and folders.
 
 | `--truth PATH` | |

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Engine outputs -> boxes, masks, probabilities, maps in source pixels; one function per kind.
 
 `boxes.py`, `masks.py` and `maps.py` (depth, normals); this file is the table of them.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Probabilities of an image attribute -> the answer that is published, which may be `unknown`."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How sure a mask is of each of its pixels: the probability of the class that it shows there.
 
 Softmax at the network's cells, interpolated bilinearly to the source image (half-pixel centres, as

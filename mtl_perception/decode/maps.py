@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Maps of numbers from network output to source pixels: depth and surface normals.
 
 Bilinear interpolation with half-pixel centres, clamped at the border of the map. Between a near and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Segmentation: the labels of bilinear upsampling + argmax, without the upsampling.
 
 Interpolation is linear, so between four neighbouring logit cells that agree on the winner every

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Engines that run a bundle's graph: which there are, and how one is chosen and opened.
 
 `base.py` is the contract, `cache.py` keeps what was built. A runtime's package is imported by its

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """AOTInductor engine: the bundle's program compiled to native code by torch's own compiler.
 
 Building needs a C++ compiler on a CPU (and Triton on a GPU), running does not. What is built holds

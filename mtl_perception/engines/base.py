@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The engine contract: what is asked of whatever runs a bundle's graph, and what it answers.
 
 An engine takes letterboxed uint8 batches and returns the graph's outputs as the manifest names

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Engines that are built once on a machine: what they share.
 
 One engine file per runtime, each a `BuiltEngine`: this file owns what is asked for, resolved on

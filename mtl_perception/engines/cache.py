@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Engines built on this machine, kept so that the next start need not build.
 
 One folder an engine under `$XDG_CACHE_HOME/mtl_perception/engines` (default `~/.cache`): the built

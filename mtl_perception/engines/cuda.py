@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """CUDA's driver and runtime libraries through ctypes: which GPU there is, memory, streams, graphs.
 
 For engines that have no torch beside them (JetPack), and so that asking for a GPU imports nothing.

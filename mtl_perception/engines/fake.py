@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """An engine for fault tests only: scripted delays and errors, never an answer of a model.
 
 It computes nothing and reads no graph. `auto` never chooses it.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is done to `model.onnx` before a runtime builds it: fewer outputs, half precision, int8.
 
 Needed when an engine is built, not when it runs. Half precision and int8 are of convolutions and

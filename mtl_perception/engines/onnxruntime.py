@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """ONNX Runtime engine: `model.onnx` on any CPU, and on CUDA or TensorRT where its providers are.
 
 What is built is the optimised graph with its batch fixed; for TensorRT a graph that holds the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """OpenVINO engine: `model.onnx` on Intel and Arm CPUs and Intel GPUs.
 
 Precision is always set: left alone, OpenVINO runs bfloat16 where the CPU has it and says nothing.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """TensorRT engine: `model.onnx` on NVIDIA GPUs, also where torch cannot be had (JetPack).
 
 Networks are strongly typed: half precision and int8 are in the graph (`onnx_graph.py`), and

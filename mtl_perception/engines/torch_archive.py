@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`model.pt2` without running anything that it brings: what `torch.export.load` would, is refused.
 
 `torch.export.load` (2.14) unpickles without restriction: tensors marked `use_pickle`, custom and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the engines on torch share: which device and precision, and how a built program runs.
 
 torch is imported when one is built or loaded, not to say whether it could be: that would cost a

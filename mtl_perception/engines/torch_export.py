@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """torch.export engine: the bundle's program, operation by operation, wherever torch runs.
 
 The slowest engine and the one that needs nothing built by a compiler: what others are measured

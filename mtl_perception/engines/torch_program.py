@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The program of `model.pt2`, made ready to be built: batch, outputs and precision fixed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Torch-TensorRT engine: the bundle's program, its parts that TensorRT takes compiled by it.
 
 Half precision is in the program (`torch_runtime.lower`), so that TensorRT follows the types it

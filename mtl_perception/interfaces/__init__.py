@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Message definitions that PyPI lacks: field lists of public interfaces, comments of our own.
 
 Owns the texts of vision_msgs and of what is used of foxglove_msgs and tf2_msgs, for places without

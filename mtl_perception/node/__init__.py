@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The ROS 2 node, and all of this package that needs ROS.
 
 `perception_node.py` is the managed node: transitions, parameters, `/diagnostics`. A frame's way is

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The node's process, `python -m mtl_perception.node`: signals first, then everything else.
 
 Importing ROS takes a second, in which SIGINT would be a traceback and SIGTERM code -15. Both wait

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One camera's annotations: what a viewer draws over the image by itself, instead of the overlay.
 
 foxglove_msgs need not be installed: without it there is no such topic.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the node knows of one camera's geometry: its newest CameraInfo, and where it is mounted."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Publishers and subscriptions whose QoS a user may override: `qos_overrides.TOPIC...` parameters.
 
 History, depth and reliability of every input and output, as ROS 2 has it (`ros2 param list` shows

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How the node is doing: stage timings, rates, ages, drops, stalls -> /diagnostics.
 
 All waiting is measured on the steady clock (`time.monotonic`), so that paused simulation time,

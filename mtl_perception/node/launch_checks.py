@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the launch files check before they start anything: one sentence and the next command.
 
 Plain Python without ROS, so that it is tested wherever the rest is. An exception raised in a launch

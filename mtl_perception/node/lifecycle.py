@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """rclpy's lifecycle node with a gap closed, so that no request ends the process.
 
 rclpy 7.1 raises RCLError out of the service callback, and so out of `spin`, when a transition is

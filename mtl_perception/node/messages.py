@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Result of one frame -> ROS messages. The source header goes out exactly as it came in.
 
 `vision_msgs` 4.1 conventions: `class_id` of a hypothesis is the class name, so that a consumer

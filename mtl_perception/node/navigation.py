@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a semantic costmap layer needs beside a mask: how sure it is, and where its pixels are.
 
 `~/<task>/confidence` (mono8, 255 = sure) and `~/<task>/points` (an organised PointCloud2 in the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One camera's places on the road: `~/objects`, `~/lane/lines`, and what is closest in the way."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The one table of ROS parameters: name, type, default, range, when it applies, description.
 
 The node declares from it, `config/perception.param.yaml` and the table of docs/node.md are written

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The perception node: camera frames in, what is in them out, as a managed (lifecycle) node.
 
 Transitions, parameters and `/diagnostics` are here; a frame's way is in `worker.py`, its topics in

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Places on the road -> ROS messages: objects with size and covariance, lane markings."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """From the command line to an active node and to its end in time; `__main__.py` is before it."""
 
 from __future__ import annotations

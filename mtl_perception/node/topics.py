@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The topics of one camera: their names, types and QoS, who listens, and what they are sent."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One camera's tracks: its trackers, one per detection task, and the topics that carry the ids."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """/tf and /tf_static -> the transforms that geometry asks for."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A frame's way through the node: take -> read -> infer -> decode -> publish, on one thread.
 
 `put` (executor thread) keeps the newest message of a camera; the worker thread takes it, runs the

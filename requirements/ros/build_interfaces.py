@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Builds message packages against the ROS 2 wheels, once a machine, and installs them.
 
 PyPI has no vision_msgs, foxglove_msgs or tf2_msgs. Their texts in `mtl_perception/interfaces`

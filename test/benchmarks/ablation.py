@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What each option of heads and losses is worth: train every variant alike, evaluate, table.
 
     PYTHONPATH=. python test/benchmarks/ablation.py training/configs/ablation/base.yaml \

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a new head on a frozen trunk costs and reaches, beside training everything again.
 
     python -m training.train CONFIG [key=value ...] tasks=[detection,drivable] output=runs/base

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What reading a bag costs per 720p frame: `python test/benchmarks/bag_reading.py`.
 
 Frames with boxes, two masks and labels, from every storage, in this process (`DriveBag`) and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What balancing costs and how exact it is: `python test/benchmarks/balancing.py`.
 
 Cost: CPU time of a training step of HydraNet (pvt_v2_b0, six tasks, no optimiser) by what a method

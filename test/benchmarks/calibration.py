@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Our undistortion on photographs of a real lens: a chessboard calibration, and four pixels.
 
     python test/benchmarks/calibration.py ../shared/data/calibration \

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Untrained bundles at 384x640 to time beside each other: one network of four tasks, four of one.
 
 And YOLOP's network with its published tasks. Times do not depend on weights, except that of mask

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where the time of a frame goes in the live node, from the image message to the messages out.
 
     python test/benchmarks/frame_path.py --model /tmp/bundles/four_tasks --precision bf16

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """LibMTL's own code beside ours on the same toy: gradients and weights of UW, DWA, PCGrad, CAGrad.
 
     git clone https://github.com/median-research-group/LibMTL /tmp/libmtl

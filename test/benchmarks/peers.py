@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Ours and the peers' networks, trained alike: same data, draws, augmentation and steps.
 
     PYTHONPATH=. python test/benchmarks/peers.py [key=value ...] [--only yolop ...] [--json FILE]

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Places of objects on generated drives against exact ones, what the covariance covers, and time.
 
     python test/benchmarks/positions.py --json docs/results/positions.json

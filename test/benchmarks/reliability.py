@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The faults of docs/reliability.md done to the node in full, and what was measured.
 
     python test/benchmarks/reliability.py

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Eight bags one after the other and at once: `python test/benchmarks/replay_fleet.py IMAGES`.
 
 The images of a folder in eight bags, replayed by a fleet of processes (`--jobs`) and in one, which

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Memory of a replay against its bag's length: `python test/benchmarks/replay_memory.py IMAGES`.
 
 A bag of the images of a folder, and one in which they come ten times over, through the same command

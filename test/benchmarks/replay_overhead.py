@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a replayed frame costs beside the engine: `python test/benchmarks/replay_overhead.py BAG`.
 
 cpu_ms: CPU time of the two threads that answer and measure, by stage, and of the process that

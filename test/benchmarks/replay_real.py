@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags replayed twice, and live: `python test/benchmarks/replay_real.py NAME=BAG [NAME=BAG ...]`.
 
 Offline twice into two runs, which must be equal in every figure and in the hash of all answers, and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How fast generated scenes are drawn on one core: `python test/benchmarks/scene_rate.py`.
 
 Frames of drives (the world is built once) and independent scenes (a world each), in CPU time of

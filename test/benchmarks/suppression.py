@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What suppression does to accuracy and to double boxes.
 
     PYTHONPATH=. python test/benchmarks/suppression.py models/hydranet_lite0 \

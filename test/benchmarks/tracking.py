@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a frame's tracking costs, by the number of objects.
 
     PYTHONPATH=. python test/benchmarks/tracking.py

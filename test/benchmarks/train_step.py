@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What precision, torch.compile and, on a CPU, `suit_cpu` do to a training step.
 
     python test/benchmarks/train_step.py training/configs/demo.yaml [key=value ...]

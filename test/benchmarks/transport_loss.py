@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How many camera frames are lost between a publisher process and the node, over real DDS.
 
     python test/benchmarks/transport_loss.py

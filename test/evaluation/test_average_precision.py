@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """COCO's average precision against the field's evaluator, bit by bit, and what it allows."""
 
 from __future__ import annotations

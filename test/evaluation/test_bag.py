@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Bags: what is written is read back, ground truth joins by stamp, damage is one clear sentence."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`bag make` and `bag info`: what goes into a bag is in it, stopping loses nothing, bad input."""
 
 from __future__ import annotations

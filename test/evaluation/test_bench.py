@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception bench`: other networks beside ours, subsets, batches, load, the peak rate."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Intervals that mean what they say: coverage on simulated drives, blocks, few of them, none."""
 
 from __future__ import annotations

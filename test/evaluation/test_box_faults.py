@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Each published box is right or has one fault, by the stated rules."""
 
 import numpy as np

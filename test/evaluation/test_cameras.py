@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Several cameras in one bag: which topics they are, their order, whose ground truth is whose."""
 
 from __future__ import annotations

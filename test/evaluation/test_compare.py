@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception compare`: what a better, an equal, a worse and a foreign run come to."""
 
 from __future__ import annotations

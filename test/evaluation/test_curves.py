@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Precision-recall curves against COCO's evaluator, confusion against values worked out by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The whole demo over real DDS on a folder of pictures, and every way to ask for the impossible."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Depth and normals after the network: decoding to source pixels, figures that merge exactly."""
 
 import numpy as np

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where drives come from: images with labels beside them, video, generated scenes; bad input."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception compile --check`: which engines keep their accuracy, and that `auto` heeds it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Many bags beside each other: the same run as one after the other, whatever happens to one."""
 
 from __future__ import annotations

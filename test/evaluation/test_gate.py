@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The gate's rules: what they decide by hand-made evidence, and what a wrong file is told."""
 
 from __future__ import annotations

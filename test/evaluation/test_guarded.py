@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag read through the child process is the same bag; a broken child produces one error."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Crafted bags: each is one clear sentence, none takes the process down, memory or time with it."""
 
 from __future__ import annotations

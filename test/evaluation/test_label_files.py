@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Label files as people have them: text for numbers, images listed twice, ids that repeat."""
 
 import cv2

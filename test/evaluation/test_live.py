@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bag through the real node process over real DDS, and what happens when that fails."""
 
 from __future__ import annotations

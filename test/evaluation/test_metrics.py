@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Accuracy metrics against values worked out by hand, and exact merging."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`mtl-perception replay`: by hand-known scores, the same however it is run; bad input."""
 
 from __future__ import annotations

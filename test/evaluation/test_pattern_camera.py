@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The test pattern's camera_info and mount are those of the drive that it plays."""
 
 from __future__ import annotations

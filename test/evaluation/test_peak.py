@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The search for the peak rate, on nodes whose limit is known; figures of live runs."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Truth that is called otherwise, stamped a little beside its image, or left out."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a replay leaves to look at: the video, the bag that viewers open, the Rerun recording."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The page: complete, self-contained, and right about what was not measured."""
 
 from __future__ import annotations

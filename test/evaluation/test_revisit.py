@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames of a finished run shown again: the same picture and answer, or a reason why not."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Recall by size and distance, against numbers worked out by hand and a generated street."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs on disk: what goes in comes out bit by bit, whatever interrupts the writing."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The pages of a run and of a comparison: complete, self-contained, alive in a browser."""
 
 from __future__ import annotations

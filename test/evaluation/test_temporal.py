@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Flicker of masks and boxes on sequences where it can be counted by hand."""
 
 from __future__ import annotations

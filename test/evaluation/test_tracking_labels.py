@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where identities come from: bags, MOTChallenge and Scalabel files, generated drives."""
 
 from __future__ import annotations

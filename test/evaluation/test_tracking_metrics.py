@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Tracking figures: by hand, in parts, in runs, in comparisons."""
 
 from __future__ import annotations

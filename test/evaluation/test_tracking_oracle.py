@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Tracking figures against TrackEval on the same files, equal to 4 digits."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Ground truth from files: which labels a frame gets, what is left over, what cannot be joined."""
 
 from __future__ import annotations

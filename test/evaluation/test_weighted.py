@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Figures under weights: those of the metrics themselves, of copies, and of the field's oracle."""
 
 from __future__ import annotations

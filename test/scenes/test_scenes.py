@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Generated scenes: determinism, and labels that agree with each other and with geometry."""
 
 from __future__ import annotations

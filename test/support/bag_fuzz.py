@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Mutated bags: `python test/support/bag_fuzz.py COUNT SEED` prints what was not caught.
 
 Each is a small bag of one of four storages with some bytes changed, cut out or doubled, or its end

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What each process of test_balancing_ddp.py runs; also alone, on the whole batch, as reference."""
 
 from __future__ import annotations

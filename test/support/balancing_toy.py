@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A problem whose task gradients are exactly the rows that a test chooses."""
 
 from __future__ import annotations

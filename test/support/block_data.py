@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A small labelled data set in BDD100K's layout that the tiny bundle of the tests answers well.
 
 Each image has 2 rows of 4 cells in strong or grey colours, which the tiny bundle takes for objects;

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Drives of coloured blocks, on which the tiny bundle is sometimes right; equal for equal seeds."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A real headless Chromium, driven over its debugging pipe: no driver, no websocket, no package."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Small bags that tests make: what is in them is written here once."""
 
 from __future__ import annotations

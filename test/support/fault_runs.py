@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Faults done to the real node as a process, and what was measured: `docs/reliability.md`.
 
 The tests run each of them small, `test/benchmarks/reliability.py` in full.

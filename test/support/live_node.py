@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Helpers for tests over real DDS: the node as a process, and a peer that talks to it."""
 
 from __future__ import annotations

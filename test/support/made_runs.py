@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs made of thin air, with known truth: a drive whose difficulty comes and goes, and answers
 that go wrong in proportion. Two runs with one `drive` are over the same labelled frames."""
 

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Turns of phrase that the project's prose avoids, and where they are: part of `make check`.
 
     python test/support/prose.py [FOLDER or FILE ...]

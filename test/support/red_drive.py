@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A drive on which the tiny bundle's answers are known by hand, and so are its scores."""
 
 from __future__ import annotations

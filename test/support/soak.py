@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Drive the node for a while and see whether it keeps its memory, its rate and its books.
 
     python test/support/soak.py --minutes 10

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bundle with a small real graph whose outputs follow from the pixels by hand.
 
 The graph contract is `mtl_perception.manifest.Meaning`; no torch, no training. With `image` scaled

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The graph of `tiny_bundle.py` in torch, as `model.pt2`, with weights in half precision."""
 
 from __future__ import annotations

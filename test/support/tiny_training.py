@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A handful of generated scenes, and a configuration that trains on them in seconds."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A new head on a frozen trunk: nothing else changes, and the trunk runs once."""
 
 import dataclasses

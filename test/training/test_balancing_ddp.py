@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Two processes: gradients, weights and method state are equal, and those of the whole batch."""
 
 import pytest

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Common directions: each method against its defining property or a closed-form example."""
 
 import pytest

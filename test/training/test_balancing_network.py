@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Balancing a real pyramid: HydraNet on pvt_v2_b0, through Fabric, with bf16; and a wired loop."""
 
 import copy

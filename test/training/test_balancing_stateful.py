@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Stateful gradient balancing: each method against its update, by hand or by autograd."""
 
 import math

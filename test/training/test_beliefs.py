@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What real data taught, calibration, one road class, and terms: from the data into the bundle."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`training.evaluation.box_faults`: faults by source, at the node's thresholds."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """comma10k: five colours as class sets, val by the last digit of the name."""
 
 from pathlib import Path

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """NYUv2, Cityscapes, VOC, COCO and Office-31 in their real layouts, two or three files each."""
 
 import numpy as np

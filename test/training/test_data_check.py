@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`python -m training.data.check`: every fault is found, and only faults end with exit code 1."""
 
 import json

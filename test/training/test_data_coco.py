@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The general door: the worked example of docs/data.md, and what it says about mistakes."""
 
 import json

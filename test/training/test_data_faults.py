@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Data that used to be lost or misread without a word: names, codings, values, folders."""
 
 from pathlib import Path

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Depth and normals in training: files, augmentation, losses, export, evaluation."""
 
 import json

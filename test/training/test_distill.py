@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Distillation: features of one trunk into another, and of a model into one with another trunk."""
 
 import pytest

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`python -m training.evaluate`: what is measured, what is written, going on, bad input."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The committed bundle answers alike through torch, ONNX Runtime and OpenVINO in single precision.
 
 On real frames where `../shared/data` is there, on generated scenes everywhere.

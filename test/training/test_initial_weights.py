@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Training that begins with a whole bundle or run: what is taken over, what is fresh, refusals."""
 
 import pytest

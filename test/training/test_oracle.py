@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Our figures against the official BDD100K toolkit on the same predictions, equal to 4 digits."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The study that this project grew from: its networks have the published numbers of parameters."""
 
 from dataclasses import replace

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is known before the first step ends a run before it, with the cause; endings of commands."""
 
 import os

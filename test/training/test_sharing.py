@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Sharing structures: what every one of them offers, and the property that defines each."""
 
 import dataclasses

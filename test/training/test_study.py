@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Studies: their files, cells and runner. Reports are tested in test_study_report.py."""
 
 import fcntl

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The report of a study: statistics against known values, and pages of made-up cells."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Search for hyperparameters: its file, resuming, pruning, and the configuration it ends with."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`training.teach`: what teachers are sure of becomes labels, and what does not fit is refused."""
 
 import json

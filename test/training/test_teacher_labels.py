@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Labels that teachers wrote fill in what people left out, in training only."""
 
 from pathlib import Path

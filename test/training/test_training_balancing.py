@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Balancing methods in the training loop: wiring, resuming, what is refused; and affinities."""
 
 import csv

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What trains faster on a CPU computes the same: values, gradients, names of the parameters."""
 
 import copy

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Reading the BDD100K layout, drawing batches from it."""
 
 from pathlib import Path

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Detection: assigners in closed form, the head's losses, and boxes that need no suppression."""
 
 from dataclasses import replace

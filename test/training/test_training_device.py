@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the machine can do: precision, memory, shared memory; each lack gives one clear error."""
 
 import pytest

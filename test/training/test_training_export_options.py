@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Every head option and every reference network exports to a graph that answers as torch does."""
 
 import pytest

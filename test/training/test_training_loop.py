@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The parts of the loop: configuration, schedule, average, choice of the best, checkpoints."""
 
 import json

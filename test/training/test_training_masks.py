@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Segmentation: the losses of (sets of) classes in closed form, and the decoders."""
 
 import pytest

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Networks: weights of trunks from files, the peers' references, the command."""
 
 import pickle

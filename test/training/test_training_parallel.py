@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A step is the same in one batch, in accumulated parts and over processes; partial labels."""
 
 import json

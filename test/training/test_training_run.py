@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The training commands, end to end on a handful of tiny generated scenes."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Networks rewritten for ONNX runtimes: the same answers, in forms that a runtime recognises."""
 
 import onnx

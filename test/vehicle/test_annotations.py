@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The shapes that a viewer draws, and the message that carries them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a model is not to be believed is published as `unknown`; its terms are printed."""
 
 from dataclasses import replace

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Bundles that lie, and one that does not."""
 
 from __future__ import annotations

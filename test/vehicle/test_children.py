@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Child processes in a folder whose files have the names of modules that they import."""
 
 from __future__ import annotations

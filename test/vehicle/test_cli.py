@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The command line: exit codes, one sentence on stderr, the next command in it."""
 
 from __future__ import annotations

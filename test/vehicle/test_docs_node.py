@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The tables of docs/node.md of topics and parameters are those of the live node."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Several frames in one run of the engine: only where that is faster, each with its own answer."""
 
 from __future__ import annotations

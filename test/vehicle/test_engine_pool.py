@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Only the subscribed heads are computed, and no frame waits for the change."""
 
 from __future__ import annotations

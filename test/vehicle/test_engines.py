@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Engines on the tiny bundle: parity, subsets, precision in force, how one is chosen."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a camera can do to the node, as a process over real DDS, under simulation time."""
 
 from __future__ import annotations

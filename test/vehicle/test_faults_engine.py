@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """An engine that is beyond repair ends the process; what can be mended is in `test_node.py`."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """More images than the engine can take: what is published is fresh, the rest is counted."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Models that are missing, damaged, foreign or hostile, given to the node as a process.
 
 Each is refused by configure within 5 s, in one sentence that says what was found and what to do;

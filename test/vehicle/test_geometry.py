@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Camera models against OpenCV, places on the ground against arithmetic by hand."""
 
 from __future__ import annotations

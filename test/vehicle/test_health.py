@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Watchdog, throttle, windows and /diagnostics, on a clock made by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The launch files: read as text always, built and run for real where `launch` is installed.
 
 `launch` and `launch_ros` are on no package registry; a full ROS 2 has them.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Confidence against softmax, points against a renderer's depth, and the file for Nav2."""
 
 from __future__ import annotations

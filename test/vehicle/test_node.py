@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The node inside this process, with a scripted engine: faults, and what is tuned around ROS."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The real node as a process, over real DDS, with the tiny bundle."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Places, paths and lane markings, on small scenes worked out by hand."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Places on the road over real DDS: camera_info in, objects out, and what happens without it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a person sees: it is there, in its place and colour, and odd input does no harm."""
 
 from __future__ import annotations

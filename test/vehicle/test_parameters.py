@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The parameter table: checks, cross rules, and what is written from it."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The whole way of a frame on the tiny bundle, and what is refused."""
 
 from __future__ import annotations

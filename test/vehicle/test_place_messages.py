@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Places as ROS messages, in the frame of the image and in a base frame; lines of a lane model."""
 
 from __future__ import annotations

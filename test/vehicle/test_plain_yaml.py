@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """YAML that is slow, huge or more than data."""
 
 from __future__ import annotations

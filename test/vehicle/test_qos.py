@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which publishers and subscribers connect to the node, and that the others are named."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`qos_overrides` parameters change images in and answers out, in every configuration anew."""
 
 from __future__ import annotations

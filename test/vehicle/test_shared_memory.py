@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The Fast DDS profile that fits /dev/shm, and what is said where none does."""
 
 from __future__ import annotations

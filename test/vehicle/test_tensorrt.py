@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """TensorRT without a GPU: graphs built by TensorRT for RTX, a run against imitated libraries."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The mount of a camera through tf, over real DDS: places in the base frame."""
 
 from __future__ import annotations

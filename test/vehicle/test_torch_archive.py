@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """`model.pt2` from hands that we do not know: nothing in it runs code, each road by name."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frames: chains up and down, loops, rubbish; quaternions against OpenCV's rotations."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Loss weighting and gradient balancing; `base.py` says how a training loop uses it."""
 
 from training.balancing.base import Balancer

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Auto-Lambda: weights that lower the loss of a validation batch after the step they lead to."""
 
 from __future__ import annotations

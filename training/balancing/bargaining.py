@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Fair shares of progress: Nash-MTL and FairGrad."""
 
 from __future__ import annotations

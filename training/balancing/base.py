@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What every balancing method is: losses of a step in, `.grad` of every parameter out.
 
 The training loop, on every rank, with its forward passes outside of DDP's own synchronisation

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Dual balancing: logarithms of losses, and averaged gradients of one length."""
 
 from __future__ import annotations

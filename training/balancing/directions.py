@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Common directions without a state, from the gradients' inner products alone.
 
 PCGrad, IMTL-G, AlignedMTL and UPGrad are torchjd's weightings (Quinton and Rey, MIT; pinned). Its

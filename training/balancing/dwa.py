@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Dynamic weight average: weights from how fast each loss fell over the last two epochs."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """ExcessMTL: weight for the tasks that are farthest from their own optimum."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """FAMO: all losses fall at the same relative rate, by their values before and after a step."""
 
 from __future__ import annotations

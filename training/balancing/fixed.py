@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Weights that do not look at the training: equal, static, and random loss weighting."""
 
 from __future__ import annotations

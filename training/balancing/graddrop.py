@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Gradient sign dropout: each coordinate keeps the gradients of one sign, drawn at random."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Methods that look at each task's gradient with respect to what the tasks share.
 
 The shared parameters get what the method makes of the gradients. A head's parameters get the plain

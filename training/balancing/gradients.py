@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Gradients of one task's loss at a time, with respect to what the tasks share.
 
 Either with respect to the shared parameters (one backward pass through the trunk per task), or with

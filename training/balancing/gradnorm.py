@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """GradNorm: weights that bring the weighted gradients to lengths that suit each task's progress."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Gradient vaccine: gradients are turned towards each other up to their usual similarity."""
 
 from __future__ import annotations

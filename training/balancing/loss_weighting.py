@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Methods that weight the losses and look at nothing but losses."""
 
 from __future__ import annotations

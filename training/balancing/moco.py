@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """MoCo: MGDA's direction from tracked gradients, which corrects its bias under noise."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Options of a balancing method: typed dataclasses whose fields carry their range.
 
 `read_options` turns what a YAML file gives into such a dataclass. Unknown keys, wrong types and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The one list of balancing methods, under the names that the field gives them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Objectives that are no weighted sum: geometric loss strategy and smooth Tchebycheff."""
 
 from __future__ import annotations

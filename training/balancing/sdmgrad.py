@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """SDMGrad: MGDA pulled towards the mean gradient, unbiased by independent samples."""
 
 from __future__ import annotations

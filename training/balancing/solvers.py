@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The small convex problems of gradient balancing, for M tasks: exact, float64, on the CPU.
 
 torchjd hands these to quadprog and ECOS (GPL) or cvxpy; with M variables they need neither.

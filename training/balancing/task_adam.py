@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Adam for the handful of numbers that a balancing method learns, one per task."""
 
 from __future__ import annotations

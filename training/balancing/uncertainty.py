@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Weights that are learned with the network: uncertainty weighting and IMTL-L.
 
 Both learn one number per task with an Adam of their own (`lr`); the originals hand it to the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is in a data set and what is wrong with it, file by file: the work behind `check.py`.
 
 Broken (training would stop, skip or learn something false): files that do not decode, truncated

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The BDD100K layout, which real, derived and generated data share here.
 
     images/{100k,10k,...}/{split}/NAME.jpg      one index by NAME over all of them

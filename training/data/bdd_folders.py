@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Where the files of BDD100K lie: as the zips of 2018 and 2020 unpack, and in Kaggle's copy.
 
 ROOT/images/{100k,10k}/{split}    ROOT/labels/...                       the zips of 2020

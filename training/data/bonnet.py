@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A bonnet of one's own: what many cameras see at the bottom, and few labelled frames here show.
 
 Without it a network takes the bonnet for road or for a car. Drawn over the lower edge of the image:

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which classes the boxes of a source cover: `box_classes`, all of the task's by default.
 
 A source that labels traffic lights only says nothing about the cars in its images. Boxes of other

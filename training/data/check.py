@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Check a data set before days of training: `python -m training.data.check PATH`.
 
 PATH is a folder in BDD100K layout; `--config YAML` checks the data sets of a configuration instead,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Cityscapes (Cordts et al., CVPR 2016) in its own folders.
 
     ROOT/leftImg8bit/{split}/CITY/ID_leftImg8bit.png

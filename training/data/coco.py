@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The general door: images, one COCO JSON and mask PNGs, in whatever folders (docs/data.md).
 
     ROOT/{images}/NAME.jpg|jpeg|png                 NAME may hold folders, as `file_name` does

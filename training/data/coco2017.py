@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """COCO (Lin et al., ECCV 2014) as it is unpacked: boxes and masks of its 80 categories.
 
     ROOT/{train,val}2017/NAME.jpg

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """comma10k (comma.ai, MIT): 10,000 frames of dashcams, masks in five colours.
 
     ROOT/imgs/NAME.png

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a data set offers before an image is read: where its files lie and what its ids mean.
 
 A layout (`bdd100k.py`, `coco.py`) turns a configuration and a split into an `Index`; `layout.py`

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One split of a data set as samples, whatever layout its files are in.
 
 Labels are kept as a few flat arrays: a split of 70,000 frames takes some 40 MB, of which every

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Batches as a pure function of (seed, step): a killed run resumes with exactly the next batch.
 
 A file that cannot be read does not end a run: another draw takes its place, which follows from the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Depth and normals as lossless PNGs of 16 bits.
 
 depth: one channel, centimetres up to 655.35 m; 0 is unknown (sky, and what lies farther).

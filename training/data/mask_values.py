@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Masks whose ids cannot be what the layout says, found by looking at a few of them.
 
 Two codings are common beside BDD100K's and mean other classes under the same numbers: pictures of 0

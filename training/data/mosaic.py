@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Four images in one (Bochkovskiy et al., "YOLOv4", 2020), labelled as partially as they are.
 
 The mosaic is labelled for a task that any of its tiles is labelled for. A tile without that label

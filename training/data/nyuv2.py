@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """NYUv2 (Silberman et al., ECCV 2012) as MTAN prepared it (Liu et al., CVPR 2019).
 
     ROOT/{train,val}/image/N.npy     float [H, W, 3] in 0-1 (or uint8)

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Office-31 (Saenko et al., ECCV 2010): 31 classes of objects in three domains, a task a domain.
 
     ROOT/{amazon,dslr,webcam}/images/CLASS/NAME.jpg

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Image files as arrays: size without decoding, decoding at reduced size, truncation found."""
 
 from __future__ import annotations

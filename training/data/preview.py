@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Look at what training sees: `python -m training.data.preview CONFIG --output sheet.png`.
 
 A row a draw, exactly as the loader yields it: the image with boxes (ignored regions dashed and

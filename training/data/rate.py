@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Does decoding keep up? `python -m training.data.rate CONFIG [key=value ...]`.
 
 Images per second of the loader alone by number of workers, beside those of the training step alone

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a data set yields and what a batch is.
 
 Nothing here is framework code but the final stacking: samples are numpy, batches are torch.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Repeat-factor sampling within a data set: images of rare classes are drawn more often.
 
 Gupta et al., "LVIS", CVPR 2019, section 4.1: f(c) is the share of images that show class c,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Write generated scenes as a data set: `python -m training.data.scenes --output .cache/scenes`.
 
 The renderer is `mtl_scenes`; here its frames become a folder in BDD100K layout, so that

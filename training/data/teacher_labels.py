@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Labels that a model wrote, for training images that no person labelled for a task.
 
 A source names them by task (`teachers: {detection: det_teacher, drivable: road}`); each folder,

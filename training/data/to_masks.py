@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Draw BDD100K's polygon and RLE labels as the masks that training reads.
 
     python -m training.data.to_masks ROOT

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """From a sample to the network input: random for training, the deployed letterbox for validation.
 
 One affine map (scale, shift, flip) is drawn and applied to image, masks and boxes alike; then the

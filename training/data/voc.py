@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Pascal VOC (Everingham et al., IJCV 2010): boxes and masks of 20 classes.
 
     ROOT/JPEGImages/ID.jpg                            ROOT is VOCdevkit/VOC2012 or another year

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Looks that few training images have: fog, rain, night, and a poor camera.
 
 They need no depth: distance follows from the row of a pixel below the horizon on a flat road,

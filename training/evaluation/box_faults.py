@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Count the faults of the boxes that a model publishes, by source.
 
     python -m training.evaluation.box_faults models/hydranet_lite0 --every 4 --json faults.json

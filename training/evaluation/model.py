@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What is evaluated: a bundle through an engine, or the weights of a training run in torch."""
 
 from __future__ import annotations

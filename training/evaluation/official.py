@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Predictions in the forms that BDD100K's evaluator and its challenges take.
 
     FOLDER/det.json             [{name, labels: [{id, category, score, box2d: {x1, y1, x2, y2}}]}]

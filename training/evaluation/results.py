@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Frame records -> the figures of each source, as they stand in `evaluation.json`."""
 
 from __future__ import annotations

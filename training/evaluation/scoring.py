@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Labelled images -> frame records: each answered through the deployed path and scored by itself.
 
 A mask is scored by class where the data set tells all classes apart, and always at the coarse

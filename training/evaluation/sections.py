@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the report of an evaluation shows beside what every run's report does."""
 
 from __future__ import annotations

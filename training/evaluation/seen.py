@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Images of an evaluation looked at again, for the galleries of its report."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the YOLOP family reports, counted as their code counts it, so that people can compare.
 
 After github.com/hustvl/YOLOP, `lib/core/evaluate.py` and `lib/core/function.py` (Wu et al., 2022),

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a configured network weighs.
 
     python -m training.networks training/configs/demo.yaml [key=value ...]

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What every network offers: shared features, one head per task, and the graph that is deployed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """BiFPN (Tan et al., "EfficientDet", CVPR 2020, section 3) over strides 4-32.
 
 Levels are summed with learned non-negative weights that are normalised by their sum (its eq. for

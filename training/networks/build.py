@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The network that a configuration describes: ours, or one of the peers' as a reference."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What a network costs: parameters and operations by part."""
 
 from __future__ import annotations

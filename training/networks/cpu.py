@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What makes the same network train faster on a CPU; not its parameters, nor what it computes.
 
 Measured on Zen 4 (avx512_bf16) with torch 2.14 and oneDNN 3.12. Depthwise convolutions: oneDNN's

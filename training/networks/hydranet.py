@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """HydraNet: one shared trunk and neck, one head per task (hard parameter sharing).
 
 After Tesla's HydraNet (Karpathy, CVPR 2021 workshop talk) and MultiNet (Teichmann et al., 2018);

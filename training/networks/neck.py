@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The neck: a light feature pyramid, by the name in `network.neck`.
 
 FPN (Lin et al., CVPR 2017) over strides 4-32; changed: the smoothing 3x3 convolutions are depthwise

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A timm trunk cut at its four features, so that something can happen between the stages.
 
 Every stage takes and gives [B, C, H, W], whatever order the model itself uses.

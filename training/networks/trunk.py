@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The shared trunk: any timm model that yields a stride 4-32 pyramid.
 
 Default is PVTv2 (Wang et al., "PVT v2: Improved Baselines with Pyramid Vision Transformer", 2022).

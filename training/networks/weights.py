@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Weights of a trunk from a file on this machine: ImageNet's, or those of an earlier run of ours.
 
 `source` is a path (.safetensors, or .pth read with `weights_only=True`: nothing is unpickled) or

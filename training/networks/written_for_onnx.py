@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The same functions, written so that ONNX runtimes run them fast; nothing is computed otherwise.
 
 torch's exporter writes GELU as `x * (0.5 * (1 + erf))`, which ONNX Runtime does not recognise and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Many training runs that answer one question: `python -m training.study run STUDY.yaml`.
 
     list      the cells of a study and how far each is

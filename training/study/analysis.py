@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The numbers of a study's report, from its records: means, Delta_MTL, transfer, costs, affinity.
 
 Everything here is a function of the files of the study, so a report made twice is the same.

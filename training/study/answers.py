@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The two questions that the project began with, answered in words by what a study measured.
 
 RQ1: does multi-task PVTv2 beat single-task PVTv2 on accuracy, AP, mIoU, parameters and time?

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One cell, in a process of its own: `python -m training.study.cell FOLDER`.
 
 The same as `python -m training.train FOLDER/cell.yaml`, then `python -m training.evaluate

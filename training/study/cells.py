@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The cells of a study: one training run and its evaluation each, in a folder of its own.
 
     OUTPUT/cells/TRUNK.PRETRAINING.TASKS.SHARING.BALANCING.sSEED/

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A study file: which trunks, pretraining, task sets, sharing structures, methods and seeds.
 
     name: driving_mini

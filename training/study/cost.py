@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the networks of a study cost: `python -m training.study.cost STUDY.yaml`.
 
 Parameters, operations, memory and time of one image, of every network that has a finished cell.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The report of a study as a page: report.json in, sections of HTML out."""
 
 from __future__ import annotations

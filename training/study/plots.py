@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Plots of a study, each drawn for the page (its colours follow light and dark) and for a file."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the finished cells of a study found, by combination and seed."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Writes the report of a study: report.json, report.html and plots, from the files of its cells.
 
     OUTPUT/report/

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Runs the cells of a study, each in a process of its own, one after another or several at a time.
 
 Nothing is remembered but what lies in the cells' folders. So a runner that was killed is begun

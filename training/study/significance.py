@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Means over seeds with their intervals, tests of differences, and Delta_MTL.
 
 Student's t distribution comes from the regularised incomplete beta function, by Lentz's continued

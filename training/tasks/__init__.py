@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Task kinds: each file holds a kind's head, target, loss and deployed form together.
 
 A new kind is one file here, one entry in `HEADS`, one decode function and one message conversion.

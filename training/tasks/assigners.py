@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Label assignment: which points of a dense detector answer for which truth boxes.
 
 `task_aligned` is TOOD's (Feng et al., ICCV 2021, eq. 4-6), with the exponents and top k that YOLOv8

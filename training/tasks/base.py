@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What every head offers: training outputs, a loss on the labelled rows, and a deployed form."""
 
 from __future__ import annotations

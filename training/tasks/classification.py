@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Classification of the whole frame (weather, scene, time of day) from pooled trunk features.
 
 Target: class id (int). Loss: cross-entropy with label smoothing (Szegedy et al., CVPR 2016).

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Decoders of the dense heads: features at strides 4-32 -> [B, channels, H/s, W/s].
 
 `fpn`, the default: every neck level through a 1x1 convolution, upsampled to stride 4 and summed,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Depth in metres along the optical axis.
 
 The head says the logarithm of the depth: errors then count alike near and far, as relative ones

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Anchor-free detection on strides 8-32, or 4-32.
 
 Head: decoupled classification and box towers (YOLOX, Ge et al. 2021) of separable convolutions,

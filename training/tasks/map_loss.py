@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What depth and normals have in common: a map of numbers whose labels have holes.
 
 Losses are summed over the labelled pixels at half resolution, as masks are, and divided by their

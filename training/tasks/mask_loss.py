@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The loss of class masks whose labels may be sets of classes.
 
 Base: the cross-entropy of the label set, -log sum_{c in set} p_c, which for single classes is the

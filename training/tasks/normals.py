@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Surface normals in camera coordinates: x right, y down, z forward, towards the camera.
 
 Target: float32 [H, W, 3] unit vectors, zeros where unknown. Losses: `cosine`, 1 - p . t (MTAN: Liu

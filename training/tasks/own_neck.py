@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A head with a neck of its own between the shared trunk and it.
 
 For a task that is added to a frozen network: the shared neck was shaped by other tasks' losses, and

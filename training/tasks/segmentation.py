@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Semantic segmentation (drivable area, lanes, 19-class mask).
 
 Head: a decoder (`decoders.py`) and a 1x1 classifier.

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Targets of a batch in few tensors: what the loader's workers pack and the heads' losses take.
 
 Packed, a batch crosses to the device in a handful of copies, and a loss runs over all of its images

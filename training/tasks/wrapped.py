@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A head around a head: everything but the forward pass is the inner one's."""
 
 from __future__ import annotations

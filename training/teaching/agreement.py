@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """How often teachers say what people said, where both labelled an image: what to trust them for."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Boxes of several views or teachers as one list: weighted boxes fusion.
 
 Solovyev et al., "Weighted boxes fusion", Image and Vision Computing 2021: boxes of one class that

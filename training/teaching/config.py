@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The configuration of `training.teach`, checked before anything runs."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Labels on disk as a teacher: of a model that is not ours, or of an earlier round."""
 
 from __future__ import annotations

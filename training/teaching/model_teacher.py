@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A model as a teacher: a bundle or a training run, asked about several views of an image.
 
 The averaged weights of the last round are a run like any other, so self-training by rounds (Xie et

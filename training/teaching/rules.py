@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Which of a teacher's knowledge becomes a label: thresholds by class, and agreement.
 
 A label is sure where the mean probability of the teachers reaches `sure` (or the class's own

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Views of one image: whole, mirrored, closer up. Their average knows more than any of them.
 
 A scale above 1 cuts the image into overlapping parts, each of which fills the network's input; one

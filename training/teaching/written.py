@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The labels of one task of one source, as they are written to disk and counted."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The peers' networks, written from their papers, to be trained and measured beside ours.
 
 Small references, not products, and not compared with the authors' weights: one file per network,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The anchor-based detection head of HybridNets, on strides 8 to 128.
 
 EfficientDet's (Tan et al., CVPR 2020): class and box towers of separable convolutions that all

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """HybridNets (Vu, Ngo and Phan, "HybridNets: End-to-End Perception Network", 2022), from the paper.
 
 Trunk: EfficientNet-B3 (timm's). Neck: six BiFPN cells of 160 channels on P3-P7 (EfficientDet: Tan

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """TwinLiteNet+ (Che, Lam, Ta and Nguyen, "TwinLiteNetPlus", 2024), from the paper.
 
 Trunk: ESP blocks (ESPNet: Mehta et al., ECCV 2018), whose repeated ones have depthwise dilated

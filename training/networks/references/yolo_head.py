@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """The anchor-based detection head of YOLOP, on strides 8, 16, 32.
 
 Boxes: centre 2 sigmoid(t) - 0.5 cells from the cell's corner, size anchor * (2 sigmoid(t))^2. An

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """YOLOP (Wu et al., "You Only Look Once for Panoptic Driving Perception", 2022), from the paper.
 
 Trunk: CSPDarknet (CSPNet: Wang et al., CVPRW 2020; widths of YOLOv4's small form) with SPP. Neck:

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Sharing structures over any timm pyramid trunk, by their name in `network.sharing`.
 
 Each file is one structure: paper, equations, what is changed, what counts as shared. Options are

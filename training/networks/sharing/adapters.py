@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Task adapters (Maninis et al., "Attentive Single-Tasking of Multiple Tasks", CVPR 2019).
 
 Every task runs through the shared trunk alone, modulated at each residual block by a squeeze-and-

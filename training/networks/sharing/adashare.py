@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """AdaShare (Sun et al., NeurIPS 2020): each task learns which blocks of one trunk to run.
 
 A task has two logits for every block that keeps its input's shape; in training `select` or `skip`

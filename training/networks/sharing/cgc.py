@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """CGC, the gate control of PLE (Tang et al., "Progressive Layered Extraction", RecSys 2020).
 
 As MMoE, but a task's gate mixes the shared experts and experts of its own only:

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Cross-Stitch networks (Misra et al., CVPR 2016, eq. 1), for any number of tasks.
 
 After each stage the map of task i becomes sum_j alpha_ij x_j, with a matrix alpha a channel that is

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What PAD-Net and MTI-Net have in common: first answers, and messages between tasks.
 
 Dense tasks (masks, depth, normals) answer twice. The first answers exist for their losses only and

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Hard parameter sharing: one trunk, one neck, one head per task (Caruana, Machine Learning 1997).
 
 The HydraNet of `hydranet.py`. Shared: trunk and neck.

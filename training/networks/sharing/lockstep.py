@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One trunk per task, run level by level, with something between them at every level.
 
 What Cross-Stitch and NDDR have in common. Shared: the trunks and what is between them, because the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """MMoE (Ma et al., "Modeling Task Relationships with Multi-gate Mixture-of-Experts", KDD 2018).
 
 Eqs. 6 and 7: f_t(x) = sum_e g_t(x)_e f_e(x), g_t(x) = softmax(W_t x). Here the first stages of one

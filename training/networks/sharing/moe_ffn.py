@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Mixture-of-experts feed-forward layers with a router a task (M3ViT: Fan et al., NeurIPS 2022).
 
 In every second transformer block the feed-forward layer becomes `experts` smaller ones. A task's

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """MTAN (Liu et al., "End-to-End Multi-Task Learning with Attention", CVPR 2019, eqs. 1 and 2).
 
 One shared trunk; each task has an attention module per stage. With p the stage's output, u what the

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """MTI-Net (Vandenhende et al., ECCV 2020): messages between tasks at every scale.
 
 At each scale every dense task has features and a first answer with a loss; messages between the

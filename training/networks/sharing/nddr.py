@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """NDDR-CNN (Gao et al., CVPR 2019): features fused by a 1x1 convolution per task.
 
 After each stage all tasks' maps are concatenated and reduced to each task's channels by a 1x1

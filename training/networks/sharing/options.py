@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Options of a structure: a dataclass with defaults and ranges, from what a YAML file gives."""
 
 from __future__ import annotations

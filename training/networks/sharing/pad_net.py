@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """PAD-Net (Xu et al., CVPR 2018): first answers of all tasks help the last ones.
 
 From the shared features every dense task makes features of its own and a first answer, which has a

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the structures are built from: trunks, necks and heads as the configuration has them."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """PLE, progressive layered extraction (Tang et al., RecSys 2020): CGC at one stage after another.
 
 As in `cgc.py`, with experts at each of the later stages of the trunk. Between two stages a task's

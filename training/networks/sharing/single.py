@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One network per task: the single-task baselines side by side, with nothing shared.
 
 Each task has trunk, neck and head of its own, which run for the images that it labels. Shared:

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One decoder for all tasks, asked by task queries.
 
 After the shared decoders of MulT (Bhattacharjee et al., CVPR 2022) and SwinMTL (Taghavi et al.,

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """One trunk that every task runs through by itself, with something of its own at every block.
 
 Adapters, AdaShare and MoE-FFN are such. What belongs to a task lies in its head, as a `Visitor`;
