@@ -172,7 +172,7 @@ def test_colcon_package_imports_with_its_data_and_without_training(colcon_instal
 
     file, messages, training = said.stdout.split()
     assert Path(file).is_relative_to(colcon_install.parents[1])
-    assert messages == '22'
+    assert messages == '23'
     assert training == 'None'
 
 

@@ -36,18 +36,16 @@ def test_every_image_has_a_camera_info(monkeypatch: pytest.MonkeyPatch, tmp_path
     peer.create_subscription(CameraInfo, '/camera_info', infos.append, 10)
     for _ in range(2000):
         executor.spin_once(timeout_sec=0.02)
-        if len(images) >= 3:
+        if len(images) >= 3 and images[2].header in [info.header for info in infos]:
             break
-    executor.spin_once(timeout_sec=0.1)
     lens = camera._drive.camera
     for node in (camera, peer):
         node.destroy_node()
     rclpy.shutdown()
 
-    stamps = [(info.header.stamp.sec, info.header.stamp.nanosec) for info in infos]
-    last = images[-1].header
-    assert (last.stamp.sec, last.stamp.nanosec) in stamps
-    assert last.frame_id == infos[-1].header.frame_id == 'camera_optical'
+    header = images[2].header
+    assert header in [info.header for info in infos]
+    assert header.frame_id == 'camera_optical'
     for rectified in (False, True):
         model = CameraModel.from_info(infos[-1], rectified)
         assert (model.width, model.height, model.model) == (64, 48, 'pinhole')
