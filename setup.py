@@ -87,6 +87,7 @@ setup(
             'replay = mtl_evaluation.commands.replay',
         ],
         'mtl_perception.hooks': [
+            'accuracy = mtl_evaluation.bench.sizes:load',
             'calibration = mtl_evaluation.bench.frames:calibration',
             'check = mtl_evaluation.bench.accuracy:run',
         ],

@@ -14,7 +14,7 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mtl_perception.manifest import (
@@ -28,6 +28,7 @@ from mtl_perception.manifest import (
     Metric,
     OutputSpec,
     as_data,
+    at_size,
     parse_manifest,
     read_yaml,
     write_manifest,
@@ -52,6 +53,8 @@ class Bundle:
 
     path: Path
     manifest: Manifest
+    original: Manifest | None = None
+    """The manifest as it was read, where `manifest` is for another input size."""
 
     @classmethod
     def open(cls, path: str | Path, verify: bool = True) -> Bundle:
@@ -153,10 +156,24 @@ class Bundle:
             raise BundleError(f'{path} is listed in the manifest but is not a regular file there')
         return path
 
+    def at_size(self, height: int, width: int) -> Bundle:
+        """The same bundle for engines of another input size; its hash stays.
+
+        Raises BundleError when its graph cannot take that size.
+        """
+        original = self.original or self.manifest
+        found = at_size(original, height, width)
+        return replace(self, manifest=found, original=original)
+
+    @property
+    def is_resized(self) -> bool:
+        """Whether it is for another input size than its own."""
+        return self.original is not None and self.original.input != self.manifest.input
+
     @property
     def hash(self) -> str:
         """Identity of the bundle: sha256 over the whole manifest, file hashes included."""
-        canonical = json.dumps(as_data(self.manifest), sort_keys=True)
+        canonical = json.dumps(as_data(self.original or self.manifest), sort_keys=True)
         return hashlib.sha256(canonical.encode()).hexdigest()
 
 

@@ -3,7 +3,8 @@
 
 """`mtl-perception compile`: build the engines of a model, and check what they lose.
 
-Without `--check` one engine is built and run once. With it every engine and precision of this
+Without `--check` and `--rate` one engine is built and run once. With `--rate` the input size that
+keeps a frame rate is chosen (`rate_search.py`). With `--check` every engine and precision of this
 machine (or those named) is built and measured against the fp32 reference; see
 `mtl_evaluation/bench/accuracy.py`.
 """
@@ -24,6 +25,7 @@ from mtl_perception.engine_pool import open_batch
 from mtl_perception.engines import (
     ENGINES,
     Calibration,
+    EngineError,
     Options,
     choose,
     compile_engine,
@@ -63,14 +65,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help='measure every engine and precision against fp32 on labelled images: a folder with '
         'labels/ beside it, or a data set in BDD100K layout, of which the val split is taken',
     )  # fmt: skip
-    parser.add_argument('--frames', type=int, default=200, help='at most so many images of --check')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write what --check found there')
+    parser.add_argument(
+        '--frames', type=int, default=200, help='at most so many images of --check and --data'
+    )
+    parser.add_argument(
+        '--json', type=Path, metavar='FILE', help='write what --check or --rate found there'
+    )
+    parser.add_argument(
+        '--size', type=_size, metavar='HEIGHTxWIDTH',
+        help="input size of the engine (the bundle's)",
+    )  # fmt: skip
+    rate = parser.add_argument_group(
+        'the input size for a frame rate',
+        'measures sizes, precisions, engines and threads in turn, prints them, and stores the most '
+        'accurate that keeps the rate, for the node parameter target_rate_hz',
+    )
+    rate.add_argument('--rate', type=float, metavar='HZ', help='frames per second to keep')
+    rate.add_argument(
+        '--headroom', type=float, default=0.25, metavar='SHARE',
+        help='of the period that the slowest hundredth of the frames must leave free, for '
+        'receiving, publishing and other load',
+    )  # fmt: skip
+    rate.add_argument(
+        '--data', type=Path, metavar='FOLDER',
+        help='labelled images, as for --check: measures the accuracy of each as well',
+    )  # fmt: skip
+    rate.add_argument(
+        '--camera', type=_size, default=(1280, 720), metavar='WIDTHxHEIGHT',
+        help='of the frames that are timed, and the aspect of the sizes',
+    )  # fmt: skip
+    rate.add_argument(
+        '--sizes', type=lambda text: [_size(each) for each in text.split(',')],
+        metavar='HEIGHTxWIDTH,...', help='only these input sizes (192x320 to 544x960)',
+    )  # fmt: skip
+    rate.add_argument('--threads', type=int, default=0, help='only this number (all, half)')
+    rate.add_argument('--timed', type=int, default=50, help='timed frames per size')
+
+
+def _size(text: str) -> tuple[int, int]:
+    first, cross, second = text.partition('x')
+    if not cross or not first.isdecimal() or not second.isdecimal() or '0' in (first, second):
+        raise argparse.ArgumentTypeError(f'expected two sizes like 384x640, found {text!r}')
+    return int(first), int(second)
 
 
 def run(args: argparse.Namespace) -> int:
     """Build, and check or run once; raises BundleError, EngineError and LabelError."""
     bundle = Bundle.open(find_bundle(args.model))
     options = Options(args.outputs, args.device, args.precision, args.batch)
+    if args.rate is not None:
+        return _keep_rate(bundle, args)
+    if args.size is not None:
+        bundle = bundle.at_size(*args.size)
     if args.check is not None:
         check = extensions.load(extensions.HOOKS, 'check', '`mtl-perception compile --check`')
         return int(check(bundle, options, args))
@@ -100,6 +146,17 @@ def run(args: argparse.Namespace) -> int:
             found.pipeline.close()
     engine.close()
     return 0
+
+
+def _keep_rate(bundle: Bundle, args: argparse.Namespace) -> int:
+    from mtl_perception import rate_search
+
+    if args.outputs or args.batch > 1 or args.size or args.check:
+        raise EngineError(
+            '--rate measures the whole graph, one frame per run, at every size; leave out '
+            '--outputs, --batch, --size and --check'
+        )
+    return rate_search.run(bundle, args)
 
 
 def build(bundle: Bundle, name: str, options: Options, frames: Path | None) -> None:

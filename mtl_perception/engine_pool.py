@@ -1,11 +1,12 @@
 # Copyright 2026 The mtl_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Which engine runs a frame: all heads or only the subscribed ones, one frame or several at once.
+"""Which engine runs a frame: of which heads, for one frame or several, at which input size.
 
 The engine of all heads stays open, so that a frame never waits: once the same tasks have been
 requested for a while, an engine for just these is opened in the background and takes over between
-two frames; as soon as more is requested, the full one continues. One such subset is kept.
+two frames; as soon as more is requested, the full one continues. One such subset is kept. Another
+input size is opened in the background as well, and takes the place of both.
 
 A batch costs freshness: its first frame is answered when its last one is. So it has to be clearly
 faster than the same frames one by one. Both are timed in turns, once per built engine, and the
@@ -38,6 +39,7 @@ from mtl_perception.engines import (
 from mtl_perception.engines.base import Engine
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import DEFAULT_THRESHOLDS, Inference, Pipeline
+from mtl_perception.rate_choice import Measured
 
 log = logging.getLogger(__name__)
 
@@ -117,8 +119,8 @@ class Variant:
         return [self.single, *([self._batch.pipeline] if self._batch is not None else [])]
 
 
-OpenSubset = Callable[[Collection[str]], Variant]
-"""Opens a variant of some tasks only."""
+OpenVariant = Callable[[int, Collection[str] | None], Variant]
+"""Opens a variant: of which input size (0 is the chosen one, then smaller), of which tasks."""
 
 
 class EnginePool:
@@ -127,18 +129,19 @@ class EnginePool:
     def __init__(
         self,
         full: Variant,
-        open_subset: OpenSubset,
+        open_variant: OpenVariant,
         settled_s: float = SETTLED_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Start with the variant of all heads, which is closed with this object."""
+        """Start with the variant of all heads at size 0, which is closed with this object."""
+        self.size = 0
         self._full = full
-        self._open_subset = open_subset
+        self._open_variant = open_variant
         self._settled_s = settled_s
         self._clock = clock
         self._requested = full.tasks
         self._since_s = clock()
-        self._refused: set[frozenset[str]] = set()
+        self._refused: set[tuple[int, frozenset[str]]] = set()
         self._opening: threading.Thread | None = None
         self._lock = threading.Lock()
         self._subset: Variant | None = None
@@ -156,20 +159,25 @@ class EnginePool:
         build: bool = False,
         thresholds: Thresholds = DEFAULT_THRESHOLDS,
         cameras: int = 1,
+        steps: Sequence[Measured] = (),
     ) -> EnginePool:
         """Open a bundle and the engine built for it; with `build`, build what the cache lacks.
 
-        cameras: frames that may wait at once. Raises BundleError and EngineError.
+        cameras: frames that may wait at once. steps: the input sizes of `Choice.steps`, in place of
+        `engine` and `options`. Raises BundleError and EngineError.
         """
         bundle = Bundle.open(find_bundle(model))
-        full = open_variant(bundle, engine, options, build, thresholds, cameras)
+        if steps:
+            engine, options = steps[0].engine, steps[0].options
+
+        def opening(size: int, tasks: Collection[str] | None) -> Variant:
+            found = bundle.at_size(steps[size].height, steps[size].width) if steps else bundle
+            return open_variant(found, engine, options, build, thresholds, cameras, tasks)
+
+        full = opening(0, None)
         info = full.single.info
-
-        def open_subset(tasks: Collection[str]) -> Variant:
-            subset = replace(options, precision=info.precision)
-            return open_variant(bundle, info.name, subset, build, thresholds, cameras, tasks)
-
-        return cls(full, open_subset)
+        engine, options = info.name, replace(options, precision=info.precision)
+        return cls(full, opening)
 
     @property
     def full(self) -> Pipeline:
@@ -205,6 +213,16 @@ class EnginePool:
         """Whether an engine is being opened at the moment."""
         return self._opening is not None and self._opening.is_alive()
 
+    def resize(self, size: int) -> None:
+        """Open the engine of another input size in the background, to take over when it is there.
+
+        Does nothing while an engine is being opened, and for a size that could not be opened.
+        """
+        every = self._full.tasks
+        if size == self.size or self.is_opening or (size, every) in self._refused:
+            return
+        self._start_opening(size, None)
+
     def request(self, tasks: Collection[str] | None) -> None:
         """Say, now and then, which tasks are subscribed to (None: all)."""
         requested = frozenset(self._full.tasks if tasks is None else tasks)
@@ -214,14 +232,11 @@ class EnginePool:
         if (
             now_s - self._since_s < self._settled_s
             or requested in (self._full.tasks, frozenset(), self.subset)
-            or requested in self._refused
+            or (self.size, requested) in self._refused
             or self.is_opening
         ):
             return
-        self._opening = threading.Thread(
-            target=self._open, args=(requested,), name='engine of a subset', daemon=True
-        )
-        self._opening.start()
+        self._start_opening(self.size, requested)
 
     def infer(
         self, frames: Sequence[Frame], tasks: Collection[str] | None = None
@@ -256,30 +271,50 @@ class EnginePool:
             return subset
         return self._full
 
-    def _open(self, tasks: frozenset[str]) -> None:
-        """Open engines for `tasks`, run one once, and put them in place of the present subset."""
-        names = ', '.join(sorted(tasks))
+    def _start_opening(self, size: int, tasks: frozenset[str] | None) -> None:
+        self._opening = threading.Thread(
+            target=self._open, args=(size, tasks), name='engine opener', daemon=True
+        )
+        self._opening.start()
+
+    def _open(self, size: int, tasks: frozenset[str] | None) -> None:
+        """Open engines for `tasks` (None: all) and run one once, then let them take over."""
+        names = 'all heads' if tasks is None else ', '.join(sorted(tasks))
         variant = None
         try:
-            variant = self._open_subset(tasks)
+            variant = self._open_variant(size, tasks)
             variant.single.run_empty()
-        except Exception as error:  # whatever a runtime throws: the full engine is still there
-            self._refused.add(tasks)
+        except Exception as error:  # whatever a runtime throws: the present engine is still there
+            self._refused.add((size, self._full.tasks if tasks is None else tasks))
             if variant is not None:
                 variant.close()
-            log.info('subscribed: %s; all heads are computed, since: %s', names, error)
+            if tasks is None:
+                log.warning('the input size stays as it is, since: %s', error)
+            else:
+                log.info('subscribed: %s; all heads are computed, since: %s', names, error)
             return
         with self._lock:
             closed = self._closed
             if not closed:
-                if self._subset is not None:
-                    self._retired.append(self._subset)
                 variant.set_thresholds(self._thresholds)
-                self._subset = variant
+                self._retire(self._subset)
+                if tasks is None:
+                    self._retire(self._full)
+                    self._full, self._subset, self.size = variant, None, size
+                else:
+                    self._subset = variant
+        spec = variant.single.bundle.manifest.input
         if closed:
             variant.close()
+        elif tasks is None:
+            log.info('the input is %dx%d from now on', spec.height, spec.width)
         else:
             log.info('only these heads are computed from now on: %s', names)
+
+    def _retire(self, variant: Variant | None) -> None:
+        """Have it closed before the next frame, when none is in work."""
+        if variant is not None:
+            self._retired.append(variant)
 
 
 def open_variant(

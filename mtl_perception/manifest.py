@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -46,6 +46,10 @@ not suppressed; scores float32 [K], labels integer [K]; class_map uint8
 [H, W] metres; normals float32 [3, H, W]. The batch axis comes first and is not part of the shape.
 """
 MEANINGS: tuple[str, ...] = get_args(Meaning)
+MAP_MEANINGS = frozenset({'class_map', 'logits', 'depth', 'normals'})
+"""Those whose last two axes are a grid over the input."""
+MIN_SIDE = 128
+"""Below this a graph of any size cannot be built: it has fewer points than boxes to choose."""
 
 
 _TASK_NAME = re.compile(r'[A-Za-z](_?[A-Za-z0-9])*')
@@ -59,12 +63,17 @@ class BundleError(Exception):
 
 @dataclass(frozen=True)
 class InputSpec:
-    """Network input: uint8 [B, height, width, 3] RGB, letterboxed with `letterbox_colour`."""
+    """Network input: uint8 [B, height, width, 3] RGB, letterboxed with `letterbox_colour`.
+
+    size_step: engines may be built for any height and width that are multiples of it; 0 where the
+    graph is fixed to this size.
+    """
 
     height: int
     width: int
     letterbox_colour: tuple[int, int, int] = (114, 114, 114)
     name: str = 'image'
+    size_step: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +133,37 @@ class Manifest:
         return {output.meaning: output for output in self.outputs if output.task == task}
 
 
+def at_size(manifest: Manifest, height: int, width: int) -> Manifest:
+    """The same for engines of another input size; raises BundleError where the graph has only one.
+
+    Maps shrink and grow with the input; what is counted (boxes, classes) stays.
+    """
+    spec = manifest.input
+    if (height, width) == (spec.height, spec.width):
+        return manifest
+    if not spec.size_step:
+        raise BundleError(
+            f'bundle {manifest.name!r} has a graph for {spec.height}x{spec.width} only, asked for '
+            f'was {height}x{width}. Export it again: `python -m training.export` writes graphs for '
+            f'any multiple of 32.'
+        )
+    if height % spec.size_step or width % spec.size_step or min(height, width) < MIN_SIDE:
+        raise BundleError(
+            f'bundle {manifest.name!r} cannot take an input of {height}x{width}: both sides must '
+            f'be multiples of {spec.size_step}, at least {MIN_SIDE}'
+        )
+    outputs = tuple(
+        replace(
+            output,
+            shape=(*output.shape[:-2], height // output.stride, width // output.stride),
+        )
+        if output.meaning in MAP_MEANINGS
+        else output
+        for output in manifest.outputs
+    )
+    return replace(manifest, input=replace(spec, height=height, width=width), outputs=outputs)
+
+
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write `manifest.yaml` into a bundle folder; what is written is first parsed back."""
     data = as_data(manifest)
@@ -142,6 +182,8 @@ def as_data(manifest: Manifest) -> dict[str, Any]:
                 del task[name]
     if not data['terms']:
         del data['terms']
+    if not manifest.input.size_step:
+        del data['input']['size_step']
     return data
 
 
@@ -172,6 +214,11 @@ def parse_manifest(data: Any, where: str) -> Manifest:
         raise BundleError(
             f'{where}: input is {input_spec.height}x{input_spec.width}, '
             f'expected sides of 32 to 8192 pixels'
+        )
+    step = input_spec.size_step
+    if step < 0 or (step and (sides[0] % step or sides[1] % step)):
+        raise BundleError(
+            f'{where}: input: size_step must be 0 or divide {sides[0]} and {sides[1]}, found {step}'
         )
     if any(not 0 <= value <= 255 for value in input_spec.letterbox_colour):
         raise BundleError(

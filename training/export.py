@@ -17,7 +17,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from mtl_perception.bundle import (
     sha256_of,
     write_manifest,
 )
+from mtl_perception.manifest import MIN_SIDE
 from training.beliefs import apply_beliefs, believed
 from training.checkpoint import (
     BEST,
@@ -64,6 +65,9 @@ PARENT = 'parent.json'
 OPSET = 18
 HALF_FROM_AXES = 2
 MAX_BATCH = 64
+SIZE_STEP = 32
+"""The stride of the trunk's last level: sides are multiples of it."""
+MAX_SIDE = 2048
 
 
 def load_run(
@@ -121,20 +125,25 @@ def load_network(bundle: Bundle) -> MultiTaskNetwork:
     return network
 
 
-def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
-    """The deployed graph with a dynamic batch; kernels stored as float16 with a Cast."""
+def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> InputSpec:
+    """The deployed graph with a free batch and size; kernels stored as float16 with a Cast.
+
+    Returns `spec` with the `size_step` of the graph: engines are built for any size that is a
+    multiple of it, or, where a network cannot be traced without its size, for this size only (0),
+    which the log says.
+    """
     deployed = DeployedNetwork(written_for_onnx(network)).eval()
     names = [output.name for output in output_specs(network, spec.height, spec.width)]
     example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
+    traced, step = _traced(deployed, example)
     program = torch.onnx.export(
-        deployed,
+        traced,
         (example,),
         dynamo=True,
         opset_version=OPSET,
         input_names=[spec.name],
         output_names=names,
-        dynamic_shapes={'image': {0: torch.export.Dim('batch', min=1, max=MAX_BATCH)}},
         verbose=False,
     )
     assert program is not None
@@ -147,6 +156,36 @@ def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
         del node.metadata_props[:]
     onnx.checker.check_model(model)
     onnx.save(model, path)
+    return replace(spec, size_step=step)
+
+
+def _traced(
+    deployed: DeployedNetwork, example: torch.Tensor
+) -> tuple[torch.export.ExportedProgram, int]:
+    """The graph for sizes that are multiples of `SIZE_STEP`, where it can be; and the step."""
+    batch = torch.export.Dim('batch', min=1, max=MAX_BATCH)
+    height, width = example.shape[1:3]
+    if min(height, width) >= MIN_SIDE and not (height % SIZE_STEP or width % SIZE_STEP):
+        least, most = MIN_SIDE // SIZE_STEP, MAX_SIDE // SIZE_STEP
+        rows = SIZE_STEP * torch.export.Dim('rows', min=least, max=most)
+        columns = SIZE_STEP * torch.export.Dim('columns', min=least, max=most)
+        shapes = {'image': {0: batch, 1: rows, 2: columns}}
+        try:
+            with torch.no_grad():
+                program = torch.export.export(
+                    deployed, (example,), dynamic_shapes=shapes, strict=False
+                )
+        except Exception as error:  # torch has many kinds, none of which is public
+            reason = str(error).strip().splitlines() or [type(error).__name__]
+            log.warning(
+                'the graph is fixed to %dx%d, since torch cannot trace this network for other '
+                'sizes: %s', height, width, reason[0],
+            )  # fmt: skip
+        else:
+            return program, SIZE_STEP
+    with torch.no_grad():
+        shapes = {'image': {0: batch}}
+        return torch.export.export(deployed, (example,), dynamic_shapes=shapes, strict=False), 0
 
 
 def save_program(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:
@@ -228,7 +267,7 @@ def export(
         folder = Path(scratch) / output.name
         folder.mkdir()
         save_weights(network, folder / WEIGHTS)
-        save_onnx(network, spec, folder / ONNX)
+        spec = save_onnx(network, spec, folder / ONNX)
         if program:
             save_program(network, spec, folder / PROGRAM)
         save_config(config, folder / CONFIG)

@@ -76,7 +76,7 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
             'and batches too; leave out --outputs and --batch'
         )
     found = images(args.check, 'val', args.frames)
-    if not any(_measurable(bundle, found.labels.truth(path.name)) for path in found.paths):
+    if not any(measurable(bundle, found.labels.truth(path.name)) for path in found.paths):
         raise EngineError(
             f'{args.check}: none of {len(found.paths)} images has boxes or masks for a task of '
             f'{bundle.manifest.name}; the check needs labels beside the images (docs/data.md)'
@@ -113,7 +113,7 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
             each.scores.update(path.name, result, truth, pixels.shape[1::-1])
         if reference.failure:
             raise EngineError(f'the fp32 reference {reference.label} fails: {reference.failure}')
-    points = _points(reference.scores.result())
+    reference_scores = points(reference.scores.result())
     verdicts = {each.label: verdict(each, reference, found.description) for each in contestants}
     report = {
         'command': shlex.join(['mtl-perception', *sys.argv[1:]]),
@@ -125,7 +125,7 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
         'reference': reference.label,
         'limits_points': LIMITS,
         'machine': machine.describe(),
-        'reference_scores': points,
+        'reference_scores': reference_scores,
         'engines': verdicts,
     }
     for each in contestants:
@@ -142,7 +142,8 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
     return 0 if all(each['passed'] for each in verdicts.values()) else 1
 
 
-def _measurable(bundle: Bundle, truth: Truth) -> bool:
+def measurable(bundle: Bundle, truth: Truth) -> bool:
+    """Whether an image has boxes or masks for a task of the bundle."""
     return any(
         truth.boxes is not None if task.kind == 'detection' else task.name in truth.masks
         for task in bundle.manifest.tasks
@@ -155,7 +156,7 @@ def verdict(each: Contestant, reference: Contestant, data: str) -> dict[str, Any
     if each.failure:
         return {'passed': False, 'text': each.failure}
     limit = LIMITS[each.options.precision]
-    scores, wanted = _points(each.scores.result()), _points(reference.scores.result())
+    scores, wanted = points(each.scores.result()), points(reference.scores.result())
     losses = {name: round(wanted[name] - scores[name], 3) for name in wanted}
     worst = max(losses, key=lambda name: losses[name], default='')
     ratios = np.array(reference.engine_ms) / np.array(each.engine_ms)
@@ -194,7 +195,7 @@ def _contestants(bundle: Bundle, name: str, options: Options) -> list[tuple[str,
     return [found[0], *(e for e in found[1:] if (e[0], e[1].precision) != (name, asked.precision))]
 
 
-def _points(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
+def points(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     """AP and mIoU of every task that labels were found for, in hundredths."""
     found = {}
     for task, values in scores.items():

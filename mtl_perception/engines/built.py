@@ -94,6 +94,7 @@ class Plan:
         ]
         words += [f'--device {self.asked.device}'] if self.asked.device != 'auto' else []
         words += [f'--batch {self.shape[0]}'] if self.shape[0] != 1 else []
+        words += [f'--size {self.shape[1]}x{self.shape[2]}'] if self.bundle.is_resized else []
         words += [f'--outputs {",".join(self.outputs)}'] if self.prunes else []
         return ' '.join(words + ['--force'] * force)
 
@@ -212,11 +213,17 @@ class BuiltEngine(ABC):
 
     @classmethod
     def check_file(cls, bundle: Bundle) -> None:
-        """Raise EngineError unless the bundle lists the file that this engine is built from."""
+        """Raise EngineError unless this engine can be built from the bundle's file for it."""
         if cls.file not in bundle.manifest.files:
             raise EngineError(
                 f'engine {cls.name} is built from {cls.file}, bundle {bundle.path} lists only '
                 f'{sorted(bundle.manifest.files)}. Export it again, or choose another engine.'
+            )
+        if bundle.is_resized and cls.file != GRAPH:
+            spec = bundle.manifest.input
+            raise EngineError(
+                f'engine {cls.name} runs the size that {cls.file} was exported at only, asked for '
+                f'was {spec.height}x{spec.width}. Choose an engine that is built from {GRAPH}.'
             )
 
     @classmethod

@@ -243,9 +243,10 @@ class EngineHealth:
         """The worker took a frame."""
         self._started_s = self._clock()
 
-    def frame_ended(self) -> None:
-        """The worker is done with it, well or badly."""
-        self._started_s = None
+    def frame_ended(self) -> float:
+        """The worker is done with it, well or badly; the seconds that it took."""
+        started_s, self._started_s = self._started_s, None
+        return 0.0 if started_s is None else self._clock() - started_s
 
     def hung_s(self) -> float:
         """Seconds that a frame has been in work, once they are more than `HUNG_S`; else 0."""

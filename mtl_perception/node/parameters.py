@@ -105,6 +105,17 @@ TABLE: tuple[Parameter, ...] = (
         'one for the subscribed heads, in the background.',
     ),
     Parameter(
+        'target_rate_hz', 0.0, 'configure',
+        'Frames per second and camera that the node is to keep: input size, engine, precision and '
+        'threads are those that `mtl-perception compile MODEL --rate` chose on this machine. 0: '
+        "the bundle's size.", 0.0, 1000.0,
+    ),
+    Parameter(
+        'adaptive_size', False, 'configure',
+        'Step to the next smaller input size that is built while frames take longer than '
+        'target_rate_hz allows, and back when there is room; /diagnostics and the log say so.',
+    ),
+    Parameter(
         'autostart', False, 'start',
         'Configure and activate without being asked, also after a respawn.',
     ),
@@ -220,6 +231,8 @@ class Parameters:
     device: str
     precision: str
     build: bool
+    target_rate_hz: float
+    adaptive_size: bool
     autostart: bool
     cameras: tuple[str, ...]
     image_transport: str
@@ -267,6 +280,14 @@ def _cross_refusals(values: Mapping[str, Any]) -> list[str]:
         reasons.append(
             f'stall_error_s must be more than stall_warn_s, found {values["stall_error_s"]:g} and '
             f'{values["stall_warn_s"]:g}'
+        )
+    if values['adaptive_size'] and not values['target_rate_hz']:
+        reasons.append('adaptive_size needs a target_rate_hz above 0, found 0')
+    fixed = [name for name in ('engine', 'device', 'precision') if values[name] != 'auto']
+    if values['target_rate_hz'] and fixed:
+        reasons.append(
+            f'target_rate_hz takes what `mtl-perception compile --rate` chose, so '
+            f'{" and ".join(fixed)} must be auto'
         )
     cameras = values['cameras']
     names = re.compile(r'[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)*')

@@ -24,6 +24,7 @@ from rclpy.qos import QoSProfile
 from sensor_msgs.msg import CompressedImage, Image
 
 from mtl_perception import shared_memory
+from mtl_perception.adaptive import SizeController
 from mtl_perception.bundle import BundleError
 from mtl_perception.decode import Thresholds
 from mtl_perception.engine_pool import EnginePool
@@ -43,6 +44,7 @@ from mtl_perception.node.topics import (
 )
 from mtl_perception.node.transforms import TransformListener
 from mtl_perception.node.worker import Camera, Worker
+from mtl_perception.rate_choice import Measured, steps_for
 from mtl_perception.text import one_line
 from mtl_perception.tracking import Tracking
 
@@ -109,10 +111,17 @@ class PerceptionNode(ManagedNode):
         self.get_logger().info(f'configuring: model {p.model!r}, engine {p.engine!r}{building}')
         self._report()
         options = Options(None, p.device, p.precision)
+        steps: tuple[Measured, ...] = ()
+        if p.target_rate_hz:
+            steps = steps_for(p.model, p.target_rate_hz, p.build)
         pool = EnginePool.open(
-            p.model, p.engine, options, p.build, _thresholds(p), cameras=len(p.cameras)
+            p.model, p.engine, options, p.build, _thresholds(p), len(p.cameras), steps
         )
-        self._worker = Worker(self, p.cameras, pool, self._engine)
+        sizes = None
+        if p.adaptive_size:
+            period_ms = 1e3 / (p.target_rate_hz * len(p.cameras))
+            sizes = SizeController(period_ms, [each.p99_ms for each in steps])
+        self._worker = Worker(self, p.cameras, pool, self._engine, sizes)
         settings = Geometry.of(p)
         self._transforms = TransformListener(self) if p.base_frame else None
         manifest = pool.full.bundle.manifest
@@ -133,7 +142,8 @@ class PerceptionNode(ManagedNode):
         info = pool.full.info
         self.get_logger().info(
             f'configured: {manifest.name} on {info.name} {info.version}, {info.device}, '
-            f'{info.precision}; tasks {", ".join(task.name for task in manifest.tasks)}'
+            f'{info.precision}, input {manifest.input.height}x{manifest.input.width}; tasks '
+            f'{", ".join(task.name for task in manifest.tasks)}'
         )
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -232,9 +242,30 @@ class PerceptionNode(ManagedNode):
         if self._worker is not None and self.state == 'active':
             wanted = (camera.topics.wanted().computed for camera in self._cameras)
             self._worker.pool.request(frozenset().union(*wanted))
+            self._adapt(self._worker)
         due = time.monotonic() - self._reported_s >= self._settings.diagnostics_period_s
         if due or self._present_levels() != self._levels:
             self._report()
+
+    def _adapt(self, worker: Worker) -> None:
+        """Change the input size where frames take too long for it, or would not any more."""
+        sizes = worker.sizes
+        if sizes is None:
+            return
+        move = sizes.decide()
+        if move is not None:
+            period = f'the period of {sizes.period_ms:.1f} ms'
+            if move.after > move.before:
+                self.get_logger().warning(
+                    f'frames take {move.p99_ms:.1f} ms (99th percentile), more than {period}: the '
+                    f'input becomes smaller (step {move.after})'
+                )
+            else:
+                self.get_logger().info(
+                    f'a larger input would take {move.expected_ms:.1f} ms of {period}: it is taken '
+                    f'again (step {move.after})'
+                )
+        worker.pool.resize(sizes.index)  # again, where another engine was being opened
 
     def _give_up(self) -> None:
         """The worker has stopped: go inactive, or ask for a new process where only that helps."""
@@ -317,6 +348,9 @@ class PerceptionNode(ManagedNode):
             'engine_version': info.version,
             'device': info.device,
             'precision': info.precision,
+            'input': f'{bundle.manifest.input.height}x{bundle.manifest.input.width}',
+            'input_step': str(pool.size),
+            'target_rate_hz': f'{self._settings.target_rate_hz:g}',
             'bundle': bundle.manifest.name,
             'bundle_hash': bundle.hash,
             'shared_memory': shared_memory.describe(),

@@ -24,6 +24,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from mtl_perception.adaptive import SizeController
 from mtl_perception.engine_pool import EnginePool
 from mtl_perception.engines.base import EngineError
 from mtl_perception.frame import Frame
@@ -67,11 +68,20 @@ class Worker:
     """The thread that infers, for all cameras in turn."""
 
     def __init__(
-        self, node: Node, cameras: Sequence[str], pool: EnginePool, engine: EngineHealth
+        self,
+        node: Node,
+        cameras: Sequence[str],
+        pool: EnginePool,
+        engine: EngineHealth,
+        sizes: SizeController | None = None,
     ) -> None:
-        """Nothing runs before `start`, and `cameras` has an entry a name; `node` gives the rest."""
+        """Nothing runs before `start`, and `cameras` has an entry a name; `node` gives the rest.
+
+        sizes: decides on the input size, and is told how long frames take.
+        """
         self.cameras: dict[str, Camera] = {}
         self.pool = pool
+        self.sizes = sizes
         self._node = node
         self._engine = engine
         self._slots: NewestSlots[ImageMessage] = NewestSlots(cameras)
@@ -129,7 +139,9 @@ class Worker:
             jobs = [job for camera, message in taken if (job := self._read(camera, message))]
             for job, outcome in zip(jobs, self._infer(jobs), strict=False):
                 self._answer(job, outcome)
-            self._engine.frame_ended()
+            elapsed_s = self._engine.frame_ended()
+            if jobs and self.sizes is not None:
+                self.sizes.add(elapsed_s * 1e3 / len(jobs))
 
     def _take(self) -> list[tuple[Camera, ImageMessage]]:
         """Wait for the newest message of one camera, or of several where a batch is faster."""

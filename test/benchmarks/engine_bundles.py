@@ -49,12 +49,12 @@ def write(folder: Path, config: NetworkConfig, tasks: Sequence[Task]) -> None:
     network = build_network(config, tasks, initialise=False).eval()
     round_weights(network)
     folder.mkdir(parents=True, exist_ok=True)
-    save_onnx(network, SPEC, folder / ONNX)
+    spec = save_onnx(network, SPEC, folder / ONNX)
     save_program(network, SPEC, folder / PROGRAM)
     manifest = Manifest(
         name=folder.name,
         tasks=network.tasks,
-        input=SPEC,
+        input=spec,
         outputs=output_specs(network, SPEC.height, SPEC.width),
         files={name: sha256_of(folder / name) for name in (ONNX, PROGRAM)},
         licence='Apache-2.0',

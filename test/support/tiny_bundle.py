@@ -45,6 +45,7 @@ from mtl_perception.tasks import (
 
 ROWS, COLUMNS = 2, 4
 MARGIN = 2
+MARGINS = (-MARGIN, -MARGIN, MARGIN, MARGIN)
 STRIDE = 4
 
 
@@ -56,15 +57,17 @@ def write_tiny_bundle(
     class_map: bool = False,
     letterbox_colour: tuple[int, int, int] = (114, 114, 114),
     maps: bool = False,
+    any_size: bool = False,
 ) -> Path:
     """Write `model.onnx` and `manifest.yaml` into `folder`; returns it.
 
     `class_map`: drivable leaves the graph as a uint8 map at stride 4 instead of logits. `maps`:
-    depth and normals as well. Height must be a multiple of 8 and width of 16.
+    depth and normals as well. `any_size`: engines can be built for any multiple of 32. Height must
+    be a multiple of 8 and width of 16.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    onnx.save(_graph(height, width, class_map, maps), folder / 'model.onnx')
+    onnx.save(_graph(height, width, class_map, maps, any_size), folder / 'model.onnx')
     (folder / 'card.md').write_text('A graph made by hand for tests; it has learnt nothing.\n')
     grid = (height // STRIDE, width // STRIDE)
     k = ROWS * COLUMNS
@@ -81,7 +84,7 @@ def write_tiny_bundle(
     manifest = Manifest(
         name=name,
         tasks=(*tasks, DEPTH, NORMALS) if maps else tasks,
-        input=InputSpec(height, width, letterbox_colour),
+        input=InputSpec(height, width, letterbox_colour, size_step=32 if any_size else 0),
         outputs=(
             OutputSpec('boxes', 'detection', 'boxes', 'float32', (k, 4)),
             OutputSpec('scores', 'detection', 'scores', 'float32', (k,)),
@@ -114,7 +117,7 @@ def cell_box(k: int, height: int = 64, width: int = 96) -> tuple[int, int, int, 
     )
 
 
-def _graph(height: int, width: int, class_map: bool, maps: bool) -> onnx.ModelProto:
+def _graph(height: int, width: int, class_map: bool, maps: bool, any_size: bool) -> onnx.ModelProto:
     if height % (ROWS * STRIDE) or width % (COLUMNS * STRIDE):
         raise ValueError(f'tiny bundle: {height}x{width} must be multiples of 8x16')
     cell = [height // ROWS, width // COLUMNS]
@@ -142,6 +145,15 @@ def _graph(height: int, width: int, class_map: bool, maps: bool) -> onnx.ModelPr
         'mean_shape': np.array([0, 1], np.int64),
         'one': np.float32(1),
         'two': np.float32(2),
+        'columns_apart': np.array([0, 3, 0, COLUMNS, -1], np.int64),
+        'rows_apart': np.array([0, 3, ROWS, -1, COLUMNS], np.int64),
+        'fifth': np.array([4], np.int64),
+        'fourth': np.array([3], np.int64),
+        'width_height': np.array([2, 1, 2, 1], np.int64),
+        'unit_boxes': np.array(
+            [[np.add(cell_box(i, 64, 64), MARGINS) / 64 for i in range(k)]], np.float32
+        ),
+        'margins': -np.array(MARGINS, np.float32),
         'ten': np.float32(10),
     }
     node = helper.make_node
@@ -161,7 +173,7 @@ def _graph(height: int, width: int, class_map: bool, maps: bool) -> onnx.ModelPr
         node('AveragePool', ['x'], ['small'], **pool),
         *drivable_nodes,
         node('Conv', ['small', 'semantic_weight', 'semantic_bias'], ['semantic']),
-        node('AveragePool', ['x'], ['cells'], kernel_shape=cell, strides=cell),
+        *_cells(any_size, cell),
         node('Reshape', ['cells', 'flat'], ['colours']),
         node('ArgMax', ['colours'], ['labels'], axis=1, keepdims=0),
         node('ReduceMax', ['colours', 'channels'], ['strongest'], keepdims=0),
@@ -169,7 +181,7 @@ def _graph(height: int, width: int, class_map: bool, maps: bool) -> onnx.ModelPr
         node('Sub', ['strongest', 'weakest'], ['scores']),
         node('Unsqueeze', ['scores', 'last'], ['scores_column']),
         node('Mul', ['scores_column', 'zero'], ['nothing']),
-        node('Add', ['nothing', 'cell_boxes'], ['boxes']),
+        *_boxes(any_size),
         node('ReduceMean', ['x', 'all_but_batch'], ['mean'], keepdims=1),
         node('Reshape', ['mean', 'mean_shape'], ['brightness']),
         node('Mul', ['brightness', 'weather_slope'], ['weather_scaled']),
@@ -187,12 +199,15 @@ def _graph(height: int, width: int, class_map: bool, maps: bool) -> onnx.ModelPr
             node('Mul', ['small', 'two'], ['doubled']),
             node('Sub', ['doubled', 'one'], ['normals']),
         ]
-    grid = [height // STRIDE, width // STRIDE]
+    grid: list[int | str] = [height // STRIDE, width // STRIDE]
+    size: list[int | str] = [height, width]
+    if any_size:
+        grid, size = ['H4', 'W4'], ['H', 'W']
     info = helper.make_tensor_value_info
     graph = helper.make_graph(
         nodes,
         'tiny',
-        [info('image', TensorProto.UINT8, ['B', height, width, 3])],
+        [info('image', TensorProto.UINT8, ['B', *size, 3])],
         [
             info('boxes', TensorProto.FLOAT, ['B', k, 4]),
             info('scores', TensorProto.FLOAT, ['B', k]),
@@ -217,3 +232,31 @@ def _graph(height: int, width: int, class_map: bool, maps: bool) -> onnx.ModelPr
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 18)], ir_version=9)
     onnx.checker.check_model(model, full_check=True)
     return model
+
+
+def _cells(any_size: bool, cell: list[int]) -> list[onnx.NodeProto]:
+    """Mean colour of each cell, [B, 3, ROWS, COLUMNS]: by a pool, or by reshaping any size."""
+    node = helper.make_node
+    if not any_size:
+        return [node('AveragePool', ['x'], ['cells'], kernel_shape=cell, strides=cell)]
+    return [
+        node('Reshape', ['x', 'columns_apart'], ['by_column']),
+        node('ReduceMean', ['by_column', 'fifth'], ['column_means'], keepdims=0),
+        node('Reshape', ['column_means', 'rows_apart'], ['by_row']),
+        node('ReduceMean', ['by_row', 'fourth'], ['cells'], keepdims=0),
+    ]
+
+
+def _boxes(any_size: bool) -> list[onnx.NodeProto]:
+    """The cells less their margins, in input pixels."""
+    node = helper.make_node
+    if not any_size:
+        return [node('Add', ['nothing', 'cell_boxes'], ['boxes'])]
+    return [
+        node('Shape', ['image'], ['input_shape']),
+        node('Gather', ['input_shape', 'width_height'], ['sides']),
+        node('Cast', ['sides'], ['float_sides'], to=TensorProto.FLOAT),
+        node('Mul', ['unit_boxes', 'float_sides'], ['scaled_boxes']),
+        node('Add', ['scaled_boxes', 'margins'], ['inner_boxes']),
+        node('Add', ['nothing', 'inner_boxes'], ['boxes']),
+    ]

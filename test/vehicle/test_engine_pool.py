@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_bundle import write_tiny_bundle
 
 from mtl_perception.bundle import Bundle
 from mtl_perception.decode import Thresholds
@@ -22,6 +23,9 @@ from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Inference, Pipeline
 
 FRAME = Frame(np.zeros((64, 96, 3), np.uint8))
+
+
+SIZES = [(256, 384), (192, 320), (128, 192)]
 
 
 class HandClock:
@@ -44,10 +48,13 @@ class Door:
         self.full = Pipeline(bundle, FakeEngine(bundle))
         self.pool = EnginePool(Variant(self.full), self.open, clock=self.clock)
 
-    def open(self, tasks: Collection[str]) -> Variant:
+    def open(self, size: int, tasks: Collection[str] | None) -> Variant:
         assert self.may_open.wait(5)
-        outputs = [spec.name for spec in self.bundle.manifest.outputs if spec.task in tasks]
-        self.opened.append(Pipeline(self.bundle, FakeEngine(self.bundle, self.script, 1, outputs)))
+        bundle = self.bundle.at_size(*SIZES[size]) if size else self.bundle
+        outputs = [
+            spec.name for spec in bundle.manifest.outputs if tasks is None or spec.task in tasks
+        ]
+        self.opened.append(Pipeline(bundle, FakeEngine(bundle, self.script, 1, outputs)))
         return Variant(self.opened[-1], tasks)
 
     def pipeline(self, tasks: Collection[str] | None) -> Pipeline:
@@ -172,3 +179,54 @@ def test_close_frees_every_engine_also_one_that_comes_late(door: Door) -> None:
     door.wait()
     assert len(door.opened) == 2
     assert all(p.engine.closed for p in (door.full, *door.opened))
+
+
+@pytest.fixture
+def sizes(tmp_path: Path) -> Iterator[Door]:
+    """A model whose graph takes any size."""
+    made = Door(Bundle.open(write_tiny_bundle(tmp_path, *SIZES[0], any_size=True)))
+    yield made
+    made.may_open.set()
+    made.pool.close()
+
+
+def resize(door: Door, size: int) -> None:
+    door.pool.resize(size)
+    door.wait()
+
+
+def test_another_size_takes_over_between_two_frames(sizes: Door) -> None:
+    sizes.may_open.clear()
+    sizes.pool.resize(1)
+    assert sizes.pipeline(None) is sizes.full
+    sizes.may_open.set()
+    sizes.wait()
+    assert sizes.pool.size == 1
+    assert not sizes.full.engine.closed  # a frame may be in it
+    smaller = sizes.pipeline(None)
+    assert smaller.bundle.manifest.input.height == 192
+    assert sizes.full.engine.closed
+    result = smaller(Frame(np.zeros((300, 500, 3), np.uint8)))
+    assert result.masks['semantic'].shape == (300, 500)  # source pixels, whatever the input
+    assert sizes.pool.full is smaller
+
+
+def test_the_subset_goes_with_its_size_and_comes_back_with_the_next(sizes: Door) -> None:
+    sizes.settle({'detection'})
+    assert sizes.pipeline({'detection'}) is sizes.opened[0]
+    resize(sizes, 2)
+    assert sizes.pipeline({'detection'}) is sizes.opened[1]
+    assert sizes.opened[0].engine.closed
+    sizes.settle({'detection'})
+    assert sizes.pipeline({'detection'}).bundle.manifest.input.height == 128
+
+
+def test_a_size_that_cannot_be_opened_leaves_the_present_one(
+    sizes: Door, caplog: pytest.LogCaptureFixture
+) -> None:
+    sizes.script = [Step(error=EngineError('out of memory'))]
+    for _ in range(3):
+        resize(sizes, 1)
+    assert (sizes.pool.size, len(sizes.opened)) == (0, 1)
+    assert caplog.text.count('the input size stays as it is, since: out of memory') == 1
+    assert sizes.pipeline(None) is sizes.full

@@ -67,7 +67,7 @@ class Bench:
         monkeypatch.setattr(
             node_module.EnginePool,
             'open',
-            lambda *_, **__: EnginePool(self.variant, lambda _: self.variant),
+            lambda *_, **__: EnginePool(self.variant, lambda *_: self.variant),
         )
         self.node = PerceptionNode()
         self.node.set_parameters([Parameter('cameras', value=list(cameras) or [''])])

@@ -191,8 +191,8 @@ class DetectionHead(Head):
             xs = (torch.arange(width, device=level.device) + 0.5) * stride
             grid = torch.stack((xs.repeat(height), ys.repeat_interleave(width)), dim=1)
             points.append(grid)
-            strides.append(torch.full((len(grid),), float(stride), device=level.device))
-        sizes = tuple(map(len, points))
+            strides.append(torch.full((grid.shape[0],), float(stride), device=level.device))
+        sizes = tuple(grid.shape[0] for grid in points)
         return Predictions(
             torch.cat(logits, 1),
             torch.cat(distances, 1),
@@ -300,7 +300,8 @@ class DetectionHead(Head):
         predictions = outputs.deployed
         logits = predictions.logits.float()
         classes = logits.shape[2]
-        k = min(TOP_K, logits.shape[1])
+        # Not min(): where sizes are free, this is known to be TOP_K for all that are allowed.
+        k = TOP_K if logits.shape[1] >= TOP_K else logits.shape[1]
         _, likely = logits.amax(dim=2).topk(k, dim=1)
         pairs = logits.gather(1, likely[:, :, None].expand(-1, -1, classes)).flatten(1)
         scores, pair = pairs.topk(k, dim=1)
