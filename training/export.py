@@ -37,6 +37,7 @@ from mtl_perception.bundle import (
     sha256_of,
     write_manifest,
 )
+from mtl_perception.engines.onnx_graph import fixed_size
 from mtl_perception.manifest import MIN_SIDE
 from training.beliefs import apply_beliefs, believed
 from training.checkpoint import (
@@ -134,58 +135,74 @@ def save_onnx(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> InputSp
     """
     deployed = DeployedNetwork(written_for_onnx(network)).eval()
     names = [output.name for output in output_specs(network, spec.height, spec.width)]
-    example = torch.zeros(2, spec.height, spec.width, 3, dtype=torch.uint8)
     logging.getLogger('torch.onnx').setLevel(logging.ERROR)
-    traced, step = _traced(deployed, example)
-    program = torch.onnx.export(
-        traced,
-        (example,),
-        dynamo=True,
-        opset_version=OPSET,
-        input_names=[spec.name],
-        output_names=names,
-        verbose=False,
-    )
-    assert program is not None
-    # Batch norm is folded into kernels here, which float16 then cannot hold: some 5 MB more for
-    # EfficientNet-Lite0. Half precision and int8 engines need it so, because the casts that they
-    # put around a convolution would come between it and its batch norm.
-    model = program.model_proto
-    store_half(model.graph)
-    for node in model.graph.node:  # stack traces of the exporting machine: of no use, and large
-        del node.metadata_props[:]
-    onnx.checker.check_model(model)
+    model, step = _graph(deployed, spec, names, SIZE_STEP), SIZE_STEP
+    if model is None:
+        model, step = _graph(deployed, spec, names, 0), 0
+    assert model is not None
     onnx.save(model, path)
     return replace(spec, size_step=step)
 
 
-def _traced(
-    deployed: DeployedNetwork, example: torch.Tensor
-) -> tuple[torch.export.ExportedProgram, int]:
-    """The graph for sizes that are multiples of `SIZE_STEP`, where it can be; and the step."""
-    batch = torch.export.Dim('batch', min=1, max=MAX_BATCH)
-    height, width = example.shape[1:3]
-    if min(height, width) >= MIN_SIDE and not (height % SIZE_STEP or width % SIZE_STEP):
-        least, most = MIN_SIDE // SIZE_STEP, MAX_SIDE // SIZE_STEP
-        rows = SIZE_STEP * torch.export.Dim('rows', min=least, max=most)
-        columns = SIZE_STEP * torch.export.Dim('columns', min=least, max=most)
-        shapes = {'image': {0: batch, 1: rows, 2: columns}}
-        try:
-            with torch.no_grad():
-                program = torch.export.export(
-                    deployed, (example,), dynamic_shapes=shapes, strict=False
-                )
-        except Exception as error:  # torch has many kinds, none of which is public
-            reason = str(error).strip().splitlines() or [type(error).__name__]
-            log.warning(
-                'the graph is fixed to %dx%d, since torch cannot trace this network for other '
-                'sizes: %s', height, width, reason[0],
-            )  # fmt: skip
-        else:
-            return program, SIZE_STEP
-    with torch.no_grad():
-        shapes = {'image': {0: batch}}
-        return torch.export.export(deployed, (example,), dynamic_shapes=shapes, strict=False), 0
+def _graph(
+    deployed: DeployedNetwork, spec: InputSpec, names: Sequence[str], step: int
+) -> onnx.ModelProto | None:
+    """The graph for sizes that are multiples of `step`, or with 0 for that of `spec`.
+
+    None, and the log says why, where a network cannot be exported without its size.
+    """
+    height, width = spec.height, spec.width
+    if step and (min(height, width) < MIN_SIDE or height % step or width % step):
+        return None
+    example = torch.zeros(2, height, width, 3, dtype=torch.uint8)
+    free: dict[int, Any] = {0: torch.export.Dim('batch', min=1, max=MAX_BATCH)}
+    if step:
+        for axis, name in ((1, 'rows'), (2, 'columns')):
+            free[axis] = step * torch.export.Dim(name, min=MIN_SIDE // step, max=MAX_SIDE // step)
+    try:
+        with torch.no_grad():
+            traced = torch.export.export(
+                deployed, (example,), dynamic_shapes={'image': free}, strict=False
+            )
+        program = torch.onnx.export(
+            traced, (example,), dynamo=True, opset_version=OPSET, input_names=[spec.name],
+            output_names=names, verbose=False,
+        )  # fmt: skip
+        assert program is not None
+        model = program.model_proto
+        # Batch norm is folded into kernels here, which float16 then cannot hold: some 5 MB more for
+        # EfficientNet-Lite0. Half precision and int8 engines need it so, because the casts that
+        # they put around a convolution would come between it and its batch norm.
+        store_half(model.graph)
+        for node in model.graph.node:  # stack traces of the exporting machine: of no use, and large
+            del node.metadata_props[:]
+        onnx.checker.check_model(model)
+        if step:
+            for size in ((height, width), (height + step, width), (MIN_SIDE, MIN_SIDE + step)):
+                _run_at(model, *size)
+    except Exception as error:  # of torch, onnx and ONNX Runtime, whose kinds are not public
+        if not step:
+            raise
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        log.warning(
+            'the graph is fixed to %dx%d, since this network cannot be exported for any size: %s',
+            height, width, reason[0],
+        )  # fmt: skip
+        return None
+    return model
+
+
+def _run_at(model: onnx.ModelProto, height: int, width: int) -> None:
+    """Run a graph of free sizes at one, as an engine is built for it; raises what fails."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(
+        fixed_size(model, (1, height, width, 3)).SerializeToString(), options
+    )
+    name = session.get_inputs()[0].name
+    session.run(None, {name: np.zeros((1, height, width, 3), np.uint8)})
 
 
 def save_program(network: MultiTaskNetwork, spec: InputSpec, path: Path) -> None:

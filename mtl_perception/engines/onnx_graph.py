@@ -48,6 +48,29 @@ def changed_graph(plan: Plan, fp16: bool = False, int8: bool = False) -> Any:
     return model
 
 
+def fixed_graph(graph: bytes, plan: Plan) -> bytes:
+    """A graph for any size as one for the plan's; raises EngineError without the onnx package."""
+    onnx = _onnx(plan.key.engine)
+    return bytes(fixed_size(onnx.load_from_string(graph), plan.shape).SerializeToString())
+
+
+def fixed_size(model: Any, shape: Sequence[int]) -> Any:
+    """A copy of a graph for any size, for the input [B, H, W, 3] only; shapes inside are left open.
+
+    ONNX Runtime takes names of free sides, but none for those that are worked out from them.
+    """
+    copy = type(model)()
+    copy.CopyFrom(model)
+    for side, length in zip(copy.graph.input[0].type.tensor_type.shape.dim, shape, strict=True):
+        side.dim_value = length
+    del copy.graph.value_info[:]
+    for output in copy.graph.output:
+        for side in output.type.tensor_type.shape.dim:
+            if side.dim_param:
+                side.ClearField('dim_param')
+    return copy
+
+
 def pruned(model: Any, outputs: Sequence[str], where: object) -> Any:
     """Only what those outputs need."""
     onnx = _onnx('onnxruntime')

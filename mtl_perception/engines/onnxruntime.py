@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from mtl_perception.engines import cache, cuda
 from mtl_perception.engines.base import EngineError
 from mtl_perception.engines.built import BuiltEngine, Plan, check_graph, check_input
-from mtl_perception.engines.onnx_graph import changed_graph
+from mtl_perception.engines.onnx_graph import changed_graph, fixed_graph
 
 _PROVIDERS = {
     'cpu': 'CPUExecutionProvider',
@@ -84,11 +84,7 @@ class OnnxRuntimeEngine(BuiltEngine):
         graph = plan.graph_bytes()
         first = _session(plan, graph, _options(), {})
         port = first.get_inputs()[0]
-        symbols = {
-            size: side
-            for size, side in zip(port.shape, plan.shape, strict=False)
-            if isinstance(size, str)
-        }
+        symbols = {size for size in port.shape if isinstance(size, str)}
         shape = [size if isinstance(size, int) else None for size in port.shape]
         check_input(plan, port.name, shape, _DTYPES.get(port.type, port.type), plan.graph)
         del first
@@ -98,8 +94,11 @@ class OnnxRuntimeEngine(BuiltEngine):
             changed = changed_graph(plan, fp16=half, int8=plan.precision == 'int8')
             graph = changed.SerializeToString()
         options = _options()
-        for symbol, side in symbols.items():
-            options.add_free_dimension_override_by_name(symbol, side)
+        if plan.bundle.manifest.input.size_step:
+            graph = fixed_graph(graph, plan)
+        else:
+            for symbol in symbols:
+                options.add_free_dimension_override_by_name(symbol, plan.shape[0])
         if plan.device == 'tensorrt':
             options.add_session_config_entry('ep.context_enable', '1')
             options.add_session_config_entry('ep.context_file_path', str(path))

@@ -189,9 +189,11 @@ class DetectionHead(Head):
             height, width = level.shape[-2:]
             ys = (torch.arange(height, device=level.device) + 0.5) * stride
             xs = (torch.arange(width, device=level.device) + 0.5) * stride
-            grid = torch.stack((xs.repeat(height), ys.repeat_interleave(width)), dim=1)
+            # Sums, not repeat() and full(): with free sizes torch exports wrong shapes of those.
+            rows, columns = 0 * xs + ys[:, None], xs + 0 * ys[:, None]
+            grid = torch.stack((columns.flatten(), rows.flatten()), dim=1)
             points.append(grid)
-            strides.append(torch.full((grid.shape[0],), float(stride), device=level.device))
+            strides.append(0 * grid[:, 0] + float(stride))
         sizes = tuple(grid.shape[0] for grid in points)
         return Predictions(
             torch.cat(logits, 1),
