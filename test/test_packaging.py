@@ -247,11 +247,12 @@ def test_set_up_refuses_an_environment_of_another_ros(tmp_path):
 
 
 @pytest.fixture
-def builder():
+def builder(monkeypatch):
     """requirements/ros/build_interfaces.py as a module."""
     path = REQUIREMENTS / 'ros' / 'build_interfaces.py'
     spec = importlib.util.spec_from_file_location('build_interfaces', path)
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)  # where dataclasses look
     spec.loader.exec_module(module)
     return module
 
