@@ -4,8 +4,8 @@
 """Does decoding keep up? `python -m training.data.rate CONFIG [key=value ...]`.
 
 Images per second of the loader alone by number of workers, beside those of the training step alone
-on the same machine, and what decoding JPEGs no larger than needed saves. `--json` keeps the
-figures.
+on the same machine; what loading, augmenting and packing cost a worker; and what decoding JPEGs no
+larger than needed saves. `--json` keeps the figures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
 from training.data.layout import Layout, open_layouts
 from training.data.loader import PREFETCH, Draws, StepSampler, train_loader
-from training.data.sample import DatasetError
+from training.data.sample import DatasetError, Sample, collate
 from training.data.transforms import View
 from training.train import train
 
@@ -65,14 +66,32 @@ def step_rate(config: RunConfig, steps: int) -> dict[str, float]:
     }
 
 
-def draw_cpu_ms(draws: Draws, count: int) -> float:
-    """Median CPU milliseconds of a whole draw, which other processes disturb less than rates."""
-    times = []
-    for draw in range(count):
+def parts_cpu_ms(draws: Draws, config: RunConfig, count: int) -> dict[str, float]:
+    """Mean CPU milliseconds of an image, by what they go to; other processes disturb them little.
+
+    load: read and decode image and labels. augment: everything else of a draw. pack: its share of a
+    batch's tensors. Draws that the caches of the file system have not seen yet cost more.
+    """
+    spent = dict.fromkeys(('load', 'augment', 'pack'), 0.0)
+
+    def timed(load: Callable[..., Sample], *args: Any) -> Sample:
         begun = time.process_time()
-        draws[draw]
-        times.append(time.process_time() - begun)
-    return round(1e3 * statistics.median(times), 2)
+        sample = load(*args)
+        spent['load'] += time.process_time() - begun
+        return sample
+
+    watched = copy.copy(draws)
+    watched.layouts = [copy.copy(layout) for layout in draws.layouts]
+    for layout in watched.layouts:
+        vars(layout)['load'] = partial(timed, layout.load)
+    begun = time.process_time()
+    samples = [watched[draw] for draw in range(count)]
+    drawn = time.process_time()
+    for first in range(0, count, config.optimizer.batch_size):
+        collate(samples[first : first + config.optimizer.batch_size], config.tasks)
+    spent['pack'] = time.process_time() - drawn
+    spent['augment'] = drawn - begun - spent['load']
+    return {part: round(1e3 * seconds / count, 3) for part, seconds in spent.items()}
 
 
 def view_ms(layouts: Sequence[Layout], config: RunConfig, reduced: bool, count: int) -> float:
@@ -104,7 +123,7 @@ def measure(config: RunConfig, batches: int, steps: int) -> dict[str, Any]:
         'batch_size': config.optimizer.batch_size,
         'loader_images_per_s_by_workers': {w: round(rate, 1) for w, rate in rates.items()},
         'training_step_alone': step_rate(config, steps) if steps else None,
-        'draw_cpu_ms': draw_cpu_ms(draws, count),
+        'image_cpu_ms': parts_cpu_ms(draws, config, count),
         'load_and_crop_cpu_ms': {
             'decoded as small as needed': view_ms(layouts, config, True, count),
             'decoded in full': view_ms(layouts, config, False, count),
@@ -134,8 +153,11 @@ def main(argv: list[str] | None = None) -> int:
         print(f'loader alone, {workers} workers: {rate:8.1f} images/s')
     if step := result['training_step_alone']:
         print(f'training step alone, {step["device"]}: {step["images_per_s"]:6.1f} images/s')
-    alone = result['draw_cpu_ms']
-    print(f'a draw: {alone:.2f} ms of CPU, {1e3 / alone:.0f} images/s a core')
+    for part, value in [
+        *result['image_cpu_ms'].items(),
+        ('all', sum(result['image_cpu_ms'].values())),
+    ]:
+        print(f'{part} an image: {value:.2f} ms of CPU, {1e3 / value:.0f} images/s per worker')
     for how, value in result['load_and_crop_cpu_ms'].items():
         print(f'an image loaded and cropped, {how}: {value:.2f} ms of CPU')
     if args.json:
