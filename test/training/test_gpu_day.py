@@ -54,7 +54,9 @@ def test_a_pack_above_the_limit_says_what_takes_the_room(pack, tmp_path):
 def test_the_three_commands_leave_their_figures(pack, tmp_path):
     parts = {}
     for command in ('train', 'finish', 'engines'):
-        done = call('tools.gpu_day.day', command, pack, '--output', tmp_path, '--dry-run')
+        done = call(
+            'tools.gpu_day.day', command, pack, '--output', tmp_path, '--dry-run', '--minutes', 60
+        )
         record = json.loads((tmp_path / f'{command}.json').read_text())
         assert done.returncode == 0, record['parts']
         assert record['environment']['cpu']
@@ -72,7 +74,7 @@ def test_a_part_that_fails_is_recorded_and_the_others_go_on(pack, tmp_path):
     wrong = 'network.trunk=no_such_trunk'
     done = call(
         'tools.gpu_day.day', 'train', pack, wrong, '--output', tmp_path, '--dry-run',
-        '--minutes', 2,
+        '--minutes', 60,
     )  # fmt: skip
     parts = json.loads((tmp_path / 'train.json').read_text())['parts']
     assert done.returncode == 1 and list(parts) == ['data rate', 'training']

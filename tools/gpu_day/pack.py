@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -50,7 +51,9 @@ def pack(config_path: str, folder: Path, args: argparse.Namespace) -> dict[str, 
     if folder.exists():
         raise ConfigError(f'{folder} exists; remove it, or give another folder')
     config = load_config(config_path, args.overrides)
-    sizes, places = {}, {}
+    sizes: dict[str, float] = {}
+    places: dict[Path, Path] = {}
+    sources = []
     for source in config.data:
         root = Path(source.root)
         if not root.is_dir():
@@ -61,8 +64,8 @@ def pack(config_path: str, folder: Path, args: argparse.Namespace) -> dict[str, 
             places[root] = folder / 'data' / f'{len(places)}_{root.name}'
             copy_source(root, places[root], args.quality)
             sizes[f'data of {source.name} ({root})'] = megabytes(places[root])
-        source.root = str(places[root])
-    config.data = [source for source in config.data if Path(source.root).is_dir()]
+        sources.append(replace(source, root=str(places[root])))
+    config.data = sources
     if args.run:
         best = args.run / 'best'
         if not best.is_dir():
