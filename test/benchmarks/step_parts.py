@@ -83,13 +83,15 @@ def main() -> None:
     outputs = {name: heads[name](features.rows(batch.targets[name].row_index)) for name in labelled}
     singles = {name: list(targets) for name, targets in batch.targets.items()}
 
+    boxes = list(labelled['detection'])
+
     def losses(names: Sequence[str]) -> torch.Tensor:
         return sum(heads[name].loss(outputs[name], labelled[name]) for name in names)
 
     def image_by_image() -> torch.Tensor:
         many = outputs['detection'].one_to_many
         total = torch.zeros(())
-        for i, target in enumerate(labelled['detection']):
+        for i, target in enumerate(boxes):
             row = slice(i, i + 1)
             one = type(many)(many.logits[row], many.distances[row], many.points)
             total = total + heads['detection'].loss(type(outputs['detection'])(one, None), [target])

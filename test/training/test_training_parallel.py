@@ -77,7 +77,7 @@ def test_two_processes_make_the_same_steps_as_one(data, tmp_path, method):
         *exact_overrides(data, tmp_path / 'two', 'devices=2', 'optimizer.accumulate=2', *more),
     ]  # fmt: skip
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=240,
+        command, cwd=ROOT, capture_output=True, text=True, timeout=1800,
         env=os.environ | {'OMP_NUM_THREADS': '1'},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]

@@ -249,7 +249,9 @@ class DetectionHead(Head):
         positive, box = (matched >= 0)[..., None], matched.clamp(min=0)
         members = self.members[truth.labels.gather(1, box)] & positive
         likeliest = (probabilities + members.float()).argmax(2)
-        wanted = positive & F.one_hot(likeliest, logits.shape[2]).bool()
+        wanted = positive & (
+            likeliest[..., None] == torch.arange(logits.shape[2], device=logits.device)
+        )
         label = wanted * quality[..., None]
         known = positive | ~inside(predictions.points.xy, truth.ignored).any(2)[..., None]
         known = known & (truth.complete[:, None, None] | positive | (probabilities < SURE))
