@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """What the parts of a training step cost the process that drives the device.
 
     python test/benchmarks/step_parts.py training/configs/demo.yaml [key=value ...]

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """GPU day, whole, on a CPU in tiny sizes: pack, train, finish, engines."""
 
 import json

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """A command of a GPU day: `python -m tools.gpu_day.day train|finish|engines PACK --output FOLDER`.
 
 Every part runs in a process of its own, and the JSON is written after each: what fails or takes too

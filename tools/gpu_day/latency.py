@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Latency of deployed graphs in torch: eager, compiled, and replayed as a CUDA graph.
 
 uint8 images in, the graph contract's outputs out, random weights, batch 1, 4 and 8. YOLOP beside

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Pack data, weights and wheels for a GPU machine without network.
 
     python -m tools.gpu_day.pack CONFIG FOLDER [key=value ...]

@@ -157,7 +157,7 @@ def main(argv: list[str] | None = None) -> int:
         *result['image_cpu_ms'].items(),
         ('all', sum(result['image_cpu_ms'].values())),
     ]:
-        print(f'{part} an image: {value:.2f} ms of CPU, {1e3 / value:.0f} images/s per worker')
+        print(f'{part}: {value:.2f} ms of CPU per image, {1e3 / value:.0f} images/s per worker')
     for how, value in result['load_and_crop_cpu_ms'].items():
         print(f'an image loaded and cropped, {how}: {value:.2f} ms of CPU')
     if args.json:
