@@ -13,6 +13,7 @@ pytest.importorskip('torch', reason='training extras are not installed')
 
 from mtl_perception.tasks import DETECTION
 from training.config import load_config
+from training.data.box_classes import scored
 from training.data.layout import Layout, LayoutConfig, open_index, open_layouts
 from training.data.sample import DatasetError
 
@@ -53,8 +54,11 @@ def layout_of(root: Path, split: str = 'train', **options) -> Layout:
 
 def test_boxes_of_a_teacher_fill_images_without_boxes(root):
     layout = layout_of(root, teachers={'detection': 'teacher'})
-    assert [classes(layout, row) for row in range(3)] == [['car'], ['car'], ['pedestrian']]
-    assert layout.boxes(2).ignored.tolist() == [False, True, True]
+    assert [classes(layout, row) for row in range(2)] == [['car'], ['car']]
+    assert layout.boxes(2).ignored.tolist() == [False, False, True]
+    vehicle = len(DETECTION.classes)
+    assert layout.boxes(2).labels[:2].tolist() == [0, vehicle], 'a car that is unsure'
+    assert layout.classes(2, 'detection').tolist() == [0]
     assert all('detection' in layout.tasks(row) for row in range(3))
     index = open_index(layout.config, 'train')
     assert index.taught == {'detection': {'frame_2.jpg'}}
@@ -74,6 +78,22 @@ def test_box_classes_leave_other_boxes_out(root):
     assert classes(layout, 0) == [] and 'detection' in layout.tasks(0)
     assert len(layout.boxes(0).labels) == 0, 'other vehicle forgives cars only'
     assert set(open_index(layout.config, 'train').covered['frame_0.jpg']) == {'pedestrian'}
+
+
+def test_a_box_may_be_of_a_class_set(root):
+    vehicle = {**sure('vehicle'), 'attributes': {}}
+    crowd = {**sure('two-wheeler'), 'attributes': {'crowd': True}}
+    put_json(root / 'labels/det_20/det_train.json', [frame('frame_0.jpg', vehicle, crowd, PERSON)])
+    boxes = layout_of(root).boxes(0)
+    first = len(DETECTION.classes)
+    assert boxes.labels.tolist() == [first, first + 1, 0]
+    assert boxes.ignored.tolist() == [False, True, False]
+    judged = scored(boxes, DETECTION)
+    regions = [DETECTION.classes[i] for i in judged.labels[judged.ignored]]
+    assert regions == ['car', 'truck', 'bus', 'train', 'motorcycle', 'bicycle']
+    assert judged.labels[~judged.ignored].tolist() == [0]
+    assert len(layout_of(root, box_classes=VEHICLES).boxes(0).labels) == 0, 'trains are not covered'
+    assert len(layout_of(root, box_classes=[*VEHICLES, 'train']).boxes(0).labels) == 1
 
 
 def test_validation_reads_no_teacher(root):

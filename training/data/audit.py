@@ -29,11 +29,13 @@ from mtl_evaluation.truth.label_files import Frame
 from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
 from mtl_perception.tasks import ALL_TASKS, DETECTION, SEMANTIC, UNLABELLED
 from training.data import bdd100k
+from training.data.box_classes import label_names
 from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles, unpaired
 from training.data.layout import ATTRIBUTES, box_rows, image_attributes, mask_of, open_index
 from training.data.mask_values import road_above
 from training.data.pictures import picture_size, read_picture
 from training.data.sample import DatasetError
+from training.tasks.detection import SET_NAMES
 from training.tasks.segmentation import GROUPS
 
 OVER_BORDER = 1.0
@@ -141,7 +143,7 @@ def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[
         boxes = box_rows(frame, where)
     except DatasetError as error:
         return [*found, Finding('malformed label', where, str(error))]
-    known = (*DETECTION.classes, *RENAMED, *NOT_SCORED)
+    known = (*DETECTION.classes, *RENAMED, *NOT_SCORED, *SET_NAMES)
     strange = {label['category'] for label in frame.get('labels') or [] if label.get('box2d')}
     for category in sorted(map(str, strange - set(known))):
         found.append(Finding('unknown category, ignored region', where, category, broken=False))
@@ -272,4 +274,4 @@ def _count_frame(result: SplitAudit, index: Index, name: str) -> None:
     result.labelled[DETECTION.name] += 1
     counts = result.classes[DETECTION.name]
     for label, ignored in zip(boxes.labels, boxes.ignored, strict=True):
-        counts['ignored' if ignored else DETECTION.classes[label]] += 1
+        counts['ignored' if ignored else '|'.join(label_names(label, DETECTION))] += 1

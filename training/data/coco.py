@@ -41,12 +41,13 @@ from training.data.index import (
 )  # fmt: skip
 from training.data.mask_values import road_above
 from training.data.sample import DatasetError
+from training.tasks.detection import SET_NAMES
 
 log = logging.getLogger(__name__)
 
 SUFFIXES = ('.jpg', '.jpeg', '.png')
-NAMES = (*DETECTION.classes, *RENAMED, *NOT_SCORED)
-"""Categories that BDD100K knows: scored, older names of them, and regions that are not scored."""
+NAMES = (*DETECTION.classes, *RENAMED, *NOT_SCORED, *SET_NAMES)
+"""Categories that are known: BDD100K's, older names of them, regions that are not scored, sets."""
 
 
 def index(config: LayoutConfig, split: str) -> Index:

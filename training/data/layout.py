@@ -31,7 +31,7 @@ from mtl_perception.tasks import (
     Task,
 )
 from training.data import bdd100k, cityscapes, coco, coco2017, comma10k, nyuv2, office31, voc
-from training.data.box_classes import restricted
+from training.data.box_classes import restricted, set_code
 from training.data.index import (
     UNKNOWN,
     CocoConfig,
@@ -155,7 +155,8 @@ class Layout:
         """
         if task == self.detection.name:
             boxes = self.boxes(index)
-            return np.unique(boxes.labels[~boxes.ignored])
+            known = boxes.labels < len(self.detection.classes)  # of a set nobody knows the class
+            return np.unique(boxes.labels[~boxes.ignored & known])
         if task in self.labels:
             label = self.labels[task].get(self.names[index])
             return np.array([] if label is None else [label], np.int64)
@@ -273,14 +274,28 @@ def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:
     try:
         if task is not DETECTION:
             return _own_boxes(frame, task)
-        truth = truth_boxes(frame.get('labels') or [])
+        labels = frame.get('labels') or []
+        truth = truth_boxes(labels)
+        codes = [set_code(label) for label in labels if label.get('box2d')]
+        crowds = [_is_region(label) for label in labels if label.get('box2d')]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise DatasetError(
             f'{where}: a label is malformed ({type(error).__name__}: {error}); expected '
             f'`category` and `box2d` with x1, y1, x2, y2'
         ) from error
-    ids = [DETECTION.classes.index(name) for name in truth.classes]
-    return Boxes(truth.boxes, np.array(ids, np.int64), truth.ignore)
+    ids = [
+        DETECTION.classes.index(name) if code is None else code
+        for name, code in zip(truth.classes, codes, strict=True)
+    ]
+    # A class set is no class of BDD100K, for which an unknown category is an ignored region.
+    of_set = np.array([code is not None for code in codes], bool)
+    ignored = np.where(of_set, np.array(crowds, bool), truth.ignore)
+    return Boxes(truth.boxes, np.array(ids, np.int64), ignored)
+
+
+def _is_region(label: Mapping[str, Any]) -> bool:
+    attributes = label.get('attributes') or {}
+    return bool(attributes.get('crowd') or attributes.get('suspectMerged'))
 
 
 def _own_boxes(frame: Frame, task: Task) -> Boxes:

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from mtl_perception.tasks import ALL_TASKS, UNLABELLED, Task
 from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
+from training.data.box_classes import label_names
 from training.data.layout import open_layouts
 from training.data.loader import Draws
 from training.data.pictures import write_picture
@@ -100,14 +101,15 @@ def draw_boxes(image: Image, boxes: Boxes, task: Task) -> None:
     """Truth boxes with class names; ignored regions dashed and hatched."""
     for box, label, ignored in zip(boxes.xyxy, boxes.labels, boxes.ignored, strict=True):
         left, top, right, bottom = np.round(box).astype(int).tolist()
-        colour = task.colours[label]
+        names = label_names(label, task)
+        colour = task.colours[task.classes.index(names[0])]
         if ignored:
             part = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
             part[_stripes(part.shape[:2], 8)] = GREY
             _dashed(image, (left, top, right, bottom), GREY)
             continue
         cv2.rectangle(image, (left, top), (right - 1, bottom - 1), colour, 1)
-        name = task.classes[label]
+        name = '|'.join(names)
         (wide, high), _ = cv2.getTextSize(name, FONT, 0.32, 1)
         at = (min(left, image.shape[1] - wide), max(high + 1, top - 2))
         cv2.putText(image, name, at, FONT, 0.32, DARK, 2, cv2.LINE_AA)

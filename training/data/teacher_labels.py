@@ -17,10 +17,9 @@ Validation reads no such labels: agreement with a teacher is no accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -82,21 +81,13 @@ def _with_boxes(index: Index, config: LayoutConfig, path: Path, where: str) -> I
         human = covered.get(name, frozenset())
         if name in index.images and (added := taught_classes - human):
             own = frames.get(name, {'name': name})
-            labels = [_sure(label) for label in of_classes(frame, added, task)]
-            frames[name] = {**own, 'labels': [*(own.get('labels') or ()), *labels]}
+            labels = [*(own.get('labels') or ()), *of_classes(frame, added, task)]
+            frames[name] = {**own, 'labels': labels}
             covered[name] = human | added
             taught.add(name)
     box_file = index.box_file or path
     index = replace(index, frames=frames, boxed=True, box_file=box_file, covered=covered)
     return _taught(index, task, taught)
-
-
-def _sure(label: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A box whose class is a guess is an ignored region."""
-    attributes = label.get('attributes') or {}
-    if not attributes.get('classUnsure'):
-        return label
-    return {**label, 'attributes': {**attributes, 'crowd': True}}
 
 
 def _with_attribute(index: Index, task: Task, path: Path, where: str) -> Index:

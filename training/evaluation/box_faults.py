@@ -35,6 +35,7 @@ from mtl_perception.tasks import DETECTION
 from training.checkpoint import CheckpointError
 from training.command import at_least, run
 from training.config import ConfigError, load_config
+from training.data.box_classes import scored
 from training.data.layout import Layout, open_layouts
 from training.data.sample import DatasetError
 from training.evaluation.model import WEIGHTS, open_model
@@ -49,7 +50,7 @@ def count(layouts: Sequence[Layout], pipeline: Pipeline, every: int) -> dict[str
         for index in track(rows, description=layout.config.name):
             sample = layout.load(index, tasks=[DETECTION.name])
             result = pipeline(Frame(sample.image), [DETECTION.name])
-            truth = sample.boxes[DETECTION.name]
+            truth = scored(sample.boxes[DETECTION.name], DETECTION)
             found = result.detections[DETECTION.name]
             counts.update(box_faults(found, truth.xyxy, truth.labels, truth.ignored, truth.covered))
         if rows:

@@ -30,6 +30,7 @@ from mtl_evaluation.runs.run import FrameRecord, frame_key
 from mtl_perception.frame import Detections, Frame, Result
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
+from training.data.box_classes import scored
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout
 from training.data.sample import Boxes, Sample
@@ -167,7 +168,7 @@ def pieces(
     found: dict[str, Metric] = {}
     height, width = sample.image.shape[:2]
     for name in result.detections.keys() & sample.boxes.keys():
-        truth = sample.boxes[name]
+        truth = scored(sample.boxes[name], ALL_TASKS[name])
         detection = DetectionMetric(ALL_TASKS[name])
         found_boxes = _of_covered(result.detections[name], truth)
         detection.update(

@@ -14,6 +14,7 @@ from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.tasks import ALL_TASKS, DETECTION
+from training.data.box_classes import scored
 from training.data.layout import Layout
 from training.evaluation.scoring import COARSE, told_apart
 
@@ -39,7 +40,7 @@ def looker(layouts: Sequence[Layout], pipeline: Pipeline) -> Pictures:
                 masks[name] = mask
         found = None
         if DETECTION.name in sample.boxes:
-            boxes = sample.boxes[DETECTION.name]
+            boxes = scored(sample.boxes[DETECTION.name], DETECTION)
             names = tuple(DETECTION.classes[label] for label in boxes.labels)
             found = TruthBoxes(boxes.xyxy, names, boxes.ignored)
         labels = {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()}

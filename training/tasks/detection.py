@@ -49,7 +49,8 @@ SURE = 0.5
 """Probability from which the student is believed where a teacher's labels are silent."""
 
 CLASS_SETS = ((2, 3, 4, 5), (6, 7), (0, 1))
-"""Sets of BDD100K's classes that a label may name: vehicles, two-wheelers and people."""
+SET_NAMES = ('vehicle', 'two-wheeler', 'human')
+"""Sets of BDD100K's classes that a label may name, and their names in label files."""
 
 
 @dataclass
