@@ -295,7 +295,7 @@ def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:
 
 def _is_region(label: Mapping[str, Any]) -> bool:
     attributes = label.get('attributes') or {}
-    return bool(attributes.get('crowd') or attributes.get('suspectMerged'))
+    return flag(attributes.get('crowd')) or flag(attributes.get('suspectMerged'))
 
 
 def _own_boxes(frame: Frame, task: Task) -> Boxes:
