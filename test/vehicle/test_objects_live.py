@@ -108,20 +108,26 @@ def test_objects_are_where_geometry_puts_them(peer: Peer) -> None:
 
 
 def test_distortion_is_not_ignored(peer: Peer) -> None:
-    message = answered(peer, Driver(peer), 2)
+    driver = Driver(peer)
+    for number in range(100, 130):  # camera_info and images overtake each other
+        message = answered(peer, driver, number)
+        found = [item.results[0].pose.pose.position.z for item in message.detections]
+        if max(found) < 4.95:
+            break
 
     camera = CameraModel(WIDTH, HEIGHT, 100.0, 100.0, 47.5, 31.5, 'plumb_bob', PLUMB_BOB)
     feet = np.array([[11.5, 61.5], [35.5, 61.5], [59.5, 61.5], [83.5, 61.5]])
     expected = on_ground(feet, camera, Mount.of(1.5))[:, 0]
-    found = [item.results[0].pose.pose.position.z for item in message.detections]
     np.testing.assert_allclose(sorted(found), sorted(expected), rtol=1e-6)
-    assert max(found) < 4.95
 
 
 def test_the_closest_object_in_the_own_path_is_on_diagnostics(peer: Peer) -> None:
-    answered(peer, Driver(peer), 3, d=(0.0,) * 5)
-
-    found = values(peer.diagnostics()[STATUS])
+    driver = Driver(peer)
+    for number in range(130, 160):  # as above
+        answered(peer, driver, number, d=(0.0,) * 5)
+        found = values(peer.diagnostics()[STATUS])
+        if found.get('closest_in_path_m') == '5.00':
+            break
 
     assert (found['closest_in_path'], found['closest_in_path_m']) == ('pedestrian', '5.00')
 
