@@ -45,7 +45,7 @@ def sections(bundle: Bundle) -> dict[str, list[str]]:
             f'from {manifest.parent_run or "a run that it does not name"}',
         ],
         'Answers': [line for task in manifest.tasks for line in _answers(task)],
-        'Terms': [f'weights: {manifest.licence}', *terms(manifest)],
+        'Terms': [manifest.licence, *terms(manifest)],
     }
 
 
@@ -56,7 +56,8 @@ def terms(manifest: Manifest) -> Iterator[str]:
 
 
 def _answers(task: Task) -> Iterator[str]:
-    yield f'{task.name} ({task.kind}): {", ".join(task.published.values())}'
+    named = ', '.join(task.published.values()) or ('unknown' if task.classes else 'a map')
+    yield f'{task.name} ({task.kind}): {named}'
     if task.kind == 'classification':
         if untaught := [name for name in task.classes if name not in task.believed]:
             yield f'  unknown for what no real data taught: {", ".join(untaught)}'
