@@ -50,7 +50,7 @@ pip = $(BIN)/python -m pip install --progress-bar off -c $(CONSTRAINTS) $(1) 2>&
 done = mkdir -p $(@D) && rm -f $(VENV)/.setup/$(firstword $(subst -, ,$(@F)))-* && touch $@
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(RUNTIME) $(INTERFACES) ## what the vehicle needs (no torch)
 ifdef PYTHON

@@ -28,7 +28,7 @@ from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import Task
 
-TYPES = {'detection': DETECTIONS, 'segmentation': IMAGE, 'classification': CLASSIFICATION}
+MESSAGE_TYPES = {'detection': DETECTIONS, 'segmentation': IMAGE, 'classification': CLASSIFICATION}
 PREFIX = '/perception'
 
 
@@ -40,7 +40,7 @@ def recorded_results(
     Only what was received is in a Result: a lost mask is a missing key. Raises BagError on a
     damaged bag or on classes that the tasks do not have.
     """
-    topics = {answer_topic(task, prefix): task for task in tasks if task.kind in TYPES}
+    topics = {answer_topic(task, prefix): task for task in tasks if task.kind in MESSAGE_TYPES}
     reader = open_bag(path)
     try:
         wanted = [item for item in reader.connections if item.topic in topics]
@@ -49,7 +49,7 @@ def recorded_results(
             for topic, cdr in messages.items():
                 task = topics[topic]
                 try:
-                    _add(result, task, deserialise(cdr, TYPES[task.kind]))
+                    _add(result, task, deserialise(cdr, MESSAGE_TYPES[task.kind]))
                 except (ValueError, BagError) as error:
                     raise BagError(f'{path}: {topic}: {error}') from error
             yield stamp, result

@@ -44,7 +44,7 @@ from mtl_perception.engines import (
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline
 
-LIMITS = {'fp32': 0.5, 'bf16': 0.5, 'fp16': 0.5, 'int8': 1.0}
+LOSS_LIMITS = {'fp32': 0.5, 'bf16': 0.5, 'fp16': 0.5, 'int8': 1.0}
 """Points (hundredths) of AP and mIoU that a precision may lose."""
 REFERENCES = ('torch_export', 'onnxruntime', 'openvino')
 """The fp32 engine that others are measured against: the first that is there. torch without a
@@ -123,7 +123,7 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
         'frames': len(found.paths),
         'calibration': str(args.calibrate or 'generated scenes'),
         'reference': reference.label,
-        'limits_points': LIMITS,
+        'limits_points': LOSS_LIMITS,
         'machine': machine.describe(),
         'reference_scores': reference_scores,
         'engines': verdicts,
@@ -155,7 +155,7 @@ def verdict(each: Contestant, reference: Contestant, data: str) -> dict[str, Any
     """What is kept of one engine: `passed`, why in `text`, losses in points, speed."""
     if each.failure:
         return {'passed': False, 'text': each.failure}
-    limit = LIMITS[each.options.precision]
+    limit = LOSS_LIMITS[each.options.precision]
     scores, wanted = points(each.scores.result()), points(reference.scores.result())
     losses = {name: round(wanted[name] - scores[name], 3) for name in wanted}
     worst = max(losses, key=lambda name: losses[name], default='')

@@ -49,8 +49,8 @@ from mtl_evaluation.metrics.accuracy import accuracy_rows, note
 from mtl_evaluation.metrics.scores import Scores
 from mtl_evaluation.pictures.frames import placed, rgb_of, shown
 from mtl_evaluation.pictures.video import Video
+from mtl_evaluation.report.live_report import write_live_report
 from mtl_evaluation.report.pictures import Example, panels, write_png
-from mtl_evaluation.report.report import write_report
 from mtl_perception import machine, overlay
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.frame import Result
@@ -126,7 +126,7 @@ def run(args: argparse.Namespace) -> int:
             outcome = _look(args, bag, bundle, live, output, console)
         results = _results(args, drive, bundle, live, outcome)
         _write_json(output / 'results.json', results)
-        write_report(output / 'report.html', results, live, outcome.examples)
+        write_live_report(output / 'report.html', results, live, outcome.examples)
     _print(results, output)
     return 0 if live.complete and live.answered_ns else 1
 

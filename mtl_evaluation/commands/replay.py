@@ -49,7 +49,7 @@ from mtl_evaluation.runs.fleet import (
     Workers,
     replay_bags,
 )
-from mtl_evaluation.runs.recording import Wanted
+from mtl_evaluation.runs.recording import Recordings
 from mtl_evaluation.runs.revisit import revisiting
 from mtl_evaluation.runs.run import Run, part_file
 from mtl_evaluation.runs.terminal import print_run
@@ -157,8 +157,8 @@ def run(args: argparse.Namespace) -> int:
     local = min(args.jobs, len(jobs))
     # A task of a cluster gets one core: many small workers do more than a few big ones.
     threads = 1 if args.ray is not None else max(1, cores() // local)
-    wanted = Wanted(args.video, args.answers, args.rerun)
-    wanted.check()
+    recordings = Recordings(args.video, args.answers, args.rerun)
+    recordings.check()
     truth = truth_content(TruthFiles(args.truth)) if args.truth else None
     settings = EngineSettings(
         str(model.resolve()), args.engine, args.device, args.precision, threads, args.build
@@ -170,7 +170,7 @@ def run(args: argparse.Namespace) -> int:
             # What `auto` chose here every worker runs, whatever it would choose on its machine.
             info = pipeline.info
             chosen = replace(settings, engine=info.name, precision=info.precision)
-            work = Work(chosen, output.resolve(), wanted)
+            work = Work(chosen, output.resolve(), recordings)
             workers: Workers | None = None
             if args.ray is not None:
                 workers = RayWorkers(work, args.ray)

@@ -22,7 +22,7 @@ from mtl_perception.tasks import Task
 BINS_A_DEGREE = 100
 """Bins are a hundredth of a degree wide: every limit below is a border between two."""
 
-LIMITS = {'within_11_25': 11.25, 'within_22_5': 22.5, 'within_30': 30.0}
+ANGLE_LIMITS = {'within_11_25': 11.25, 'within_22_5': 22.5, 'within_30': 30.0}
 
 
 class NormalsMetric:
@@ -60,13 +60,13 @@ class NormalsMetric:
         self.frames += other.frames
 
     def result(self) -> dict[str, Any]:
-        """mean_error and median_error in degrees, shares within LIMITS; None without a pixel."""
+        """mean_error and median_error in degrees, shares by ANGLE_LIMITS; None without a pixel."""
         counts = np.cumsum(self.angles)
         pixels = int(counts[-1])
         result: dict[str, Any] = {'frames': self.frames, 'labelled_pixels': pixels}
         if not pixels:
-            return result | dict.fromkeys([*LIMITS, 'mean_error', 'median_error'])
-        for name, limit in LIMITS.items():
+            return result | dict.fromkeys([*ANGLE_LIMITS, 'mean_error', 'median_error'])
+        for name, limit in ANGLE_LIMITS.items():
             result[name] = int(counts[round(limit * BINS_A_DEGREE) - 1]) / pixels
         centres = (np.arange(len(self.angles)) + 0.5) / BINS_A_DEGREE
         middle = int(np.searchsorted(counts, (pixels + 1) // 2))

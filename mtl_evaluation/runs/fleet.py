@@ -35,7 +35,7 @@ from mtl_evaluation.runs.bag_replay import (
     replay_bag,
 )
 from mtl_evaluation.runs.part import RunError
-from mtl_evaluation.runs.recording import RecordingError, Wanted, recorder
+from mtl_evaluation.runs.recording import RecordingError, Recordings, recorder
 from mtl_evaluation.runs.run import part_file
 from mtl_perception import process
 from mtl_perception.bundle import Bundle, BundleError
@@ -45,7 +45,7 @@ from mtl_perception.engines.base import cores
 from mtl_perception.pipeline import Pipeline
 
 POLL_S = 0.5
-NO_RECORDINGS = Wanted()
+NO_RECORDINGS = Recordings()
 
 
 class FleetError(Exception):
@@ -81,14 +81,14 @@ class Work:
 
     settings: EngineSettings
     run: Path
-    wanted: Wanted = NO_RECORDINGS
+    recordings: Recordings = NO_RECORDINGS
 
     def replay(self, job: BagJob, pipeline: Pipeline, notify: Notify) -> None:
         """Go on with one bag; recordings go into RUN/recordings/<bag>."""
         record = None
-        if self.wanted:
+        if self.recordings:
             folder = self.run / 'recordings' / part_file(self.run, job.name).stem
-            record = recorder(self.wanted, folder, pipeline.tasks)
+            record = recorder(self.recordings, folder, pipeline.tasks)
         replay_bag(job, self.run, pipeline, notify, record)
 
 

@@ -60,7 +60,7 @@ class Bag(Protocol):
 
 
 @dataclass(frozen=True)
-class Wanted:
+class Recordings:
     """Which recordings to make."""
 
     video: bool = False
@@ -68,17 +68,17 @@ class Wanted:
     rerun: bool = False
 
     def __bool__(self) -> bool:
-        """Whether any is wanted."""
+        """Whether any is requested."""
         return self.video or self.bag or self.rerun
 
     def check(self) -> None:
-        """Raise RecordingError where something wanted cannot be made here."""
+        """Raise RecordingError where something requested cannot be made here."""
         if self.rerun:
             _rerun()
 
 
 def recorder(
-    wanted: Wanted, folder: Path, tasks: Sequence[Task]
+    requested: Recordings, folder: Path, tasks: Sequence[Task]
 ) -> Callable[[Bag], AbstractContextManager[Watch]]:
     """Records a bag into `folder`: called with the opened bag it gives what is shown its frames.
 
@@ -90,14 +90,14 @@ def recorder(
     def record(bag: Bag) -> Iterator[Watch]:
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            yield _Recorder(wanted, folder, tasks, bag, stack)
+            yield _Recorder(requested, folder, tasks, bag, stack)
 
     return record
 
 
 class _Recorder:
     def __init__(
-        self, wanted: Wanted, folder: Path, tasks: Sequence[Task], bag: Bag, stack: ExitStack
+        self, requested: Recordings, folder: Path, tasks: Sequence[Task], bag: Bag, stack: ExitStack
     ) -> None:
         self._tasks = tuple(tasks)
         self._names = {camera.topic: camera.namespace.strip('/') for camera in bag.cameras}
@@ -106,17 +106,17 @@ class _Recorder:
         self._rerun: _Rerun | None = None
         self._start_ns: int | None = None
         several = len(bag.cameras) > 1
-        if wanted.video:
+        if requested.video:
             for camera in bag.cameras:
                 name = self._names[camera.topic].replace('/', '_')
                 path = folder / (f'overlay_{name}.mp4' if several else 'overlay.mp4')
                 path.unlink(missing_ok=True)
                 video = Video(path, _rate_hz(bag.info, camera), camera.frames)
                 self._videos[camera.topic] = stack.enter_context(video)
-        if wanted.bag:
+        if requested.bag:
             cameras = list(self._names.values())
             self._bag = stack.enter_context(AnswerBag(folder / 'answers', tasks, cameras))
-        if wanted.rerun:
+        if requested.rerun:
             self._rerun = stack.enter_context(_Rerun(folder / 'recording.rrd', tasks))
 
     def __call__(self, frame: DriveFrame, image: Frame, result: Result, truth: Truth) -> None:

@@ -21,7 +21,7 @@ from mtl_evaluation.bags.bag_file import bag_info, open_bag, read_messages
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
 from mtl_evaluation.bags.cdr import DETECTIONS, boxes_of, deserialise
 from mtl_evaluation.bags.outputs import recorded_results
-from mtl_evaluation.runs.recording import RecordingError, Wanted, recorder
+from mtl_evaluation.runs.recording import RecordingError, Recordings, recorder
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.frame import Detections, Result, Tracks
 from mtl_perception.tasks import TASKS
@@ -48,7 +48,7 @@ def answer(index: int) -> Result:
     return Result(answers, {'detection': tracks})
 
 
-def record(bag_path: Path, folder: Path, wanted: Wanted) -> None:
+def record(bag_path: Path, folder: Path, wanted: Recordings) -> None:
     with DriveBag(bag_path) as bag, recorder(wanted, folder, TASK_LIST)(bag) as watch:
         for frame in bag.frames():
             watch(frame, frame.image(), answer(frame.index), frame.truth())
@@ -58,7 +58,7 @@ def record(bag_path: Path, folder: Path, wanted: Wanted) -> None:
 def recorded(tmp_path_factory):
     folder = tmp_path_factory.mktemp('recorded')
     drive = write_red_drive(folder / 'drive', frames=5, unlabelled=1)
-    record(drive, folder / 'run', Wanted(video=True, bag=True))
+    record(drive, folder / 'run', Recordings(video=True, bag=True))
     return folder / 'run'
 
 
@@ -243,7 +243,7 @@ def test_several_cameras_have_videos_and_topics_of_their_own(tmp_path):
                     camera=camera,
                 )  # fmt: skip
 
-    record(tmp_path / 'drive', tmp_path / 'run', Wanted(video=True, bag=True))
+    record(tmp_path / 'drive', tmp_path / 'run', Recordings(video=True, bag=True))
 
     assert {path.name for path in (tmp_path / 'run').iterdir()} == {
         'answers', 'overlay_front.mp4', 'overlay_rear.mp4'
@@ -262,7 +262,7 @@ def test_a_recording_that_fails_leaves_no_half_bag(tmp_path):
     with (
         pytest.raises(RuntimeError),
         DriveBag(drive) as bag,
-        recorder(Wanted(bag=True), tmp_path / 'run', TASK_LIST)(bag) as watch,
+        recorder(Recordings(bag=True), tmp_path / 'run', TASK_LIST)(bag) as watch,
     ):
         for frame in bag.frames():
             watch(frame, frame.image(), answer(0), frame.truth())
@@ -275,15 +275,15 @@ def test_a_missing_rerun_is_said_before_anything_is_done(monkeypatch):
     monkeypatch.setitem(sys.modules, 'rerun', None)
 
     with pytest.raises(RecordingError, match='pip install rerun-sdk'):
-        Wanted(rerun=True).check()
-    Wanted(video=True, bag=True).check()
+        Recordings(rerun=True).check()
+    Recordings(video=True, bag=True).check()
 
 
 def test_a_rerun_recording_can_be_read_back(tmp_path):
     pytest.importorskip('rerun', reason='rerun-sdk is optional and not installed')
     drive = write_red_drive(tmp_path / 'drive', frames=4, unlabelled=1)
 
-    record(drive, tmp_path / 'run', Wanted(rerun=True))
+    record(drive, tmp_path / 'run', Recordings(rerun=True))
 
     path = tmp_path / 'run' / 'recording.rrd'
     shown = subprocess.run(

@@ -16,8 +16,8 @@ from mtl_evaluation.live.timing import LiveRun, PlayedFrame, frame_counts, sprea
 from mtl_evaluation.metrics.accuracy import GENERATED_NOTE
 from mtl_evaluation.metrics.scores import Scores
 from mtl_evaluation.pictures.video import Video
+from mtl_evaluation.report.live_report import write_live_report
 from mtl_evaluation.report.pictures import Example, panels
-from mtl_evaluation.report.report import write_report
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import TASKS
@@ -74,7 +74,7 @@ def results_of(run: LiveRun, truth: Truth) -> dict:
 
 
 def page(tmp_path, run, truth, examples=()):
-    write_report(tmp_path / 'report.html', results_of(run, truth), run, examples)
+    write_live_report(tmp_path / 'report.html', results_of(run, truth), run, examples)
     return (tmp_path / 'report.html').read_text()
 
 

@@ -21,7 +21,7 @@ from mtl_evaluation.report.page import Section, card, dim, grid, or_dash
 from mtl_evaluation.report.pictures import Example
 
 
-def write_report(
+def write_live_report(
     path: Path, results: Mapping[str, Any], live: LiveRun, examples: Sequence[Example]
 ) -> None:
     """Write the page. results: what `results.json` holds. Nothing in it is fetched from a network.
