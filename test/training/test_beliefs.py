@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_bundle import write_tiny_bundle
 from tiny_data import frame, picture, put, put_json
 from tiny_training import CONFIG, tiny_overrides, tiny_scenes
 
@@ -161,12 +162,13 @@ class TestTerms:
         }  # fmt: skip
         trunk = tmp_path / 'trunk.safetensors'
         assert 'old' in terms_of({'network': {'trunk_weights': str(trunk)}})
-        shipped = terms_of({'network': {'init_from': 'hydranet_lite0'}})
-        assert shipped['camvid'] == ''
+        bundle = str(write_tiny_bundle(tmp_path / 'tiny'))
+        made = 'none: made by hand'
+        assert terms_of({'network': {'init_from': bundle}}) == {made: ''}
         assert terms_of({'network': {'init_from': 'gone'}}) == {'model gone': ''}
-        own = {'data': [{'name': 'camvid', 'root': 'x', 'terms': 'research only'}]}
-        begun = {**own, 'network': {'init_from': 'hydranet_lite0'}}
-        assert terms_of(begun)['camvid'] == 'research only', 'what is stated stays'
+        own = {'data': [{'name': made, 'root': 'x', 'terms': 'ours'}]}
+        begun = {**own, 'network': {'init_from': bundle}}
+        assert terms_of(begun) == {made: 'ours'}, 'what is stated stays'
 
     def test_the_permissive_configuration_is(self):
         """The configuration of a bundle that may be used names no other terms than these."""
