@@ -20,9 +20,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from mtl_perception import extensions
+from mtl_perception.targets import check_target
 
 COMMANDS: dict[str, tuple[str, str]] = {
     'compile': ('mtl_perception.compile', 'build the engine of a model for this machine'),
@@ -47,6 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             args = _parser(arguments).parse_args(arguments)
             _start_logging(args.verbose)
+            for option in ('json', 'output'):
+                if isinstance(target := getattr(args, option, None), Path):
+                    check_target(target.expanduser(), f'--{option}', is_folder=option == 'output')
             return int(args.run(args) or 0)
         finally:
             sys.stdout.flush()

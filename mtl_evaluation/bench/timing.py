@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import shlex
 import sys
 import tempfile
@@ -43,6 +44,8 @@ from mtl_perception.frame import Frame
 from mtl_perception.node.parameters import BY_NAME
 from mtl_perception.pipeline import Pipeline
 from mtl_scenes import Drive, DriveConfig
+
+log = logging.getLogger(__name__)
 
 WARM_UP = 3
 STAGES = ('letterbox', 'engine', 'decode', 'total')
@@ -105,7 +108,17 @@ def measure(
     """All figures as plain data; raises EngineError."""
     frames = _frames(args)
     plans = _plans(bundle, rivals, args)
-    costs = {label: load_cost(*plan) for label, plan in _track(plans.items(), 'loading')}
+    left_out: dict[str, str] = {}
+    costs = {}
+    for label, plan in _track(plans.items(), 'loading'):
+        try:
+            costs[label] = load_cost(*plan)
+        except EngineError as error:  # one that cannot be built here keeps none of the others away
+            left_out[label] = str(error)
+            log.warning('%s is left out: %s', label, error)
+    plans = {label: plan for label, plan in plans.items() if label in costs}
+    if not plans:
+        raise EngineError(f'no engine runs here: {"; ".join(left_out.values())}')
     opened = {label: _open(*plan) for label, plan in plans.items()}
     timings = take_turns(opened, frames, max(1, args.frames))
     figures = timing_figures(opened, timings)
@@ -113,7 +126,7 @@ def measure(
         rows, ours = timings[label], f'{name} {options.precision}'
         mean_ms = float(np.mean([row['total'] for row in rows]))
         figures[label] |= costs[label] | {'frames_per_s': round(1e3 / mean_ms, 2)}
-        if label != ours:
+        if label != ours and ours in timings:
             figures[label]['times_engine'] = _paired(rows, timings[ours], 'engine')
             figures[label]['times_total'] = _paired(rows, timings[ours], 'total')
     if args.batch:
@@ -131,6 +144,7 @@ def measure(
         'command': shlex.join(['mtl-perception', *sys.argv[1:]]),
         'model': bundle.manifest.name,
         'bundle_hash': bundle.hash,
+        **({'left_out': left_out} if left_out else {}),
         'against': {name: rival.hash for name, rival in rivals.items()},
         'input': [bundle.manifest.input.height, bundle.manifest.input.width],
         'source': list(args.size),

@@ -324,7 +324,8 @@ def _print(results: dict[str, Any], output: Path) -> None:
     accuracy = Table('task', 'metric', 'value', 'frames', title='accuracy', title_justify='left')
     for task, metric, value, frames in accuracy_rows(results['accuracy']):
         accuracy.add_row(task, metric, value, str(frames) if frames else '-')
-    console.print(accuracy)
+    if any(result['frames'] for result in results['accuracy'].values()):
+        console.print(accuracy)
     console.print(results['accuracy_note'], style='italic')
     names = ['report.html', 'overlay.mp4', 'pictures', 'results.json', 'outputs', 'node.log']
     there = [name for name in names if (output / name).exists()]

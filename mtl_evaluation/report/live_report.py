@@ -31,7 +31,7 @@ def write_live_report(
     has_video = (path.parent / 'overlay.mp4').is_file()
     sections = [
         *_timing(results, live),
-        accuracy_section('Accuracy of the processed frames', results['accuracy']),
+        *_accuracy(results),
         *_video(results, has_video),
         *_examples(examples),
         _making_of(results),
@@ -66,6 +66,12 @@ def _tiles(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         if result['frames'] and result['kind'] != 'classification':
             title, value = headline(result)
             yield percent(value), f'{name} {title}'
+
+
+def _accuracy(results: Mapping[str, Any]) -> Iterator[Section]:
+    """Of the labelled tasks; the note on top says where there was no label at all."""
+    if any(result['frames'] for result in results['accuracy'].values()):
+        yield accuracy_section('Accuracy of the processed frames', results['accuracy'])
 
 
 def _timing(results: Mapping[str, Any], live: LiveRun) -> Iterator[Section]:

@@ -272,3 +272,82 @@ def test_two_images_of_one_name_in_a_split_are_refused(tmp_path):
         DatasetSplit(tmp_path, 'val')
     (folder / 'drive2/000.png').write_bytes((folder / 'drive1/000.png').read_bytes())
     assert DatasetSplit(tmp_path, 'val').frames == 1, 'copies of one file are one image'
+
+
+def write_image(path, suffix=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    ok, data = cv2.imencode(suffix or path.suffix, np.zeros((8, 12, 3), np.uint8))
+    assert ok
+    path.write_bytes(data.tobytes())
+
+
+def test_images_come_in_natural_order_also_from_folders_below(tmp_path):
+    for name in ('2.jpg', '10.jpg', 'b/1.png', 'a/frame_2.bmp', 'a/frame_10.webp', '.hidden/0.jpg'):
+        write_image(tmp_path / name)
+
+    source = ImageFolder(tmp_path)
+
+    names = [frame.name for frame in source.frames_from(0)]
+    assert names == ['2.jpg', '10.jpg', 'frame_2.bmp', 'frame_10.webp', '1.png']
+
+
+def test_equal_names_in_several_folders_stay_apart(tmp_path):
+    for name in ('front/1.jpg', 'rear/1.jpg', 'rear/2.jpg'):
+        write_image(tmp_path / name)
+
+    names = [frame.name for frame in ImageFolder(tmp_path).frames_from(0)]
+
+    assert names == ['front/1.jpg', 'rear/1.jpg', '2.jpg']
+
+
+def test_what_is_no_image_is_left_out_and_said(tmp_path):
+    write_image(tmp_path / '0.jpg')
+    write_image(tmp_path / '1.jpg', '.png')  # a PNG by another name
+    (tmp_path / 'thumbs.jpg').mkdir()
+    (tmp_path / 'page.jpg').write_text('<html>404</html>')
+    (tmp_path / 'notes.txt').write_text('x')
+
+    source = ImageFolder(tmp_path)
+
+    assert [frame.image.format for frame in source.frames_from(0)] == ['jpeg', 'png']
+    assert "no images and left out: ['page.jpg']" in source.description
+    assert '1 other files are left out' in source.description
+
+
+class VariableVideo:
+    """A capture of six frames at 30 Hz, then one each second."""
+
+    def __init__(self, name):
+        self.times = [index / 30 for index in range(6)] + [1.2, 2.2, 3.2]
+        self.at = -1
+
+    def grab(self):
+        self.at += 1
+        return self.at < len(self.times)
+
+    def retrieve(self):
+        return True, np.zeros((8, 12, 3), np.uint8)
+
+    def read(self):
+        return self.grab(), np.zeros((8, 12, 3), np.uint8)
+
+    def get(self, what):
+        return {
+            cv2.CAP_PROP_FPS: 2.5, cv2.CAP_PROP_FRAME_COUNT: len(self.times),
+            cv2.CAP_PROP_POS_MSEC: 1e3 * self.times[min(self.at, len(self.times) - 1)],
+        }[what]  # fmt: skip
+
+    def release(self):
+        pass
+
+
+def test_a_video_of_variable_rate_keeps_its_own_times(tmp_path, monkeypatch, caplog):
+    (tmp_path / 'x.mp4').write_bytes(b'x')
+    monkeypatch.setattr(cv2, 'VideoCapture', VariableVideo)
+    video = Video(tmp_path / 'x.mp4')
+
+    times = [frame.time_s for frame in video.frames_from(0)]
+
+    assert times == pytest.approx(VariableVideo('').times)
+    assert [frame.time_s for frame in video.frames_from(7)] == pytest.approx([2.2, 3.2])
+    assert 'variable frame rate' in caplog.text

@@ -15,6 +15,7 @@ import pytest
 from mtl_perception import bundle as bundle_module
 from mtl_perception import cli, extensions
 from mtl_perception.engines import cache
+from mtl_perception.targets import TargetError, check_target
 
 
 def test_help_is_printed_without_importing_a_command():
@@ -209,3 +210,28 @@ def test_bench_times_engines_in_turn_and_writes_json(tiny_bundle, tmp_path, caps
     assert set(stages) == {'letterbox', 'engine', 'decode', 'total'}
     for figures in stages.values():
         assert 0 < figures['min'] <= figures['median'] <= figures['p90'] <= figures['p99']
+
+
+def test_a_target_that_cannot_be_written_is_found_before_the_work(tmp_path):
+    (tmp_path / 'file').write_text('x')
+    (tmp_path / 'folder').mkdir()
+
+    check_target(tmp_path / 'new' / 'deep.json', '--json')
+    check_target(tmp_path / 'file', '--json')
+    check_target(tmp_path / 'folder', '--output', is_folder=True)
+    for path, is_folder, says in (
+        (tmp_path / 'folder', False, '--x .*folder: expected a file, found a folder'),
+        (tmp_path / 'file', True, 'expected a folder, found a file'),
+        (tmp_path / 'file' / 'deep.json', False, 'file is not a folder'),
+    ):
+        with pytest.raises(TargetError, match=says):
+            check_target(path, '--x', is_folder)
+
+
+def test_a_full_disk_and_a_closed_pipe_are_no_tracebacks():
+    command = f'{sys.executable} -m mtl_perception.cli doctor > /dev/full'
+
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 1
+    assert done.stderr.strip() == 'mtl-perception: [Errno 28] No space left on device'
