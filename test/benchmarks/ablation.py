@@ -21,6 +21,7 @@ import statistics
 import sys
 from pathlib import Path
 
+import checkout  # noqa: F401
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table

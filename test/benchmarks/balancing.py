@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 import torchjd.aggregation as torchjd
 from torch import Tensor, nn

@@ -16,6 +16,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 
 from mtl_perception.bundle import InputSpec, Manifest, sha256_of, write_manifest

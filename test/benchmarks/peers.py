@@ -17,6 +17,7 @@ import argparse
 import shlex
 from pathlib import Path
 
+import checkout  # noqa: F401
 from ablation import keep, schedule, show, trained  # beside this file
 
 from mtl_perception import machine

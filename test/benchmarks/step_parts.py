@@ -23,6 +23,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import checkout  # noqa: F401
 import torch
 from torch.profiler import ProfilerActivity, profile
 

@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 from unittest import mock
 
+import checkout  # noqa: F401
 import numpy as np
 from rich.progress import track
 

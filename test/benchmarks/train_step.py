@@ -20,6 +20,7 @@ import sys
 import time
 from pathlib import Path
 
+import checkout  # noqa: F401
 import torch
 from rich.progress import track
 
