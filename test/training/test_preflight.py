@@ -272,7 +272,7 @@ def test_no_ending_of_a_command_is_a_traceback(ending, stdout, code, message):
     with Path(stdout).open('w') as target:
         done = subprocess.run(
             [sys.executable, '-c', ENDINGS, ending], cwd=ROOT, env=environment, stdout=target,
-            stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+            stderr=subprocess.PIPE, text=True, timeout=600, check=False,
         )  # fmt: skip
     assert done.returncode == code, done.stderr
     assert message in done.stderr
@@ -298,7 +298,7 @@ def test_ctrl_c_ends_a_training_without_a_traceback(data, tmp_path, workers):
         if line.startswith('step '):
             break
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 130, errors
     assert 'stopped' in errors and 'Traceback' not in errors
 
@@ -316,6 +316,6 @@ def test_paths_that_are_not_utf_8_are_read(tmp_path, capsys):
     put_json(root / 'labels/det_20/det_train.json', [frame('a.jpg', CAR)])
     done = subprocess.run(
         [sys.executable, '-m', 'training.data.check', os.fsencode(root), '--workers', '1'],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+        cwd=ROOT, capture_output=True, text=True, timeout=600, check=False,
     )  # fmt: skip
     assert done.returncode == 0 and '0 broken' in done.stdout, done.stderr
