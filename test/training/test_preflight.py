@@ -293,12 +293,17 @@ def test_ctrl_c_ends_a_training_without_a_traceback(data, tmp_path, workers):
     process = subprocess.Popen(
         [sys.executable, '-m', 'training.train', str(CONFIG), *overrides], cwd=ROOT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+        # Tests that run in the background of a shell ignore it, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
-    for line in process.stdout:
-        if line.startswith('step '):
-            break
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
-    _, errors = process.communicate(timeout=600)
+    try:
+        for line in process.stdout:
+            if line.startswith('step '):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the loader's workers too
+        _, errors = process.communicate(timeout=600)
+    finally:
+        process.kill()
     assert process.returncode == 130, errors
     assert 'stopped' in errors and 'Traceback' not in errors
 
