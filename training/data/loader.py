@@ -13,12 +13,14 @@ from __future__ import annotations
 import logging
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import cv2
@@ -156,8 +158,17 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _one_thread(worker: int) -> None:
+def _begin_worker(worker: int) -> None:
+    """One thread for OpenCV, and no traceback where the training ends before its workers."""
     cv2.setNumThreads(1)
+    sys.excepthook = _end_quietly  # multiprocessing's own threads report through it
+
+
+def _end_quietly(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 class Batches:
@@ -231,7 +242,7 @@ def train_loader(
         multiprocessing_context=IsolatedSpawn() if workers else None,
         collate_fn=partial(collate, tasks=list(tasks), counting=counting),
         pin_memory=pin,
-        worker_init_fn=_one_thread,
+        worker_init_fn=_begin_worker,
         persistent_workers=False,
         prefetch_factor=ahead if workers else None,
     )
