@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from mtl_evaluation.bags.cameras import Camera
+from mtl_evaluation.bags.cdr import BagError
 
 Group = tuple[int, dict[str, bytes], list[str]]
 """Stamp, CDR by topic, topics that repeated: what `by_stamp` yields."""
@@ -24,14 +25,21 @@ def with_near_truth(
     """The same groups, truth messages moved to the nearest image of their camera.
 
     An image that has truth of a topic keeps it. What no image is near enough to stays where it is.
+    Whatever `groups` raises is raised after the groups that were read before it.
     """
     waiting: deque[Group] = deque()
-    for group in groups:
-        while waiting and group[0] - waiting[0][0] > 2 * tolerance_ns:
-            yield _settled(waiting, cameras, tolerance_ns)
-        waiting.append(group)
+    damage: BagError | None = None
+    try:
+        for group in groups:
+            while waiting and group[0] - waiting[0][0] > 2 * tolerance_ns:
+                yield _settled(waiting, cameras, tolerance_ns)
+            waiting.append(group)
+    except BagError as error:
+        damage = error
     while waiting:
         yield _settled(waiting, cameras, tolerance_ns)
+    if damage is not None:
+        raise damage
 
 
 def _settled(waiting: deque[Group], cameras: Sequence[Camera], tolerance_ns: int) -> Group:

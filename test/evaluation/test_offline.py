@@ -453,7 +453,7 @@ def test_class_tables_that_differ_are_one_sentence(tmp_path, tiny_bundle):
         (['*.mcap'], "no bag matches '*.mcap'"),
         (['.', '.'], 'more than once'),
         (['.', '--jobs', '0'], 'expected at least 1'),
-        (['.', '--camera-height', '-1'], 'expected metres'),
+        (['.', '--camera-height', '-1'], 'more than 0 m above the road'),
         (['.', '--model', 'no_such_model'], "no model 'no_such_model'"),
         (['.', '--truth', 'x', '--truth-tolerance-ms', '-1'], 'expected 0 or more'),
         (['.', '--truth', 'no_labels.json'], 'Give a Scalabel or COCO JSON'),
