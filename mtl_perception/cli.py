@@ -97,7 +97,7 @@ def _failed(text: str) -> int:
 
 def _parser(arguments: Sequence[str]) -> argparse.ArgumentParser:
     """All commands, but only the one given with its own arguments."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog='mtl-perception',
         description='Boxes, drivable area, masks and scene labels from one shared trunk.',
     )
@@ -121,6 +121,16 @@ def _implementation(name: str, module: str) -> Any:
     if module:
         return import_module(module)
     return extensions.load(extensions.COMMANDS, name, f'`mtl-perception {name}`')
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose help is output like any other: argparse passes over a full disk."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        if file is sys.stdout:
+            print(message, end='', file=file)
+        else:
+            super()._print_message(message, file)
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):

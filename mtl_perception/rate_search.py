@@ -52,6 +52,7 @@ from mtl_perception.rate_choice import (
     save,
     this_machine,
 )
+from mtl_perception.tables import print_table
 
 log = logging.getLogger(__name__)
 
@@ -269,7 +270,7 @@ def _print(
         + ('' if names else ': not measured (--data), so a larger input counts as more accurate'),
     )
     for column in ('size', 'engine', 'precision', 'threads'):
-        table.add_column(column, no_wrap=True)
+        table.add_column(column)
     for column in ('p50 ms', 'p99 ms', 'frames/s', *names, ''):
         table.add_column(column, justify='right')
     for index, each in enumerate(found):
@@ -283,7 +284,7 @@ def _print(
             else 'dim',
         )  # fmt: skip
     # A file or pipe has no width of its own, and rich would cut the columns at 80.
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print_table(table, Console(width=None if sys.stdout.isatty() else 140))
 
 
 def _write_json(path: Path, bundle: Bundle, found: Sequence[Measured], choice: Choice) -> None:

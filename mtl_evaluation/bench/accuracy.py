@@ -43,6 +43,7 @@ from mtl_perception.engines import (
 )
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline
+from mtl_perception.tables import print_table
 
 LOSS_LIMITS = {'fp32': 0.5, 'bf16': 0.5, 'fp16': 0.5, 'int8': 1.0}
 """Points (hundredths) of AP and mIoU that a precision may lose."""
@@ -212,7 +213,7 @@ def _print(report: Mapping[str, Any]) -> None:
         caption='reference: '
         + ', '.join(f'{name} {value:.2f}' for name, value in report['reference_scores'].items()),
     )
-    table.add_column('engine', no_wrap=True)
+    table.add_column('engine')
     for name in (*names, 'limit', '× reference'):
         table.add_column(name, justify='right')
     table.add_column('verdict')
@@ -228,4 +229,4 @@ def _print(report: Mapping[str, Any]) -> None:
             'offered' if found['passed'] else 'not offered: ' + found['text'],
             style='' if found['passed'] else 'red',
         )
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print_table(table, Console(width=None if sys.stdout.isatty() else 140))

@@ -43,6 +43,7 @@ from mtl_perception.engines import (
 from mtl_perception.frame import Frame
 from mtl_perception.node.parameters import BY_NAME
 from mtl_perception.pipeline import Pipeline
+from mtl_perception.tables import print_table
 from mtl_scenes import Drive, DriveConfig
 
 log = logging.getLogger(__name__)
@@ -287,7 +288,7 @@ def _print(report: dict[str, Any]) -> None:
     table = Table(
         title=f'{report["model"]}, {width}x{height}, {report["frames"]} frames, ms median / p99'
     )
-    table.add_column('engine', no_wrap=True)
+    table.add_column('engine')
     for column in (*STAGES, 'p90', 'frames/s', 'load s', 'MB', '× first', 'engine × ours'):
         table.add_column(column, justify='right')
     for name, found in report['engines'].items():
@@ -309,7 +310,7 @@ def _print(report: dict[str, Any]) -> None:
         )
     # A file or pipe has no width of its own, and rich would cut the columns at 80.
     console = Console(width=None if sys.stdout.isatty() else 160)
-    console.print(table)
+    print_table(table, console)
     for name, share in report['sum_of_others'].items():
         console.print(f'{name}: {share:.2f} of the engine time of all others together')
     for name, found in report['engines'].items():

@@ -25,6 +25,7 @@ from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.sources import CONFIG_KEY
 from mtl_perception.cli import HelpFormatter
 from mtl_perception.image_codec import ImageError
+from mtl_perception.tables import print_table
 from mtl_perception.tasks import DETECTION
 
 MAKE = 'make a bag of images, a video, a data set or a generated drive, with their labels'
@@ -187,12 +188,11 @@ def _print(summary: dict[str, Any]) -> None:
     for item in summary['cameras']:
         _print_camera(item, console)
     table = Table('topic', 'type', 'messages', 'rate', box=None, pad_edge=False)
-    table.columns[0].overflow = table.columns[1].overflow = 'fold'
     for item in summary['topics']:
         rate = _hertz(item['rate_hz'])
         kind = escape(item['type'].replace('/msg/', '/'))
         table.add_row(escape(item['topic']), kind, str(item['messages']), rate)
-    console.print(table)
+    print_table(table, console)
     console.print(_verdict(summary), highlight=False, markup=False)
     if 'scan' in summary:
         _print_scan(summary['scan'], console)

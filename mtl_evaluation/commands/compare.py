@@ -32,6 +32,7 @@ from mtl_evaluation.report.review import records_of
 from mtl_evaluation.runs.revisit import revisiting
 from mtl_evaluation.runs.run import Run, RunError, write_json
 from mtl_perception import machine
+from mtl_perception.tables import print_table
 
 CODES = {PASS: 0, COMPARED: 0, FAIL: 1, UNDECIDED: 2}
 
@@ -179,7 +180,7 @@ def _print(comparison: Comparison, output: Path) -> None:
         table = Table('rule', 'verdict', 'why', title='gate', title_justify='left')
         for ruling in comparison.rulings:
             table.add_row(str(ruling.rule), ruling.word, ruling.why)
-        console.print(table)
+        print_table(table, console)
     table = Table('task', 'figure', 'A', 'B', 'B - A', '95 %', 'frames', title='headlines')
     for item in headlines(comparison):
         found = item.interval()
@@ -190,7 +191,7 @@ def _print(comparison: Comparison, output: Path) -> None:
             '-' if found is None else f'{100 * found[0]:+.2f} to {100 * found[1]:+.2f}',
             str(item.frames),
         )  # fmt: skip
-    console.print(table)
+    print_table(table, console)
     for side, keys in zip(comparison.pair.sides, comparison.pair.unpaired, strict=True):
         if keys:
             more = f' and {len(keys) - 5} more' if len(keys) > 5 else ''

@@ -56,6 +56,7 @@ from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.frame import Result
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Pipeline
+from mtl_perception.tables import print_table
 
 log = logging.getLogger(__name__)
 
@@ -320,12 +321,12 @@ def _print(results: dict[str, Any], output: Path) -> None:
     table.add_column()
     for name, value in summary(results):
         table.add_row(name, value)
-    console.print(table)
+    print_table(table, console)
     accuracy = Table('task', 'metric', 'value', 'frames', title='accuracy', title_justify='left')
     for task, metric, value, frames in accuracy_rows(results['accuracy']):
         accuracy.add_row(task, metric, value, str(frames) if frames else '-')
     if any(result['frames'] for result in results['accuracy'].values()):
-        console.print(accuracy)
+        print_table(accuracy, console)
     console.print(results['accuracy_note'], style='italic')
     names = ['report.html', 'overlay.mp4', 'pictures', 'results.json', 'outputs', 'node.log']
     there = [name for name in names if (output / name).exists()]

@@ -40,6 +40,7 @@ from mtl_evaluation.runs.run import write_json
 from mtl_perception import machine
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.pipeline import Pipeline, Thresholds
+from mtl_perception.tables import print_table
 
 if TYPE_CHECKING:
     from mtl_evaluation.live.session import LiveSession
@@ -153,7 +154,7 @@ def print_live(results: Mapping[str, Any]) -> None:
         table.add_row(name, value)
     if results['peak']:
         table.add_row('peak', _peak_text(results['peak']))
-    Console().print(table)
+    print_table(table)
 
 
 def _peak_text(peak: Mapping[str, Any]) -> str:

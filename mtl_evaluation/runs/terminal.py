@@ -20,6 +20,7 @@ from mtl_evaluation.metrics.accuracy import (
     tracking_rows,
 )
 from mtl_evaluation.runs.run import Run
+from mtl_perception.tables import print_table
 
 MOST_BAGS = 40
 SLICE_FRAMES = 20
@@ -39,7 +40,7 @@ def print_run(run: Run, console: Console | None = None) -> None:
         if count:
             table.add_row(task, metric, value, str(count))
     if table.row_count:
-        console.print(table)
+        print_table(table, console)
     without = [task for task, result in summary['accuracy'].items() if not result['frames']]
     if without:
         console.print(f'{NOT_MEASURED}, without labels: {", ".join(without)}', highlight=False)
@@ -47,7 +48,7 @@ def print_run(run: Run, console: Console | None = None) -> None:
     tables = (_slices(summary), _road(summary), _tracking(summary), _temporal(summary))
     for table in (*tables, _bags(summary)):
         if table.row_count:
-            console.print(table)
+            print_table(table, console)
     for note in {road['distance_note'] for road in summary['road'].values()} - {None}:
         console.print(f'recall by distance: {note}', highlight=False, style='italic')
     for line in _cost(summary):
@@ -99,7 +100,7 @@ def _by_task(summary: Mapping[str, Any], title: str, *first: str) -> Table:
     columns = [f'{task}\n{MAIN[summary["accuracy"][task]["kind"]][1]}' for task in _tasks(summary)]
     table = Table(title=f'{title}, per cent (frames)', title_justify='left')
     for name in first:
-        table.add_column(name, no_wrap=True)
+        table.add_column(name)
     for name in columns:
         table.add_column(name)
     return table

@@ -228,8 +228,11 @@ def test_a_target_that_cannot_be_written_is_found_before_the_work(tmp_path):
             check_target(path, '--x', is_folder)
 
 
-def test_a_full_disk_and_a_closed_pipe_are_no_tracebacks():
-    command = f'{sys.executable} -m mtl_perception.cli doctor > /dev/full'
+@pytest.mark.parametrize('arguments', ['doctor', '--help', '--version', 'compile --help'])
+@pytest.mark.parametrize('unbuffered', ['', '1'])
+def test_a_full_disk_and_a_closed_pipe_are_no_tracebacks(arguments, unbuffered, monkeypatch):
+    monkeypatch.setenv('PYTHONUNBUFFERED', unbuffered)
+    command = f'{sys.executable} -m mtl_perception.cli {arguments} > /dev/full'
 
     done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
 

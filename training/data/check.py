@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mtl_perception.tables import print_table
 from mtl_perception.tasks import ALL_TASKS
 from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
@@ -130,9 +131,9 @@ def class_table(audits: Sequence[SplitAudit], task: str) -> Table:
 
 def report(audits: Sequence[SplitAudit], findings: Sequence[Finding], console: Console) -> None:
     """Print counts, then findings by kind."""
-    console.print(labelled_table(audits))
+    print_table(labelled_table(audits), console)
     for task in dict.fromkeys(task for one in audits for task in one.classes):
-        console.print(class_table(audits, task))
+        print_table(class_table(audits, task), console)
     kinds: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
     for finding in findings:
         kinds[finding.broken, finding.kind].append(finding)

@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
@@ -31,6 +30,7 @@ from mtl_perception.bundle import BundleError
 from mtl_perception.engines.base import EngineError
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline, Thresholds
+from mtl_perception.tables import print_table
 from mtl_perception.tasks import DETECTION
 from training.checkpoint import CheckpointError
 from training.command import at_least, run
@@ -99,7 +99,7 @@ def main(argv: list[str] | None = None) -> int:
     ) as error:  # fmt: skip
         print(f'error: {error}', file=sys.stderr)
         return 1
-    Console().print(table(results))
+    print_table(table(results))
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(
