@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Whether what a command is to write can be written, asked before it has worked for an hour."""
 
 from __future__ import annotations

@@ -1,3 +1,6 @@
+# Copyright 2026 The mtl_perception authors
+# SPDX-License-Identifier: Apache-2.0
+
 """Lets `python test/benchmarks/X.py` import `training` and test helpers without PYTHONPATH."""
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def network(trunk: str):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('trunk', ['resnet10t', 'pvt_v2_b0', 'efficientnet_lite0'])
+@pytest.mark.parametrize('trunk', ['resnet10t', 'pvt_v2_b0', 'tf_efficientnet_lite0'])
 def test_other_sizes_are_answered_as_by_torch(tmp_path, trunk):
     made = network(trunk)
     path = tmp_path / 'model.onnx'

@@ -7,7 +7,8 @@ torch's exporter writes GELU as `x * (0.5 * (1 + erf))`, which ONNX Runtime does
 runs in five passes, and PVTv2's mixed feed-forward layer turns its widest tensor between tokens
 and planes twice a block. Here GELU is in the order that ONNX Runtime, OpenVINO and TensorRT fuse,
 and the layer stays in planes from its first to its last matrix product, which become 1x1
-convolutions; what is turned is four to eight times narrower.
+convolutions; what is turned is four to eight times narrower. TensorFlow's "same" padding depends on
+the image size; for images of a multiple of 32 it does not, and is written as a constant.
 """
 
 from __future__ import annotations
@@ -17,8 +18,10 @@ import math
 from typing import TypeVar
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from timm.models.pvt_v2 import MlpWithDepthwiseConv
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 AnyModule = TypeVar('AnyModule', bound=nn.Module)
 
@@ -32,12 +35,30 @@ def written_for_onnx(network: AnyModule) -> AnyModule:
                 setattr(parent, name, _PlanarMlp(module))
             elif isinstance(module, nn.GELU) and module.approximate == 'none':
                 setattr(parent, name, _Gelu())
+            elif isinstance(module, Conv2dSame):
+                setattr(parent, name, _SameConv(module))
     return network
 
 
 class _Gelu(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * (1 + torch.erf(x / math.sqrt(2))) * 0.5
+
+
+class _SameConv(nn.Module):
+    """`Conv2dSame` for inputs whose sides are multiples of its stride: all those of a trunk."""
+
+    def __init__(self, conv: Conv2dSame) -> None:
+        super().__init__()
+        self.conv = conv
+        sides = zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+        rows, columns = (max((k - 1) * d + 1 - s, 0) for k, s, d in sides)
+        self.pad = [columns // 2, columns - columns // 2, rows // 2, rows - rows // 2]
+
+    def forward(self, x: Tensor) -> Tensor:
+        conv = self.conv
+        x = F.pad(x, self.pad)
+        return F.conv2d(x, conv.weight, conv.bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
 class _PlanarMlp(nn.Module):
