@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 
 from mtl_evaluation.bags.bag_file import BagInfo, bag_info, by_stamp, open_bag, read_messages
-from mtl_evaluation.bags.cameras import Camera, CameraBag, choose_cameras, with_truth
+from mtl_evaluation.bags.cameras import Camera, CameraBag, choose_cameras, other_sensors, with_truth
 from mtl_evaluation.bags.cdr import (
     CAMERA_INFO,
     CLASSIFICATION,
@@ -177,6 +177,8 @@ class DriveBag(CameraBag):
             self.info: BagInfo = bag_info(self.path, self._reader)
             wanted = [topics] if isinstance(topics, str) else list(topics or ())
             chosen = choose_cameras(self.path, self.connections, wanted)
+            if not wanted and (note := other_sensors(chosen, self.connections)):
+                self.info = replace(self.info, notes=(*self.info.notes, note))
             self.cameras = tuple(
                 self._looked_at(camera)
                 for camera in with_truth(self.path, chosen, self.connections)

@@ -133,6 +133,21 @@ def choose_cameras(path: Path, connections: list[Connection], wanted: list[str])
     return sorted(cameras.values(), key=lambda item: item.topic)
 
 
+def other_sensors(cameras: list[Camera], connections: list[Connection]) -> str:
+    """A note of the depth and infrared topics that `choose_cameras` left out; '' for none."""
+    read = {camera.topic for camera in cameras}
+    left = {
+        item.topic
+        for item in connections
+        if item.msgtype in (IMAGE, COMPRESSED_IMAGE) and item.msgcount and item.topic not in read
+        and _other_sensor(item.topic)
+    }  # fmt: skip
+    if not left or any(_other_sensor(topic) for topic in read):
+        return ''
+    names = one_line(', '.join(sorted(left)), 1000)
+    return f'depth and infrared topics left out beside the camera: {names}; read one with --topic'
+
+
 def _other_sensor(topic: str) -> bool:
     """Whether a topic is of a depth, infrared or thermal sensor by its name, as drivers call it."""
     words = set(re.split(r'[/_\d]+', topic.lower()))

@@ -37,11 +37,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mtl_evaluation.compare.bootstrap import MIN_BLOCKS, lower_bound, upper_bound
 from mtl_evaluation.compare.differences import Difference
 from mtl_evaluation.compare.ratios import LOWER_IS_BETTER
+from mtl_perception.plain_yaml import PlainYamlError, read_plain_yaml
 from mtl_perception.schema import did_you_mean
 
 SCHEMA = 1
@@ -111,8 +110,8 @@ class Ruling:
 def read_gate(path: Path) -> Gate:
     """Read and check a gate file; raises GateError."""
     try:
-        data = yaml.safe_load(path.read_text('utf-8'))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        data = read_plain_yaml(path)
+    except (OSError, PlainYamlError) as error:
         raise GateError(
             f'cannot read the gate {path}: {error}. config/gate.yaml is one to start from'
         ) from error

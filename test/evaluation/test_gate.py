@@ -128,6 +128,8 @@ def test_the_gate_that_comes_with_the_package_is_read():
         ('schema: 1\nrules: [{metric: a/b, max_drop: 0, min_frames: many}]', 'expected int'),
         ('schema: 1\nmax_unpaired: -1\nrules: [{metric: a/b, max_drop: 0}]', 'count of frames'),
         ('schema: [', 'cannot read the gate'),
+        ('schema: 1\nrules: [&r {metric: a/b}, *r]', 'YAML aliases are not allowed'),
+        ('schema: ' + '7:' * 200_000 + '7', 'larger than'),
         ('detection/AP50: {max_drop: 0}', '`- metric: detection/AP50`'),
     ],
 )

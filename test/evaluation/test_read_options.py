@@ -140,8 +140,11 @@ def test_depth_and_infrared_beside_a_colour_camera_are_left_out(tmp_path):
 
     with DriveBag(tmp_path / 'bag') as bag:
         assert [camera.topic for camera in bag.cameras] == ['/camera/color/image_raw']
+        (note,) = bag.info.notes
+        assert 'left out' in note and all(f'/camera/{name}' in note for name in names[1:])
     with DriveBag(tmp_path / 'bag', '/camera/infra1/image_rect_raw') as bag:
         assert bag.image.topic == '/camera/infra1/image_rect_raw'
+        assert not bag.info.notes
 
 
 def test_a_lone_infrared_camera_is_read(tmp_path):

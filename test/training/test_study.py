@@ -87,6 +87,18 @@ def test_a_cell_has_the_options_of_its_own_method_and_structure_only(tmp_path):
     assert single.best_by == ['made/drivable/*', '*/*/accuracy']
 
 
+def test_a_study_file_is_read_as_plain_data(tmp_path):
+    path = tmp_path / 'study.yaml'
+    for text, says in (
+        ('trunks: &t [small]\nseeds: *t', 'aliases are not allowed'),
+        ('seeds: [' + '59:' * 100_000 + '59]', 'larger than'),
+        ('name: \xe9', 'not readable YAML'),
+    ):
+        path.write_bytes(text.encode('latin-1'))
+        with pytest.raises(StudyError, match=f'cannot be read: .*{says}'):
+            load_study(path)
+
+
 @pytest.mark.parametrize(
     ('changes', 'message'),
     [

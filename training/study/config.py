@@ -27,8 +27,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from mtl_perception.plain_yaml import PlainYamlError, read_plain_yaml
 from mtl_perception.schema import checked_keys
 from mtl_perception.tasks import ALL_TASKS
 from training.balancing import METHODS
@@ -81,8 +80,8 @@ def load_study(path: str | Path, output: str | Path | None = None) -> StudyConfi
     """Read and check a study file; `output` replaces its own. Raises StudyError, ConfigError."""
     path = Path(path)
     try:
-        found = yaml.safe_load(path.read_text('utf-8'))
-    except (OSError, yaml.YAMLError) as error:
+        found = read_plain_yaml(path)
+    except (OSError, PlainYamlError) as error:
         raise StudyError(f'study file {path} cannot be read: {error}') from error
     found = checked_keys(found, KEYS, (), str(path), StudyError)
     missing = [key for key in ('name', 'output', 'trunks', 'tasks', 'seeds') if not found.get(key)]
