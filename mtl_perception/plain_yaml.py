@@ -36,7 +36,18 @@ class PlainYamlError(Exception):
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with the numbers of YAML 1.2."""
+    """SafeLoader with the numbers of YAML 1.2; a key that is given twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """As SafeLoader, which would keep the last value of a repeated key without a word."""
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise PlainYamlError(f'line {line}: the key {quoted(key.value)} is given twice')
+                seen.add(key.value)
+        return dict(super().construct_mapping(node, deep))
 
 
 _Loader.yaml_implicit_resolvers = {

@@ -208,12 +208,17 @@ def camera_values(peer: Peer) -> dict[str, dict[str, str]]:
 def stall(peer: Peer, seconds: float) -> dict[str, float]:
     """Send images, stop for so long, send again: seconds until WARN, ERROR, and OK were heard.
 
-    To be heard means: received by this process from /diagnostics.
+    To be heard means: received by this process from /diagnostics. It begins when the camera is OK:
+    images that were rejected before count for a while.
     """
     heard: dict[str, float] = {}
     names = {b'\x00': 'ok_s', b'\x01': 'warn_s', b'\x02': 'error_s'}
     status_name = f'{NODE.strip("/")}: camera'
     peer.exchange(image(0))
+    begun_s = time.monotonic()
+    while peer.diagnostics()[status_name].level != b'\x00':
+        assert time.monotonic() - begun_s < PATIENCE_S
+        peer.exchange(image(0))
     peer.send(image(1))
     silent_s = time.monotonic()
     while time.monotonic() - silent_s < seconds:

@@ -123,7 +123,14 @@ def oversized_graph(folder: Path) -> None:
 def slow_manifest(folder: Path) -> None:
     """YAML 1.1 reads this as a number in base 60, in quadratic time."""
     text = (folder / 'manifest.yaml').read_text()
-    (folder / 'manifest.yaml').write_text(f'schema: {"59:" * 80_000}59\n{text}')
+    assert 'schema: 1\n' in text
+    text = text.replace('schema: 1\n', f'schema: {"59:" * 80_000}59\n')
+    (folder / 'manifest.yaml').write_text(text)
+
+
+def repeated_key(folder: Path) -> None:
+    with (folder / 'manifest.yaml').open('a') as file:
+        file.write('schema: 1\n')
 
 
 def oversized_manifest(folder: Path) -> None:
@@ -144,8 +151,9 @@ FAULTS: dict[Callable[[Path], None], str] = {
     name_that_climbs: "'../canary.txt' must be a plain name in the bundle",
     archive: 'expected a bundle folder',
     oversized_graph: f'expected at most {MAX_FILE_BYTES}',
-    slow_manifest: 'manifest schema .59:59:',
+    slow_manifest: "manifest schema '59:59:",
     oversized_manifest: 'larger than',
+    repeated_key: "the key 'schema' is given twice",
 }
 """What is done to a good bundle, and what the sentence must say."""
 
