@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import threading
-import time
 from collections.abc import Callable
 from typing import NoReturn, Protocol
 
@@ -73,17 +72,23 @@ def exit_now(code: int) -> NoReturn:
     os._exit(code)
 
 
-def exit_in_time(running: Callable[[], bool], grace_s: float, period_s: float = 0.1) -> None:
+def exit_in_time(
+    running: Callable[[], bool], grace_s: float, period_s: float = 0.1
+) -> threading.Event:
     """End the process with code 0 when it is still there `grace_s` after `running` became false.
 
     For what Python cannot interrupt: an engine that is being built, or is inside a long inference,
-    when the signal comes. Whoever supervises us waits two seconds, then kills.
+    when the signal comes. Whoever supervises us waits two seconds, then kills. Setting the event
+    that is returned calls it off: a process that never came up has an exit code of its own.
     """
+    off = threading.Event()
 
     def watch() -> None:
         while running():
-            time.sleep(period_s)
-        time.sleep(grace_s)
-        exit_now(0)
+            if off.wait(period_s):
+                return
+        if not off.wait(grace_s):
+            exit_now(0)
 
     threading.Thread(target=watch, name='exit in time', daemon=True).start()
+    return off

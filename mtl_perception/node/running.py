@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 
 import rclpy
@@ -38,14 +39,13 @@ def run(arguments: Sequence[str], unblock_signals: Callable[[], object]) -> int:
     shared_memory.use_profile()
     context = get_default_context()
     node = None
-    started = False
+    called_off: threading.Event | None = None
     try:
         foreign = remove_ros_args(arguments)[1:]
         if foreign:
             raise ParameterError(f'unknown arguments {quoted(foreign)}; {USAGE}')
         rclpy.init(args=list(arguments))
-        started = True
-        process.exit_in_time(context.ok, PROCESS_EXIT_S)
+        called_off = process.exit_in_time(context.ok, PROCESS_EXIT_S)
         unblock_signals()
         node = PerceptionNode()
         _spin(node)
@@ -53,7 +53,9 @@ def run(arguments: Sequence[str], unblock_signals: Callable[[], object]) -> int:
         pass
     except Exception as error:
         # After a signal whatever fails has lost its context.
-        if context.ok() or not started:
+        if context.ok() or called_off is None:
+            if called_off is not None:
+                called_off.set()
             if node is None and isinstance(error, (ParameterError, RuntimeError)):
                 what = 'unknown ROS arguments ' if isinstance(error, UnknownROSArgsError) else ''
                 print(f'perception: cannot start: {what}{error}', file=sys.stderr)
