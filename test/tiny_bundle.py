@@ -1,0 +1,1 @@
+support/tiny_bundle.py
