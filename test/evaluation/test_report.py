@@ -119,10 +119,10 @@ def test_plots_take_their_colours_from_the_page(tmp_path):
     assert not re.findall(r'#0[1-5]0[1-5]0[1-5]', text)
 
 
-def test_what_was_not_measured_says_so(tmp_path):
+def test_what_was_not_measured_is_left_out(tmp_path):
     text = page(tmp_path, made_up_run(), Truth())
 
-    assert 'not measured' in text
+    assert 'AP50' not in text
     assert '0.0 %' not in text
 
 
