@@ -92,9 +92,10 @@ def test_a_manifest_keeps_what_it_says_of_belief(bundle):
 
 def test_probabilities_are_calibrated_on_the_way(bundle, tmp_path):
     frame = Frame(np.full((64, 96, 3), 200, np.uint8))
-    plain = Pipeline.open(write_tiny_bundle(tmp_path / 'plain'), build=True)
+    plain = Pipeline.open(write_tiny_bundle(tmp_path / 'plain'), 'onnxruntime', build=True)
     raw = plain(frame, ['weather']).probabilities['weather']
-    found = Pipeline.open(bundle.path, build=True)(frame, ['weather']).probabilities['weather']
+    pipeline = Pipeline.open(bundle.path, 'onnxruntime', build=True)
+    found = pipeline(frame, ['weather']).probabilities['weather']
     assert found == pytest.approx(calibrated(raw, 2.0))
 
 
