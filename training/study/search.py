@@ -145,7 +145,7 @@ def _check_range(name: str, space: Mapping[str, Any]) -> None:
     if not numbers or not low < high or (space.get('log') and low <= 0):
         raise StudyError(
             f'search: parameters.{name}: expected numbers low < high, above 0 with log, found '
-            f'{low!r} and {high!r} (YAML reads 1e-4 as text: write 1.0e-4)'
+            f'{low!r} and {high!r}'
         )
 
 
