@@ -81,6 +81,16 @@ def accuracy_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, st
     return rows
 
 
+def published_line(counts: Mapping[str, Any]) -> str:
+    """What is right and wrong with the boxes that are published, in one line."""
+    return (
+        f'published boxes (score {counts["score"]:g}) of {counts["frames"]} frames: '
+        f'{counts["right"]} right, {counts["second"]} second boxes on one object, '
+        f'{counts["loose"]} loose, {counts["wrong_class"]} of a wrong class, '
+        f'{counts["false"]} false; {counts["missed"]} objects missed'
+    )
+
+
 TRACKING: dict[str, str] = {
     'HOTA': 'HOTA',
     'DetA': 'DetA: detection',

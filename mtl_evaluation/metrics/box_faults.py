@@ -11,11 +11,15 @@ class, since a planner sees one thing twice.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation.metrics.average_precision import ScoredImage
+from mtl_perception.decode import Thresholds, suppress_across
 from mtl_perception.frame import Detections
+from mtl_perception.tasks import Task
 
 FOREGROUND = 0.5
 """IoU from which a box is on a thing."""
@@ -23,6 +27,9 @@ BACKGROUND = 0.1
 """IoU below which a box has nothing to do with a thing."""
 INSIDE = 0.5
 """Share of a box in an ignored region from which it is not judged."""
+
+PUBLISHED = Thresholds()
+"""What the node publishes unless its parameters say otherwise."""
 
 KINDS = ('right', 'second', 'loose', 'wrong_class', 'false', 'missed', 'not_judged')
 
@@ -73,6 +80,45 @@ def box_faults(
     counts['right'] = int(right.sum())
     counts['missed'] = int((~claimed).sum())
     return counts
+
+
+def published(image: ScoredImage, task: Task) -> Detections:
+    """What the node would publish of a frame's full list, best score first.
+
+    The list is already suppressed within each class; what is left to do is the score threshold,
+    suppression across exclusive classes and the number of detections of `PUBLISHED`.
+    """
+    rows = np.argsort(-image.scores, kind='stable')
+    rows = rows[image.scores[rows] >= PUBLISHED.score]
+    boxes, labels = image.predicted[rows].astype(np.float32), image.predicted_labels[rows]
+    kept = suppress_across(boxes, labels, task, PUBLISHED.across_iou)[: PUBLISHED.max_detections]
+    return Detections(boxes[kept], image.scores[rows][kept].astype(np.float32), labels[kept])
+
+
+class PublishedBoxes:
+    """Faults of what is published of each frame; a sum over frames."""
+
+    def __init__(self, task: Task) -> None:
+        """Start from no frame of a detection task."""
+        self.task = task
+        self.frames = 0
+        self.counts: Counter[str] = Counter(dict.fromkeys(KINDS, 0))
+
+    def add(self, image: ScoredImage) -> None:
+        """Add one frame."""
+        self.frames += 1
+        self.counts.update(
+            box_faults(
+                published(image, self.task),
+                image.truth.astype(np.float32),
+                image.truth_labels,
+                image.ignore,
+            )
+        )
+
+    def result(self) -> Mapping[str, float | int]:
+        """`score` from which boxes are published, `frames`, and the counts by kind of fault."""
+        return {'score': PUBLISHED.score, 'frames': self.frames, **self.counts}
 
 
 def _overlaps(

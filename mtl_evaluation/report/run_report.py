@@ -11,7 +11,14 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mtl_evaluation.metrics.accuracy import class_values, headline, percent, tracking_rows
+from mtl_evaluation.metrics.accuracy import (
+    class_values,
+    headline,
+    percent,
+    published_line,
+    tracking_rows,
+)
+from mtl_evaluation.metrics.box_faults import KINDS
 from mtl_evaluation.report import gallery, matrix, page, plots, run_plots
 from mtl_evaluation.report.accuracy_section import accuracy_section
 from mtl_evaluation.report.matrix import confusion_table, occurring
@@ -20,6 +27,13 @@ from mtl_evaluation.report.review import TaskReview, review
 from mtl_evaluation.report.run_pictures import recordings, worst_frames
 from mtl_evaluation.runs.revisit import Pictures
 from mtl_evaluation.runs.run import Run
+
+PUBLISHED_EXPLAINED = (
+    'AP is scored on the full list; this is what the node publishes of it at its default '
+    'thresholds, suppressed across classes that exclude each other. Right: IoU 0.5 with an object '
+    'of its class. Second: on an object that has a right box. Loose: IoU 0.1 to 0.5. Not judged: '
+    'in an ignored region.'
+)
 
 BAGS_OVER_TIME = 4
 """Bags whose frames are plotted one by one: the first ones."""
@@ -49,6 +63,7 @@ def write_report(
     sections = [
         *more,
         accuracy_section('Accuracy', run.summary.get('accuracy', {})),
+        *_published(run.summary),
         *_slices(run.summary),
         *_detection(reviews),
         *_road(run.summary),
@@ -218,6 +233,17 @@ def _headline_table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> Markup:
     ]
     header = (what, *(f'{name} {title}' for name, title in tasks.items()))
     return page.table(header, table, range(1, len(header)))
+
+
+def _published(summary: Mapping[str, Any]) -> Iterator[Section]:
+    for name, counts in summary.get('published', {}).items():
+        if counts['frames']:
+            rows = [(kind.replace('_', ' '), str(counts[kind])) for kind in KINDS]
+            table = page.table(('detection', 'count'), rows, (1,))
+            yield Section(
+                f'{name}: published boxes',
+                card('', table) + dim(f'{published_line(counts)}. {PUBLISHED_EXPLAINED}'),
+            )
 
 
 def _road(summary: Mapping[str, Any]) -> Iterator[Section]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.accuracy import note
 from mtl_evaluation.metrics.average_precision import MatchTable, Ranking
+from mtl_evaluation.metrics.box_faults import PublishedBoxes
 from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.metrics import Metric
 from mtl_evaluation.metrics.road import RoadRecall
@@ -39,7 +40,9 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
 
     frames: processed and labelled. accuracy: by task, `kind` and the metric's result. slices:
     `weather=rainy` -> the same over these frames. bags: name, frames, cameras and accuracy of each.
-    road: recall by box height and distance (`road.py`). temporal: by task (`temporal.py`).
+    published: by detection task, right and wrong boxes of those that the node would publish
+    (`box_faults.py`). road: recall by box height and distance (`road.py`). temporal: by task
+    (`temporal.py`).
     tracking: by detection task, over all and of each bag, where the truth has identities.
     stages_ms: min, p50, p99 and mean of each stage. answers_sha256: over all answers in order.
     """
@@ -50,13 +53,14 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
     road = {
         task.name: RoadRecall(task.classes, mount) for task in run.tasks if task.kind == 'detection'
     }
+    published = {t.name: PublishedBoxes(t) for t in run.tasks if t.kind == 'detection'}
     tracking: dict[str, TrackingMetric] = {}
     bags = []
     for bag in run.bags:
         of_bag = _Frames(run.tasks)
         sequences = Sequences(run.tasks)
         for record in run.records([bag]):
-            of_bag.add(record, road)
+            of_bag.add(record, road, published)
             digests.append(record.digest)
             for name, value in record.timings_ms.items():
                 times[name].append(value)
@@ -100,6 +104,7 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
         'accuracy_note': note('generated' if 'generated' in kinds else 'bag', accuracy),
         'slices': whole.slices(rankings),
         'bags': bags,
+        'published': {name: boxes.result() for name, boxes in published.items()},
         'road': {name: recall.result() for name, recall in road.items()},
         'temporal': stability.result(),
         'tracking': _results(tracking),
@@ -131,7 +136,12 @@ class _Frames:
     def _empty(self) -> dict[str, Metric]:
         return new_metrics(task for task in self._tasks if task.kind != 'detection')
 
-    def add(self, record: FrameRecord, road: Mapping[str, RoadRecall]) -> None:
+    def add(
+        self,
+        record: FrameRecord,
+        road: Mapping[str, RoadRecall],
+        published: Mapping[str, PublishedBoxes],
+    ) -> None:
         self.count += 1
         self.labelled += bool(record.pieces)
         self.cameras.add(record.camera)
@@ -140,6 +150,8 @@ class _Frames:
         for task, piece in record.pieces.items():
             if isinstance(piece, DetectionMetric):
                 self._add_detections(task, piece, record, groups, road[task])
+                for image in piece.images.values():
+                    published[task].add(image)
                 continue
             for sums in (self._sums, *(self._slice_sums[group] for group in groups)):
                 sums[task].merge(piece)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from mtl_evaluation.metrics.accuracy import (
     NOT_MEASURED,
     accuracy_rows,
     percent,
+    published_line,
     tracking_rows,
 )
 from mtl_evaluation.runs.run import Run
@@ -45,6 +46,9 @@ def print_run(run: Run, console: Console | None = None) -> None:
     if without:
         console.print(f'{NOT_MEASURED}, without labels: {", ".join(without)}', highlight=False)
     console.print(summary['accuracy_note'], style='italic')
+    for name, counts in summary.get('published', {}).items():
+        if counts['frames']:
+            console.print(f'{name}: {published_line(counts)}', highlight=False)
     tables = (_slices(summary), _road(summary), _tracking(summary), _temporal(summary))
     for table in (*tables, _bags(summary)):
         if table.row_count:

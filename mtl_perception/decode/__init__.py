@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mtl_perception.bundle import OutputSpec
 from mtl_perception.decode.answers import calibrated
-from mtl_perception.decode.boxes import detection, suppress
+from mtl_perception.decode.boxes import detection, suppress, suppress_across
 from mtl_perception.decode.contract import Outputs, Thresholds
 from mtl_perception.decode.maps import depth, normals
 from mtl_perception.decode.masks import argmax_to_source, nearest_to_source, segmentation
@@ -27,7 +27,7 @@ from mtl_perception.tasks import Task
 
 __all__ = [
     'DECODERS', 'NEEDED', 'Detections', 'Thresholds', 'argmax_to_source', 'classification',
-    'nearest_to_source', 'suppress',
+    'nearest_to_source', 'suppress', 'suppress_across',
 ]  # fmt: skip
 
 

@@ -6,8 +6,10 @@
 import numpy as np
 import pytest
 
-from mtl_evaluation.metrics.box_faults import KINDS, box_faults
+from mtl_evaluation.metrics.average_precision import ScoredImage
+from mtl_evaluation.metrics.box_faults import KINDS, PublishedBoxes, box_faults, published
 from mtl_perception.frame import Detections
+from mtl_perception.tasks import DETECTION
 
 CAR, TRUCK, SIGN = 2, 3, 9
 THING = (10, 10, 30, 30)
@@ -71,3 +73,29 @@ def test_boxes_in_ignored_regions_and_of_classes_that_nobody_labelled_are_not_ju
 def test_nothing_found_and_nothing_there():
     assert faults([], []) == {}
     assert faults([], [(THING, CAR)]) == {'missed': 1}
+
+
+def full_list() -> ScoredImage:
+    """A car found thrice: as car, as truck, and below the score that is published."""
+    return ScoredImage(
+        100, 100,
+        np.array([THING, (11, 10, 30, 30), (60, 60, 80, 80), THING], float),
+        np.array([0.6, 0.8, 0.5, 0.3]),
+        np.array([TRUCK, CAR, SIGN, SIGN]),
+        np.array([THING], float), np.array([CAR]), np.array([False]),
+    )  # fmt: skip
+
+
+def test_what_is_published_of_a_full_list():
+    boxes = published(full_list(), DETECTION)
+    assert boxes.scores.tolist() == pytest.approx([0.8, 0.5])
+    assert boxes.labels.tolist() == [CAR, SIGN]
+
+
+def test_faults_of_published_boxes_are_summed_over_frames():
+    boxes = PublishedBoxes(DETECTION)
+    for _ in range(2):
+        boxes.add(full_list())
+    assert boxes.result() == {
+        'score': 0.4, 'frames': 2, **dict.fromkeys(KINDS, 0), 'right': 2, 'false': 2,
+    }  # fmt: skip

@@ -37,7 +37,7 @@ def read_here(monkeypatch):
     monkeypatch.setattr(bag_replay, 'GuardedBag', DriveBag)
 
 
-FIGURES = ('accuracy', 'slices', 'road', 'temporal', 'answers_sha256')
+FIGURES = ('accuracy', 'published', 'slices', 'road', 'temporal', 'answers_sha256')
 
 
 def replay(pattern: Path, model: Path, output: Path, *options: str) -> tuple[int, dict]:

@@ -58,7 +58,7 @@ def replay(bags, model, output, *options) -> tuple[int, dict]:
 
 
 def same_figures(one: dict, other: dict) -> bool:
-    names = ('accuracy', 'slices', 'road', 'temporal', 'frames', 'answers_sha256')
+    names = ('accuracy', 'published', 'slices', 'road', 'temporal', 'frames', 'answers_sha256')
     return all(one[name] == other[name] for name in names)
 
 
@@ -79,6 +79,8 @@ def test_scores_are_those_worked_out_by_hand_and_the_same_twice(tmp_path, tiny_b
     assert run['slices']['timeofday=night']['semantic']['frames'] == 10
     assert run['temporal']['semantic']['changed'] == 0.0
     assert run['road']['detection']['height_px']['16-32 px']['recall'] == 1.0
+    assert run['published']['detection']['frames'] == 10
+    assert run['published']['detection']['right'] == 80
     assert same_figures(run, again)
     out = capsys.readouterr().out
     assert 'not measured' in out and run['answers_sha256'] in out
