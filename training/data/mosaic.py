@@ -79,8 +79,11 @@ def _joined(task: str, parts: Sequence[Sample], tiles: Sequence[Tile]) -> Boxes:
             boxes = Boxes(everything, np.zeros(1, np.int64), np.ones(1, bool))
         moved = boxes.xyxy + np.array([left, top, left, top], np.float32)
         rows.append((moved, boxes.labels, boxes.ignored))
+    xyxy, labels, ignored = (np.concatenate(column) for column in zip(*rows, strict=True))
     return Boxes(
-        *(np.concatenate(column) for column in zip(*rows, strict=True)),
+        xyxy,
+        labels,
+        ignored,
         covered=np.logical_and.reduce(covered) if covered else None,
         complete=all(boxes.complete for boxes in labelled),
     )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_perception.tasks import Task
-from training.tasks.targets import Counting, Targets
+from training.tasks.targets import Counting, Targets, TaskTargets
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Head(nn.Module, ABC):
         """`Features`, or `TaskFeatures` -> training outputs, handed to `loss` or `deploy`."""
 
     @abstractmethod
-    def loss(self, outputs: Any, targets: Sequence[Any]) -> Tensor:
+    def loss(self, outputs: Any, targets: TaskTargets) -> Tensor:
         """Loss summed, not averaged, over the rows; one target per row, none of them None.
 
         Whatever the head adds up is counted in the unit of `normaliser`: the training loop divides
@@ -97,7 +97,7 @@ class Head(nn.Module, ABC):
         loader's workers call it, in other processes: it holds numbers, no modules.
         """
 
-    def normaliser(self, targets: Sequence[Any]) -> float:
+    def normaliser(self, targets: TaskTargets) -> float:
         """The sum of `counting` over labelled images."""
         packed = Targets.pack(targets)
         if packed.amount is not None:

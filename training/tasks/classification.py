@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
-from training.tasks.targets import Counting, Targets, ones
+from training.tasks.targets import Counting, Targets, TaskTargets, ones
 
 
 class ClassificationHead(Head):
@@ -33,7 +33,7 @@ class ClassificationHead(Head):
         """Pool, drop out, classify."""
         return self.logits(self.dropout(features.trunk[-1].mean(dim=(2, 3))))
 
-    def loss(self, outputs: Tensor, targets: Sequence[int]) -> Tensor:
+    def loss(self, outputs: Tensor, targets: TaskTargets) -> Tensor:
         """Sum over the labelled images."""
         target = Targets.pack(targets).values.to(outputs.device)
         return F.cross_entropy(outputs.float(), target, label_smoothing=0.1, reduction='sum')

@@ -32,7 +32,7 @@ from mtl_perception.tasks import DETECTION, Task
 from training.layers import SeparableConv
 from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, Points, inside
 from training.tasks.base import Features, Head
-from training.tasks.targets import BoxTarget, BoxTargets, Counting, Targets, box_count
+from training.tasks.targets import BoxTargets, Counting, Targets, TaskTargets, box_count
 
 LEVELS = {'p3-p5': (8, 16, 32), 'p2-p5': (4, 8, 16, 32)}
 CLASS_LOSSES = ('quality_focal', 'varifocal')
@@ -212,7 +212,7 @@ class DetectionHead(Head):
         """Mean of the distance distributions [..., BINS], in strides."""
         return (distances.float().softmax(-1) * self.bins).sum(-1)
 
-    def loss(self, outputs: DetectionOutputs, targets: Sequence[BoxTarget]) -> Tensor:
+    def loss(self, outputs: DetectionOutputs, targets: TaskTargets) -> Tensor:
         """Class + GIoU + DFL loss, summed over the points of all rows and over the branches."""
         truth = Targets.pack(targets).values
         total = torch.zeros((), device=outputs.deployed.logits.device)

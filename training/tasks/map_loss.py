@@ -19,7 +19,7 @@ from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
 from training.tasks.decoders import Decoding
 from training.tasks.mask_loss import at_labels, at_loss_stride
-from training.tasks.targets import Counting
+from training.tasks.targets import Counting, TaskTargets
 
 
 class MapHead(Decoding, Head):
@@ -42,7 +42,7 @@ class MapHead(Decoding, Head):
         """Decode: [B, channels, H / stride, W / stride]."""
         return self.values(self.decode(features))
 
-    def loss(self, outputs: Tensor, targets: Sequence[Tensor]) -> Tensor:
+    def loss(self, outputs: Tensor, targets: TaskTargets) -> Tensor:
         """Sum over the labelled pixels, at the loss's resolution."""
         target = at_loss_stride(targets).to(outputs.device)
         found = at_labels(outputs, target.shape[1:3])

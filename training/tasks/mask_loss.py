@@ -11,7 +11,6 @@ al., CVPR 2018). Every term is a sum whose divisor is a function of the labels a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_perception.tasks import UNLABELLED
-from training.tasks.targets import Targets
+from training.tasks.targets import Targets, TaskTargets
 
 LOSS_STRIDE = 2
 """The loss is taken at half resolution, for a quarter of its time and memory."""
@@ -51,7 +50,7 @@ class MaskLossConfig:
             )
 
 
-def at_loss_stride(targets: Sequence[Tensor] | Tensor) -> Tensor:
+def at_loss_stride(targets: TaskTargets | Tensor) -> Tensor:
     """Masks [H, W], packed or one by one -> [B, H / 2, W / 2]."""
     masks = targets if isinstance(targets, Tensor) else Targets.pack(targets).values
     return masks[:, ::LOSS_STRIDE, ::LOSS_STRIDE]

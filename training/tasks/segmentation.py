@@ -27,7 +27,7 @@ from training.layers import ConvNorm
 from training.tasks.base import Features, Head
 from training.tasks.decoders import FINEST, Decoding, check_decoder
 from training.tasks.mask_loss import MaskLossConfig, amounts, at_loss_stride, mask_loss
-from training.tasks.targets import Counting
+from training.tasks.targets import Counting, TaskTargets
 
 NEVER = 8.0
 """By how much the logit of a class that is not to be said stays below one that is."""
@@ -87,7 +87,7 @@ class MaskHead(Head):
             members[row, list(group)] = True
         self.register_buffer('members', members, persistent=False)
 
-    def loss(self, outputs: MaskOutputs, targets: Sequence[Tensor]) -> Tensor:
+    def loss(self, outputs: MaskOutputs, targets: TaskTargets) -> Tensor:
         """Sum over labelled pixels, at the loss's resolution."""
         target = at_loss_stride(targets).to(outputs.logits.device).long()
         total = mask_loss(outputs.logits, target, self.members, self.loss_config)

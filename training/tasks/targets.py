@@ -117,7 +117,7 @@ class Targets:
         self.counted = None if counted is None else tuple(counted)
 
     @classmethod
-    def pack(cls, targets: Sequence[Any] | Targets, counting: Counting | None = None) -> Targets:
+    def pack(cls, targets: TaskTargets, counting: Counting | None = None) -> Targets:
         """One target per image, None where it is unlabelled; what is packed stays as it is."""
         if isinstance(targets, Targets):
             return targets
@@ -158,9 +158,12 @@ class Targets:
         places = {row: place for place, row in enumerate(self.rows)}
         rows = [i for i, row in enumerate(part) if row in places]
         chosen = [places[row] for row in part if row in places]
-        values = _each(self.values, lambda tensor: tensor[chosen]) if chosen else None
+        index = torch.tensor(chosen)
+        values = _each(self.values, lambda tensor: _rows(tensor, index)) if chosen else None
         counted = None if self.counted is None else [self.counted[place] for place in chosen]
-        return Targets(len(part), rows, values, counted=counted)
+        device = self.row_index.device
+        row_index = torch.tensor(rows, dtype=torch.long).to(device, non_blocking=True)
+        return Targets(len(part), rows, values, row_index, counted)
 
     def to(self, device: Any, non_blocking: bool = False) -> Targets:
         """On another device; Fabric calls it. Copies to a GPU do not wait for one another."""
@@ -174,6 +177,10 @@ class Targets:
     def _with(self, change: Callable[[Tensor], Tensor]) -> Targets:
         values = _each(self.values, change)
         return Targets(self.images, self.rows, values, change(self.row_index), self.counted)
+
+
+TaskTargets = Sequence[Any] | Targets
+"""Of one task: packed, or one target per image, None where it is not labelled for the task."""
 
 
 def ones(values: Tensor) -> Tensor:
@@ -200,6 +207,11 @@ def _image(values: Any, place: int) -> Any:
     if isinstance(values, BoxTargets):
         return values.image(place)
     return values[place] if values.ndim > 1 else int(values[place])
+
+
+def _rows(tensor: Tensor, index: Tensor) -> Tensor:
+    """Some rows, by an index on the CPU, which a GPU need not be waited for."""
+    return tensor.index_select(0, index.to(tensor.device, non_blocking=True))
 
 
 def _each(values: Any, change: Callable[[Tensor], Tensor]) -> Any:

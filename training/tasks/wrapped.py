@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from training.tasks.base import Head
-from training.tasks.targets import Counting
+from training.tasks.targets import Counting, TaskTargets
 
 
 class WrappedHead(Head):
@@ -24,7 +23,7 @@ class WrappedHead(Head):
         self.reads_neck = head.reads_neck
         self.head = head
 
-    def loss(self, outputs: Any, targets: Sequence[Any]) -> Tensor:
+    def loss(self, outputs: Any, targets: TaskTargets) -> Tensor:
         """The head's."""
         return self.head.loss(outputs, targets)
 

@@ -28,7 +28,7 @@ from mtl_perception.tasks import Task
 from training.tasks.assigners import inside
 from training.tasks.base import Features, Head
 from training.tasks.detection import TOP_K
-from training.tasks.targets import BoxTarget, Counting, box_count
+from training.tasks.targets import BoxTarget, Counting, TaskTargets, box_count
 
 FINEST_STRIDE = 8
 BASE = 1.25
@@ -106,7 +106,7 @@ class AnchorHead(Head):
         half = size * offsets[..., 2:].clamp(max=LARGEST_GROWTH).exp() / 2
         return torch.cat((centre - half, centre + half), dim=-1)
 
-    def loss(self, outputs: AnchorOutputs, targets: Sequence[BoxTarget]) -> Tensor:
+    def loss(self, outputs: AnchorOutputs, targets: TaskTargets) -> Tensor:
         """Class and box loss, summed over the anchors of all rows."""
         total = outputs.logits.new_zeros((), dtype=torch.float32)
         anchors = outputs.anchors

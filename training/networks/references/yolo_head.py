@@ -29,7 +29,7 @@ from mtl_perception.tasks import Task
 from training.tasks.assigners import inside
 from training.tasks.base import Features, Head
 from training.tasks.detection import TOP_K
-from training.tasks.targets import BoxTarget, Counting, box_count
+from training.tasks.targets import BoxTarget, Counting, TaskTargets, box_count
 
 STRIDES = (8, 16, 32)
 ANCHORS = (
@@ -101,7 +101,7 @@ class YoloHead(Head):
         half = value[..., 2:] ** 2 * anchor / 2
         return torch.cat((centre - half, centre + half), dim=-1)
 
-    def loss(self, outputs: YoloOutputs, targets: Sequence[BoxTarget]) -> Tensor:
+    def loss(self, outputs: YoloOutputs, targets: TaskTargets) -> Tensor:
         """Class, objectness and box loss, summed over the anchors of all rows."""
         total = outputs.raw.new_zeros((), dtype=torch.float32)
         for raw, target in zip(outputs.raw.float(), targets, strict=True):

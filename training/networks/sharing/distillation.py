@@ -24,6 +24,7 @@ from training.networks.sharing.parts import DENSE, OfTask, Parts
 from training.tasks import Features, Head
 from training.tasks.base import TaskFeatures
 from training.tasks.decoders import FINEST_DECODER, FPN_DECODER
+from training.tasks.targets import TaskTargets
 from training.tasks.wrapped import WrappedHead
 
 
@@ -63,7 +64,7 @@ class Distilled(WrappedHead):
         pairs = zip(self.first, own.neck[count:], strict=True)
         return TwoAnswers(last, [head(Features(own.trunk, [level])) for head, level in pairs])
 
-    def loss(self, outputs: TwoAnswers, targets: Sequence[Any]) -> Tensor:
+    def loss(self, outputs: TwoAnswers, targets: TaskTargets) -> Tensor:
         """Of the last answer, and of the first ones."""
         total = self.head.loss(outputs.last, targets)
         for head, answer in zip(self.first, outputs.first, strict=False):

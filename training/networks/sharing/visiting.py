@@ -22,6 +22,7 @@ from training.networks.sharing.parts import Parts
 from training.networks.stages import StagedTrunk
 from training.tasks import Features, Head
 from training.tasks.base import TaskFeatures
+from training.tasks.targets import TaskTargets
 from training.tasks.wrapped import WrappedHead
 
 
@@ -89,7 +90,7 @@ class Visiting(WrappedHead):
         outputs = self.head(features.of(self.task.name))
         return Answer(outputs, self.visitor.penalty() if self.training else None)
 
-    def loss(self, outputs: Answer, targets: Sequence[Any]) -> Tensor:
+    def loss(self, outputs: Answer, targets: TaskTargets) -> Tensor:
         """The head's, and the penalty as often as the loss is divided by later."""
         total = self.head.loss(outputs.outputs, targets)
         if outputs.penalty is None:
