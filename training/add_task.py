@@ -58,10 +58,11 @@ from training.feature_cache import (
 )
 from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
+from training.processes import open_fabric
 from training.step import Targets
 from training.tasks.own_neck import OwnNeck
 from training.terms import joined, terms_of
-from training.train import NonFiniteLossError, fit, open_fabric
+from training.train import NonFiniteLossError, fit
 
 CACHE = Path('.cache/features')
 CACHE_GB = 20.0

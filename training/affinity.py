@@ -39,7 +39,7 @@ def measure(gradients: Step, step: int, batch: Batch) -> dict[str, Any] | None:
     network, losses_of = gradients.network, gradients.wrapped.module
     shared = network.shared_parameters()
     amounts, labelled = gradients.amounts(batch[1])
-    tasks = [t for t, there in zip(gradients.tasks, labelled.tolist(), strict=True) if there]
+    tasks = [t for t, there in zip(gradients.tasks, labelled, strict=True) if there]
     if len(tasks) < 2 or not shared:
         return None
 

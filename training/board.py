@@ -26,6 +26,7 @@ from torch.utils.tensorboard.writer import SummaryWriter
 
 from mtl_perception import machine
 from training.config import RunConfig
+from training.unread import StepRecord
 
 WARM_STEPS = 5
 """Steps of a session that speed.json leaves out: compiling, first allocations, filling queues."""
@@ -101,13 +102,11 @@ class Board:
             self.speed.receive()
             yield batch
 
-    def step(
-        self, step: int, losses: Mapping[str, float], lr: float, gradient_norm: float,
-        weights: Mapping[str, float] | None = None,
-    ) -> None:  # fmt: skip
-        """Record a step that has been made; weights: what a balancing method gave the tasks."""
-        self.speed.finish()
-        self.csv.writerow({'step': step, 'seconds': f'{self.seconds:.1f}', **losses})
+    def step(self, record: StepRecord) -> None:
+        """Write a step that has been made."""
+        step, losses = record.step, record.losses
+        seconds = self.before + record.made_s - self.begun
+        self.csv.writerow({'step': step, 'seconds': f'{seconds:.1f}', **losses})
         for name, loss in losses.items():
             self.means[name] = 0.95 * self.means.get(name, loss) + 0.05 * loss
         done = step + 1
@@ -116,10 +115,10 @@ class Board:
         self.file.flush()
         scalars = {
             **{f'loss/{name}': value for name, value in self.means.items()},
-            'optimizer/lr': lr,
-            'optimizer/gradient_norm': gradient_norm,
+            'optimizer/lr': record.lr,
+            'optimizer/gradient_norm': record.gradient_norm,
             **{f'speed/{name}': value for name, value in self.speed.values().items()},
-            **{f'weight/{name}': value for name, value in (weights or {}).items()},
+            **{f'weight/{name}': value for name, value in record.weights.items()},
         }
         for name, value in scalars.items():
             self.events.add_scalar(name, value, done)

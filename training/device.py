@@ -11,7 +11,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from training.config import ConfigError
+
 AUTO = 'auto'
+
+
+LOWEST_TORCH = (2, 11)
+
+
+def check_torch(version: str = torch.__version__) -> None:
+    """Raise ConfigError for a torch that training was never tested with, because it is too old."""
+    found = tuple(int(number) for number in version.split('.')[:2])
+    if found < LOWEST_TORCH:
+        lowest = '.'.join(map(str, LOWEST_TORCH))
+        raise ConfigError(
+            f'torch {version} is older than training supports, expected {lowest} or newer: '
+            f'pip install -r requirements/training.txt'
+        )
 
 
 def working_precision(precision: str, accelerator: str) -> str:

@@ -64,8 +64,9 @@ from training.networks.build import build_network
 from training.networks.cpu import suit_cpu
 from training.networks.trunk import STRIDES, Trunk
 from training.networks.weights import OWN
+from training.optimizer import learning_rate, parameter_groups
 from training.tasks import Features
-from training.train import NonFiniteLossError, learning_rate, parameter_groups
+from training.train import NonFiniteLossError
 
 WEIGHTS, STATE, LOG = 'trunk.safetensors', 'state.safetensors', 'losses.jsonl'
 DISTILLED = 'distill.yaml'

@@ -59,11 +59,10 @@ NOTE = (
 
 
 def evaluate_network(
-    network: MultiTaskNetwork, config: RunConfig, split: str, limit: int | None = None,
-    precision: str = '32-true',
-) -> dict[str, Any]:  # fmt: skip
+    network: MultiTaskNetwork, config: RunConfig, split: str, limit: int | None = None
+) -> dict[str, Any]:
     """Figures by source and task of a network in eval mode; `limit` images per source."""
-    return evaluate_pipeline(torch_pipeline(network, config, precision), config, split, limit)
+    return evaluate_pipeline(torch_pipeline(network, config), config, split, limit)
 
 
 def evaluate_pipeline(

@@ -32,6 +32,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from training.config import ConfigError
 from training.data.loader import Draws, StepSampler, train_loader
 from training.networks.base import MultiTaskNetwork
+from training.step import BatchTargets
 from training.tasks import Features, Head
 from training.tasks.targets import BoxTarget, Targets
 
@@ -165,6 +166,7 @@ def fill(
     shown = track(loader, description=f'features for {task}', total=last - first)
     for step, batch in enumerate(shown, first):
         features = network.features(batch.image.to(device))
+        assert isinstance(features, Features)  # add_task refuses other sharing than hard
         for row, target in enumerate(batch.targets[task]):
             if target is not None:
                 cache.save(step * BUILD_BATCH + row, level_rows(features, cache, row), target)
@@ -236,9 +238,7 @@ class FeatureLosses(nn.Module):
         self.task = task
         self.levels = levels
 
-    def forward(
-        self, levels: Sequence[Tensor], targets: Mapping[str, Sequence[Any]]
-    ) -> dict[str, Tensor]:
+    def forward(self, levels: Sequence[Tensor], targets: BatchTargets) -> dict[str, Tensor]:
         """levels: as `levels` says, [B, C, H, W]; every image is labelled."""
         maps: dict[str, list[Any]] = {'trunk': [None] * 4, 'neck': [None] * 4}
         for (name, index), level in zip(self.levels, levels, strict=True):
@@ -264,9 +264,9 @@ def _tensors(target: Any) -> dict[str, Tensor]:
 def _target(tensors: Mapping[str, Tensor]) -> Any:
     """The inverse of `_tensors`."""
     if 'target' not in tensors:
-        known = {
+        known: dict[str, Any] = {
             k.removeprefix('target.'): v for k, v in tensors.items() if k.startswith('target.')
         }
-        return BoxTarget(**{**known, 'complete': bool(known['complete'])})
+        return BoxTarget(**known | {'complete': bool(known['complete'])})
     target = tensors['target']
     return target if target.ndim else int(target)

@@ -24,17 +24,18 @@ class ModuleEngine:
     """Runs a network in memory; see `mtl_perception.engines.base.Engine`."""
 
     def __init__(
-        self, network: MultiTaskNetwork, outputs: Sequence[str], precision: str = '32-true'
-    ) -> None:
+        self, network: MultiTaskNetwork, outputs: Sequence[str], precision: str = '32-true',
+        batch: int = 1,
+    ) -> None:  # fmt: skip
         """The network must be in eval mode; `outputs` are the names it returns.
 
-        precision: a training run's, under whose autocast it runs.
+        precision: a training run's, under whose autocast it runs. batch: images at a time.
         """
         self.input: NDArray[np.uint8] | None = None
         self.module = DeployedNetwork(network)
         self.device = next(network.parameters()).device
         self.info = EngineInfo(
-            'torch', torch.__version__, str(self.device), SHORT[precision], 1, tuple(outputs)
+            'torch', torch.__version__, str(self.device), SHORT[precision], batch, tuple(outputs)
         )
         self.narrow = DTYPES.get(precision)
 

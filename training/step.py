@@ -11,7 +11,7 @@ up. `balancing: {method: equal}` sums the losses and leaves the rest to DDP. Eve
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -31,22 +31,42 @@ from training.balancing import (
 from training.config import ConfigError, RunConfig
 from training.device import fitting_images
 from training.networks.base import MultiTaskNetwork
+from training.processes import Processes, reaches_everything
 from training.tasks import Features
 from training.tasks.base import TaskFeatures
-from training.tasks.targets import Targets
+from training.tasks.targets import Targets, TaskTargets
+from training.unread import StepLosses
 
-TaskTargets = Mapping[str, Sequence[Any]]
-"""Task -> its `Targets`, or one target per image, None where it is not labelled for the task."""
+BatchTargets = Mapping[str, TaskTargets]
+"""Targets of a batch by task."""
 
-Batch = tuple[Any, TaskTargets]
+Batch = tuple[Any, BatchTargets]
 """Inputs of the losses (an image [B, 3, H, W], or cached features), and targets."""
 
 PLAIN = 'equal'
 """The method that needs no balancer: the sum of the losses is what DDP differentiates anyway."""
 
 
+class _Reaching(torch.autograd.Function):
+    """The identity, whose backward pass visits parameters and gives them no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, *parameters: Tensor) -> Tensor:
+        """Keep the loss."""
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        """DDP's hooks run for every parameter that is visited."""
+        return gradient, *[None] * (len(ctx.needs_input_grad) - 1)
+
+
 class TaskLosses(nn.Module):
-    """Network plus losses in one forward, so that DDP and autocast wrap them together."""
+    """Network plus losses in one forward, so that DDP and autocast wrap them together.
+
+    reached: parameters that every backward pass visits, also where their task has no label. DDP
+    waits for all of them, and then need not search the graph for those that are missing.
+    """
 
     cut: CutFeatures | None = None
     """Of the last forward with `cut_features`: the trunk's features and what the heads read."""
@@ -56,8 +76,9 @@ class TaskLosses(nn.Module):
         super().__init__()
         self.network = network
         self.cut_features = False
+        self.reached: tuple[nn.Parameter, ...] = ()
 
-    def forward(self, image: Tensor, targets: TaskTargets) -> dict[str, Tensor]:
+    def forward(self, image: Tensor, targets: BatchTargets) -> dict[str, Tensor]:
         """Summed loss of each task that the batch labels; a head sees only its labelled rows.
 
         A batch without any label gives a zero that depends on the features: the gradients of its
@@ -67,14 +88,18 @@ class TaskLosses(nn.Module):
         features = self.network.features(image)
         if self.cut_features:
             features = self._cut(features)
-        losses = {}
+        losses: dict[str, Tensor] = {}
         for task in self.network.tasks:
             packed = Targets.pack(targets[task.name])
             if packed.rows:
                 head = self.network.head(task.name)
                 outputs = head(features.rows(packed.row_index.to(image.device)))
                 losses[task.name] = head.loss(outputs, packed.labelled())
-        return losses or {self.network.tasks[0].name: features.nothing()}
+        losses = losses or {self.network.tasks[0].name: features.nothing()}
+        if self.reached and torch.is_grad_enabled():
+            first = next(iter(losses))
+            losses[first] = _Reaching.apply(losses[first], *self.reached)
+        return losses
 
     def _cut(self, features: Features | TaskFeatures) -> Features:
         if not isinstance(features, Features):
@@ -87,7 +112,7 @@ class TaskLosses(nn.Module):
         return Features(self.cut.leaves[:count], self.cut.leaves[count:])
 
 
-def normalisers(network: MultiTaskNetwork, targets: TaskTargets) -> Tensor:
+def normalisers(network: MultiTaskNetwork, targets: BatchTargets) -> Tensor:
     """For each task: what its summed loss is divided by, and its labelled images; [T, 2]."""
     rows = []
     for task in network.tasks:
@@ -96,7 +121,7 @@ def normalisers(network: MultiTaskNetwork, targets: TaskTargets) -> Tensor:
     return torch.tensor(rows)
 
 
-def parts(inputs: Any, targets: TaskTargets, count: int) -> Iterator[Batch]:
+def parts(inputs: Any, targets: BatchTargets, count: int) -> Iterator[Batch]:
     """A batch in `count` parts of equal size."""
     for i in range(count):
         yield (
@@ -114,26 +139,34 @@ class Step:
         """wrapped: the losses as Fabric set them up. Raises ConfigError for the balancing."""
         self.fabric, self.wrapped, self.network, self.config = fabric, wrapped, network, config
         self.tasks = [task.name for task in network.tasks]
+        self.processes = Processes(fabric)
         weights = [config.loss_weights.get(task, 1.0) for task in self.tasks]
         self.loss_weights = fabric.to_device(torch.tensor(weights))
         self.balancer = _open_balancer(fabric, wrapped, network, config)
+        alone = fabric.world_size == 1 or self.balancer is not None
+        if not alone and reaches_everything(config):
+            trained = (p for p in network.parameters() if p.requires_grad)
+            wrapped.module.reached = tuple(trained)
         self.weights: dict[str, float] = {}
         """What the method weighted each task of the last step with; empty where it has none."""
 
-    def backward(self, step: int, batch: Batch, held_out: Batch | None = None) -> dict[str, float]:
-        """Fill `.grad`; returns the loss of each labelled task.
+    def backward(self, step: int, batch: Batch, held_out: Batch | None = None) -> StepLosses:
+        """Fill `.grad`; returns the losses, which are still on the device.
 
-        held_out: for methods with `needs_validation`. Raises BalancingError.
+        Without a balancing method nothing in here waits for the device. held_out: for methods with
+        `needs_validation`. Raises BalancingError.
         """
         amounts, labelled = self.amounts(batch[1])
+        # Whole: a part of page-locked memory is not page-locked.
+        batch = self.fabric.to_device(batch)
         if self.balancer is None:
             sums = self._plain(batch, amounts)
+            for task, there in zip(self.tasks, labelled, strict=True):
+                if not there:  # AdamW leaves out what has no gradient, in whatever process
+                    self.network.head(task).zero_grad()
         else:
             sums = self._balanced(self.balancer, step, batch, amounts, held_out)
-        means = self._over_processes(sums) / amounts
-        # One read of the device per step.
-        values = torch.stack((means, labelled)).tolist()
-        return {task: mean for task, mean, there in zip(self.tasks, *values, strict=True) if there}
+        return StepLosses(self.processes.total(sums) / amounts, labelled)
 
     def after_update(self, step: int, batch: Batch) -> None:
         """Show FAMO the losses of the same images again, after the optimiser's update."""
@@ -152,10 +185,14 @@ class Step:
         """Dropout and stochastic depth must not depend on where a run was interrupted."""
         torch.manual_seed(hash((self.config.seed, step, self.fabric.global_rank)))
 
-    def amounts(self, targets: TaskTargets) -> tuple[Tensor, Tensor]:
-        """What each task's sum is divided by, and its labelled images; over all processes, [T]."""
-        amounts, labelled = self._over_processes(normalisers(self.network, targets)).unbind(1)
-        return amounts.clamp(min=1), labelled
+    def amounts(self, targets: BatchTargets) -> tuple[Tensor, list[bool]]:
+        """What each task's sum is divided by, [T] on the device, and which tasks have labels.
+
+        Over all processes, whose hosts know both before their devices have begun.
+        """
+        counted = self.processes.total(normalisers(self.network, targets))
+        amounts: Tensor = self.fabric.to_device(counted[:, 0].clamp(min=1))
+        return amounts, (counted[:, 1] > 0).tolist()
 
     def means(self, sums: Mapping[str, Tensor], amounts: Tensor) -> dict[str, Tensor]:
         """Task -> this part's share of the weighted loss; their mean over processes is the loss."""
@@ -183,12 +220,12 @@ class Step:
         for i, part in enumerate(parts(*batch, count)):
             with self.fabric.no_backward_sync(self.wrapped, enabled=i + 1 < count):
                 losses = self.wrapped(*self.fabric.to_device(part))
-                rows = [self.tasks.index(name) for name in losses]
-                summed = torch.stack(list(losses.values()))
-                weighted = (summed * self.loss_weights[rows] / amounts[rows]).sum()
+                none = amounts.new_zeros(())
+                summed = torch.stack([losses.get(task, none) for task in self.tasks])
+                weighted = (summed * self.loss_weights / amounts).sum()
                 # DDP averages gradients over the processes; a sum over them is meant.
                 self.fabric.backward(weighted * self.fabric.world_size)
-            sums[rows] += summed.detach()
+            sums += summed.detach()
         return sums
 
     def _balanced(
@@ -214,12 +251,6 @@ class Step:
         """Summed losses of a part by task; nothing for one without labels."""
         losses: dict[str, Tensor] = self.wrapped(*self.fabric.to_device(part))
         return losses if any(Targets.pack(row).rows for row in part[1].values()) else {}
-
-    def _over_processes(self, values: Tensor) -> Tensor:
-        """Sum over all processes, on the device."""
-        total = self.fabric.all_reduce(self.fabric.to_device(values), reduce_op='sum')
-        assert isinstance(total, Tensor)
-        return total
 
 
 @contextmanager

@@ -14,24 +14,19 @@ from __future__ import annotations
 import argparse
 import copy
 import math
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import replace
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from mtl_perception.engines.base import EngineError
 from training.affinity import measure
@@ -60,18 +55,19 @@ from training.config import (
 from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
-from training.device import is_out_of_memory, working_precision
-from training.evaluate import evaluate_network, headline
+from training.device import is_out_of_memory
+from training.evaluation.results import headline
+from training.evaluation.validation import validation_results
 from training.initial_weights import start_from
 from training.networks.base import MultiTaskNetwork
 from training.networks.build import build_network
 from training.networks.cpu import suit_cpu
+from training.optimizer import learning_rate, parameter_groups, update_ema
 from training.preflight import check_labels, check_sizes, check_validation
+from training.processes import open_fabric
 from training.selection import score
 from training.step import PLAIN, Batch, Step, TaskLosses
-
-LONGEST_WAIT = timedelta(hours=2)
-"""How long the other processes wait while the first one validates."""
+from training.unread import StepRecord, Unread
 
 HELD_OUT = 1_000_003
 """Added to the seed of the batches that Auto-Lambda validates its weights on."""
@@ -88,108 +84,6 @@ Validated = Callable[[int, float], None]
 
 class NonFiniteLossError(Exception):
     """A loss, gradient or validated output that is NaN or infinite; checkpoints stay whole."""
-
-
-def learning_rate(step: int, config: OptimizerConfig) -> float:
-    """Linear warm-up, then cosine (Loshchilov and Hutter, ICLR 2017) down to the final ratio."""
-    if step < config.warmup_steps:
-        return config.lr * (step + 1) / config.warmup_steps
-    progress = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
-    cosine = 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
-    return config.lr * (config.final_lr_ratio + (1 - config.final_lr_ratio) * cosine)
-
-
-@torch.no_grad()
-def update_ema(ema: nn.Module, network: nn.Module, decay: float, step: int) -> None:
-    """Exponential moving average of weights and batch-norm statistics; the decay warms up."""
-    pairs = list(zip(ema.state_dict().values(), network.state_dict().values(), strict=True))
-    floats = [pair for pair in pairs if pair[0].is_floating_point()]
-    average = get_ema_multi_avg_fn(min(decay, (1 + step) / (10 + step)))
-    average([kept for kept, _ in floats], [fresh for _, fresh in floats], None)
-    for kept, fresh in pairs:
-        if not kept.is_floating_point():
-            kept.copy_(fresh)
-
-
-def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[str, Any]]:
-    """Groups of AdamW; frozen parameters stay out. `lr_scale`: factor on the learning rate.
-
-    Weight decay on matrices and kernels; not on biases and norms, nor on what a module lists in
-    `no_weight_decay` (gates, queries, mixing weights), whose zero means something. The trunk learns
-    with `trunk_lr`, its earlier stages with less (`layer_decay`; BEiT: Bao et al., ICLR 2022).
-    """
-    kept = {
-        id(getattr(module, name))
-        for module in network.modules()
-        for name in getattr(module, 'no_weight_decay', ())
-    }
-    scales = trunk_scales(getattr(network, 'trunk', None), config)
-    groups: dict[tuple[float, bool], dict[str, Any]] = {}
-    for parameter in network.parameters():
-        if parameter.requires_grad:
-            decays = parameter.ndim > 1 and id(parameter) not in kept
-            scale = scales.get(id(parameter), 1.0)
-            group = groups.setdefault(
-                (scale, decays),
-                {'params': [], 'weight_decay': config.weight_decay * decays, 'lr_scale': scale},
-            )
-            group['params'].append(parameter)
-    return [groups[key] for key in sorted(groups, reverse=True)]
-
-
-def trunk_scales(trunk: nn.Module | None, config: OptimizerConfig) -> dict[int, float]:
-    """Learning-rate factors of the trunk's parameters, by `id`; nothing for a trunk like the rest.
-
-    A parameter belongs to the finest level that depends on it.
-    """
-    if trunk is None or config.trunk_lr == config.layer_decay == 1:
-        return {}
-    if config.layer_decay == 1:
-        return {id(parameter): config.trunk_lr for parameter in trunk.parameters()}
-    device = next(trunk.parameters()).device
-    training, scales = trunk.training, {}
-    levels = trunk.eval()(torch.zeros(1, 3, 64, 64, device=device))
-    parameters = [p for p in trunk.parameters() if p.requires_grad]
-    for depth, level in enumerate(levels):
-        found = torch.autograd.grad(level.sum(), parameters, retain_graph=True, allow_unused=True)
-        factor = config.trunk_lr * config.layer_decay ** (len(levels) - 1 - depth)
-        for parameter, gradient in zip(parameters, found, strict=True):
-            if gradient is not None:
-                scales.setdefault(id(parameter), factor)
-    trunk.train(training)
-    return scales
-
-
-def open_fabric(config: RunConfig) -> Fabric:
-    """One process a device, seeded; raises ConfigError when this machine does not offer it."""
-    alone = config.devices * config.nodes == 1
-    try:
-        precision: Any = working_precision(config.precision, config.accelerator)
-        fabric = Fabric(
-            accelerator=config.accelerator,
-            devices=config.devices,
-            num_nodes=config.nodes,
-            precision=precision,
-            # A device whose images lack a task leaves that head's parameters unused.
-            strategy='auto' if alone else DDPStrategy(
-                find_unused_parameters=True, gradient_as_bucket_view=True, timeout=LONGEST_WAIT
-            ),
-        )  # fmt: skip
-        if config.batch_norm == 'sync' and not alone and fabric.device.type != 'cuda':
-            raise ConfigError(
-                'batch_norm: sync over several processes needs GPUs; take local or frozen on a CPU'
-            )
-        fabric.launch()
-    except (MisconfigurationException, RuntimeError, ValueError) as error:
-        raise ConfigError(f'accelerator, devices, nodes or precision: {error}') from error
-    started = int(os.environ.get('WORLD_SIZE', fabric.world_size))
-    if started != fabric.world_size:
-        raise ConfigError(
-            f'{started} processes were started for nodes={config.nodes} devices={config.devices}; '
-            f'torchrun --nproc-per-node N wants devices=N, --nnodes M wants nodes=M'
-        )
-    fabric.seed_everything(config.seed, verbose=False)
-    return fabric
 
 
 def train(config: RunConfig, validated: Validated | None = None) -> Path:
@@ -313,15 +207,14 @@ def fit(
 
     def validate(done: int, losses: Mapping[str, float], checkpoint: Path | None) -> None:
         """Choose the best; `checkpoint`: that of the same step, whose state is brought up to it."""
-        assert board is not None
         try:
-            results = evaluate_network(
-                ema, config, config.validate_split, config.validate_images, config.precision
-            )
+            results = validation_results(ema, config, gradients.processes)
         except EngineError as error:
             before = f'losses {losses}, ' if losses else ''
             what = f'{before}validated after it: {str(error).rstrip(".")}'
             raise _non_finite(done - 1, what, saved, opt) from error
+        if board is None:
+            return
         figures = headline(results)
         board.validated(done, figures, value := score(figures, config.best_by))
         state.update(step=done, seconds=board.seconds, validation=figures, validation_due=False)
@@ -333,8 +226,23 @@ def fit(
         if validated:
             validated(done, value)
 
+    unread = Unread(gradients.tasks)
+
+    def read() -> list[StepRecord]:
+        """Write the steps since the last read; raises NonFiniteLossError for one that diverged."""
+        records = unread.read()
+        for record in records:
+            # With fp16 the scaler leaves out a step whose gradients overflow, and scales down.
+            diverged = not (has_scaler or math.isfinite(record.gradient_norm))
+            if diverged or not record.has_finite_losses:
+                what = f'losses {record.losses}, gradient norm {record.gradient_norm:g}'
+                raise _non_finite(record.step, what, saved, opt)
+            if board:
+                board.step(record)
+        return records
+
     with board or nullcontext():
-        if board and found and state['validation_due'] and saved % config.validate_every == 0:
+        if found and state['validation_due'] and saved % config.validate_every == 0:
             validate(saved, {}, found)
         source = batches(saved)
         validates = balancer is not None and balancer.needs_validation
@@ -351,36 +259,37 @@ def fit(
             try:
                 losses = gradients.backward(step, batch, next(others) if others else None)
             except RuntimeError as error:
-                if step > saved or not is_out_of_memory(error):
-                    raise
-                raise ConfigError(gradients.what_fits(batch)) from error
+                if step == saved and is_out_of_memory(error):
+                    raise ConfigError(gradients.what_fits(batch)) from error
+                read()  # what has failed may be that an earlier step diverged
+                raise
             norm = fabric.clip_gradients(
                 wrapped, optimizer, max_norm=opt.clip_norm, error_if_nonfinite=False
             )
             assert norm is not None
-            # With fp16 the scaler leaves out a step whose gradients overflow, and scales down.
-            diverged = not has_scaler and not torch.isfinite(norm)
-            if diverged or not all(map(math.isfinite, losses.values())):
-                what = f'losses {losses}, gradient norm {float(norm):g}'
-                raise _non_finite(step, what, saved, opt)
+            unread.add(step, losses, norm, learning_rate(step, opt), gradients.weights)
+            done = step + 1
+            validates = done % config.validate_every == 0
+            saves = done % config.checkpoint_every == 0 or done == opt.steps
+            # A balancing method has waited for the device already.
+            reads = saves or validates or done % config.log_every == 0 or balancer is not None
+            records = read() if reads else []
             optimizer.step()
             gradients.after_update(step, batch)
             update_ema(ema, network, opt.ema_decay, step)
 
-            if board is None:
-                continue
-            board.step(step, losses, learning_rate(step, opt), float(norm), gradients.weights)
-            done = step + 1
-            due = done % config.validate_every == 0
+            if board:
+                board.speed.finish()
             # Before the validation: one that fails or is killed costs no step, and is made up for.
-            if done % config.checkpoint_every == 0 or done == opt.steps:
-                state.update(step=done, seconds=board.seconds, validation_due=due)
-                state['precision'] = precision.state_dict()
-                method_state = balancer.state_dict() if balancer else None
-                save_checkpoint(output / LAST, network, ema, optimizer, state, method_state)
+            if saves:
+                if board:
+                    state.update(step=done, seconds=board.seconds, validation_due=validates)
+                    state['precision'] = precision.state_dict()
+                    method_state = balancer.state_dict() if balancer else None
+                    save_checkpoint(output / LAST, network, ema, optimizer, state, method_state)
                 saved = done
-            if due:
-                validate(done, losses, output / LAST if saved == done else None)
+            if validates:
+                validate(done, records[-1].losses, output / LAST if saved == done else None)
     return output / LAST
 
 

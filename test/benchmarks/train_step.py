@@ -30,9 +30,10 @@ from training.data.layout import open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.networks.build import build_network
 from training.networks.cpu import suit_cpu
+from training.optimizer import parameter_groups
+from training.processes import open_fabric
 from training.step import Step as Gradients
 from training.step import TaskLosses
-from training.train import open_fabric, parameter_groups
 
 RESULT = Path(__file__).parents[2] / 'docs' / 'results' / 'train_step.json'
 WARM_UP = 3

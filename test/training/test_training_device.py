@@ -3,6 +3,8 @@
 
 """What the machine can do: precision, memory, shared memory; each lack gives one clear error."""
 
+import re
+
 import pytest
 
 torch = pytest.importorskip('torch', reason='training extras are not installed')
@@ -16,7 +18,12 @@ from training import device  # noqa: E402
 from training.config import ConfigError, load_config  # noqa: E402
 from training.data.loader import PREFETCH, batches_ahead  # noqa: E402
 from training.data.sample import DatasetError  # noqa: E402
-from training.device import fitting_images, is_out_of_memory, working_precision  # noqa: E402
+from training.device import (  # noqa: E402
+    check_torch,
+    fitting_images,
+    is_out_of_memory,
+    working_precision,
+)
 from training.step import TaskLosses  # noqa: E402
 from training.tasks.targets import BoxTarget, Targets  # noqa: E402
 from training.train import train  # noqa: E402
@@ -39,6 +46,17 @@ def test_a_gpu_without_bfloat16_is_named(monkeypatch):
     assert working_precision('auto', 'cpu') in ('bf16-mixed', '32-true')
     with pytest.raises(ValueError, match='bf16-mixed: Tesla T4 has no bfloat16; take 16-mixed'):
         working_precision('bf16-mixed', 'cuda')
+
+
+@pytest.mark.parametrize('version', ['2.10.1+cpu', '1.13.1'])
+def test_an_old_torch_is_one_sentence(version):
+    with pytest.raises(ConfigError, match=f'torch {re.escape(version)} is older.*expected 2.11'):
+        check_torch(version)
+
+
+@pytest.mark.parametrize('version', ['2.11.0', '2.14.1+cu130', '3.0.0a0+git123'])
+def test_newer_torch_is_taken(version):
+    check_torch(version)
 
 
 class Losses(nn.Module):

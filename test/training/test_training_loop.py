@@ -6,6 +6,7 @@
 import json
 import os
 import resource
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,8 +35,9 @@ from training.config import (  # noqa: E402
 )
 from training.networks.build import build_network  # noqa: E402
 from training.networks.sharing.cross_stitch import Stitch  # noqa: E402
+from training.optimizer import learning_rate, parameter_groups, update_ema  # noqa: E402
 from training.selection import score  # noqa: E402
-from training.train import learning_rate, parameter_groups, update_ema  # noqa: E402
+from training.unread import StepRecord  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / 'training' / 'configs'
 REQUIRED = 'name: a\noutput: out\ntasks: [weather]\ndata: [{name: d, root: r}]\n'
@@ -363,7 +365,8 @@ def test_steps_after_the_last_checkpoint_are_written_once(tmp_path, config_file)
         for step in range(4):
             first.speed.ask()
             first.speed.receive()
-            first.step(step, {'weather': step / 10}, 1e-3, 1.0)
+            first.step(StepRecord(step, {'weather': step / 10}, 1.0, 1e-3, time.monotonic()))
+            first.speed.finish()
     with (tmp_path / 'losses.csv').open('a') as file:
         file.write('4,0.')  # cut off by a kill
     with board(config_file, tmp_path, 2):

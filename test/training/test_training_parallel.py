@@ -26,7 +26,7 @@ from training.config import ConfigError, load_config  # noqa: E402
 from training.step import parts  # noqa: E402
 from training.tasks import make_head  # noqa: E402
 from training.tasks.base import Features  # noqa: E402
-from training.tasks.detection import BoxTarget  # noqa: E402
+from training.tasks.targets import BoxTarget  # noqa: E402
 from training.train import learning_rate, train  # noqa: E402
 
 
@@ -166,7 +166,7 @@ def test_the_loss_scale_is_part_of_the_checkpoint(data, tmp_path, monkeypatch):
     def network(run):
         return load_file(tmp_path / run / 'checkpoint/network.safetensors')
 
-    monkeypatch.setattr('training.train.Fabric', half)
+    monkeypatch.setattr('training.processes.Fabric', half)
     more = (
         'tasks=[drivable]', 'augment.height=32', 'augment.width=64', 'optimizer.batch_size=2',
         'optimizer.accumulate=2', 'checkpoint_every=1',

@@ -100,7 +100,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(data, run, tmp_path):
     assert best[0] == best[1]
 
 
-@pytest.mark.parametrize('killed', ['evaluate_network', 'save_state'])
+@pytest.mark.parametrize('killed', ['validation_results', 'save_state'])
 def test_a_killed_validation_costs_no_step_and_is_made_up_for(
     data, run, tmp_path, monkeypatch, killed
 ):

@@ -80,15 +80,18 @@ def open_model(
 
 
 def torch_pipeline(
-    network: MultiTaskNetwork, config: RunConfig, precision: str = '32-true'
+    network: MultiTaskNetwork, config: RunConfig, precision: str = '32-true', batch: int = 1
 ) -> Pipeline:
-    """A network in eval mode behind the deployed path, in a training run's precision."""
+    """A network in eval mode behind the deployed path, in a training run's precision.
+
+    batch: images that `Pipeline.infer_batch` takes at a time.
+    """
     spec = InputSpec(
         config.augment.input_height, config.augment.input_width, config.augment.letterbox_colour
     )
     bundle = bundle_in_memory(network, spec)
     names = [output.name for output in bundle.manifest.outputs]
-    return Pipeline(bundle, ModuleEngine(network, names, precision))
+    return Pipeline(bundle, ModuleEngine(network, names, precision, batch))
 
 
 def _open_run(folder: Path, engine: str, device: str, weights: Weights | None) -> Model:

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -138,26 +139,31 @@ def score_layout(
     indices: Iterable[int],
     answered: Answered | None = None,
 ) -> Iterator[FrameRecord]:
-    """One record an image, answered for the tasks that it is labelled for, else for all.
+    """One record per image, answered for the tasks that it is labelled for, else for all.
 
-    `answered` sees each sample with what was answered about it.
+    The pipeline takes as many images at a time as its engine does. `answered` sees each sample with
+    what was answered about it.
     """
     known = {task.name for task in pipeline.tasks} & ALL_TASKS.keys()
     fine = {name for name in layout.masks if name in COARSE and told_apart(layout, name)}
     coarse = {name for name in layout.masks if told_coarsely(layout, name)}
-    for index, sample in _loaded(layout, indices):
-        wanted = known & layout.tasks(index) or known
-        result = pipeline(Frame(sample.image, 'rgb'), sorted(wanted))
-        if answered is not None:
-            answered(sample, result)
-        height, width = sample.image.shape[:2]
-        yield FrameRecord(
-            layout.config.name, '', index, index * STEP_NS, sample.name, (width, height),
-            answers_digest(index * STEP_NS, result),
-            {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()},
-            result.timings_ms,
-            pieces(frame_key(layout.config.name, '', index), sample, result, fine, coarse),
-        )  # fmt: skip
+    loaded = _loaded(layout, indices)
+    while group := list(islice(loaded, pipeline.info.batch)):
+        outcomes = pipeline.infer_batch([Frame(sample.image, 'rgb') for _, sample in group])
+        for (index, sample), outcome in zip(group, outcomes, strict=True):
+            if isinstance(outcome, Exception):
+                raise outcome
+            result = outcome.decode(sorted(known & layout.tasks(index) or known))
+            if answered is not None:
+                answered(sample, result)
+            height, width = sample.image.shape[:2]
+            yield FrameRecord(
+                layout.config.name, '', index, index * STEP_NS, sample.name, (width, height),
+                answers_digest(index * STEP_NS, result),
+                {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()},
+                result.timings_ms,
+                pieces(frame_key(layout.config.name, '', index), sample, result, fine, coarse),
+            )  # fmt: skip
 
 
 def pieces(
