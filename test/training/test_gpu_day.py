@@ -6,6 +6,8 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -15,6 +17,9 @@ pytest.importorskip('torch', reason='training extras are not installed')
 pytest.importorskip('timm', reason='training extras are not installed')
 
 from tiny_training import CONFIG, ROOT, tiny_scenes
+
+from tools.gpu_day.smaller import copy_source
+from training.data.layout import Layout, LayoutConfig
 
 
 def call(*words):
@@ -43,6 +48,24 @@ def test_a_pack_holds_the_data_at_its_size_and_a_configuration_of_it(pack):
         assert one.shape == other.shape
         assert np.abs(one.astype(int) - other).mean() < 6
     assert str(pack / 'data') in (pack / 'config.yaml').read_text()
+
+
+def test_images_shrink_with_their_masks_and_boxes(pack, tmp_path):
+    source = LayoutConfig('scenes', str(pack.parent / 'scenes'))
+    copy_source(Path(source.root), tmp_path / 'small', 90, width=80)
+    before, after = (
+        Layout(replace(source, root=str(root)), 'train')
+        for root in (source.root, tmp_path / 'small')
+    )
+    assert (before.size(0), after.size(0)) == ((160, 96), (80, 48))
+    for index in range(len(before)):
+        large, small = before.load(index), after.load(index)
+        assert before.tasks(index) == after.tasks(index)
+        boxes = (sample.boxes['detection'] for sample in (large, small))
+        big, half = (box.xyxy for box in boxes)
+        np.testing.assert_allclose(half, big / 2, atol=1e-3)
+        for task, mask in large.masks.items():
+            assert np.array_equal(small.masks[task], mask[::2, ::2])
 
 
 def test_a_pack_above_the_limit_says_what_takes_the_room(pack, tmp_path):

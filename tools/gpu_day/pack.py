@@ -5,7 +5,6 @@
 
     python -m tools.gpu_day.pack CONFIG FOLDER [key=value ...]
 
-
 Sources are copied below FOLDER/data and FOLDER/config.yaml reads them from there, as a path
 relative to the repository's root.
 """
@@ -18,30 +17,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-
+from tools.gpu_day.smaller import copy_source
+from training.command import at_least
 from training.config import ConfigError, load_config, save_config
-
-IMAGES = {'.jpg', '.jpeg'}
-SKIPPED = {'test'}
-"""Splits that nothing here reads."""
-
-
-def copy_source(root: Path, target: Path, quality: int) -> None:
-    """Copy a data set; a JPEG that does not get smaller when it is encoded anew stays as it is."""
-    for path in sorted(root.rglob('*')):
-        relative = path.relative_to(root)
-        if not path.is_file() or SKIPPED.intersection(relative.parts):
-            continue
-        copied = target / relative
-        copied.parent.mkdir(parents=True, exist_ok=True)
-        image = cv2.imread(str(path)) if path.suffix.lower() in IMAGES else None
-        if image is not None:
-            encoded = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-            if encoded.size < path.stat().st_size:
-                copied.write_bytes(encoded.tobytes())
-                continue
-        shutil.copyfile(path, copied)
 
 
 def megabytes(folder: Path) -> float:
@@ -65,7 +43,8 @@ def pack(config_path: str, folder: Path, args: argparse.Namespace) -> dict[str, 
             raise ConfigError(f'data {source.name!r}: no folder {root}')
         if root not in places:
             places[root] = folder / 'data' / f'{len(places)}_{root.name}'
-            copy_source(root, places[root], args.quality)
+            width = args.width if source.kind == 'bdd100k' else None
+            copy_source(root, places[root], args.quality, width)
             sizes[f'data of {source.name} ({root})'] = megabytes(places[root])
         sources.append(replace(source, root=str(places[root])))
     config.data = sources
@@ -94,6 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('--run', type=Path, help='training run whose best weights begin')
     parser.add_argument('--wheels', type=Path, help='folder of wheels that the machine lacks')
     parser.add_argument('--quality', type=int, default=85, help='of JPEGs (default: 85)')
+    parser.add_argument(
+        '--width', type=at_least(1), default=640, help='of wider images, in pixels (default: 640)'
+    )
     parser.add_argument('--limit-mb', type=float, default=60, help='of the pack (default: 60)')
     args = parser.parse_intermixed_args(argv)
     try:
@@ -106,7 +88,7 @@ def main(argv: list[str] | None = None) -> int:
     if (total := sum(sizes.values())) > args.limit_mb:
         print(
             f'error: {total:.1f} MiB, expected at most {args.limit_mb:g}; leave sources out '
-            f'(data=[...]), or lower --quality',
+            f'(data=[...]), or lower --width or --quality',
             file=sys.stderr,
         )
         return 1
