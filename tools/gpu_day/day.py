@@ -166,7 +166,7 @@ def engines(day: Day, args: argparse.Namespace) -> None:
     bundle, bench = args.output / 'bundle', args.output / 'bench.json'
     if bundle.is_dir():
         frames = ['--frames', '3', '--engine', 'onnxruntime:fp32'] if args.dry_run else []
-        command = ['-m', 'mtl_perception.cli', 'bench', str(bundle), '--json', str(bench), *frames]
+        command = ['-m', 'tools.gpu_day.bench', str(bundle), '--json', str(bench), *frames]
         day.run('bench', command, reserve_s=10)
         day.keep('bench', bench)
 
