@@ -9,7 +9,6 @@ Plain data only: no YAML tags, no aliases, no unknown keys. `bundle.py` is the f
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ import yaml
 
 from mtl_perception.plain_yaml import MAX_BYTES, PlainYamlError, read_plain_yaml
 from mtl_perception.schema import fields_of
-from mtl_perception.tasks import Task
+from mtl_perception.tasks import NODE_TOPICS, TASK_NAME, Task
 from mtl_perception.text import one_line, quoted
 
 SCHEMA = 1
@@ -50,11 +49,6 @@ MAP_MEANINGS = frozenset({'class_map', 'logits', 'depth', 'normals'})
 """Those whose last two axes are a grid over the input."""
 MIN_SIDE = 128
 """Below this a graph of any size cannot be built: it has fewer points than boxes to choose."""
-
-
-_TASK_NAME = re.compile(r'[A-Za-z](_?[A-Za-z0-9])*')
-_TOPICS = {'image', 'overlay', 'detections'}
-"""What the node's own topics are called, beside which those of tasks lie."""
 
 
 class BundleError(Exception):
@@ -268,10 +262,10 @@ def _check_names(tasks: Sequence[Task], where: str) -> None:
     """Task names become topics: ROS names, each once, and none that the node has already."""
     names = [task.name for task in tasks]
     for name in names:
-        if not _TASK_NAME.fullmatch(name) or name in _TOPICS or names.count(name) > 1:
+        if not TASK_NAME.fullmatch(name) or name in NODE_TOPICS or names.count(name) > 1:
             raise BundleError(
                 f'{where}: task name {quoted(name)}: expected letters, digits and single '
-                f'underscores, a letter first, each name once and none of {sorted(_TOPICS)}, '
+                f'underscores, a letter first, each name once and none of {sorted(NODE_TOPICS)}, '
                 f'found {quoted(names)}'
             )
 

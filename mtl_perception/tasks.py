@@ -10,6 +10,7 @@ Ids follow the BDD100K toolkit (Yu et al., CVPR 2020): detection classes in the 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -20,6 +21,12 @@ UNLABELLED = 255
 """Mask value of a pixel without a label; never a class id."""
 
 
+TASK_NAME = re.compile(r'[A-Za-z](_?[A-Za-z0-9])*')
+"""What a task may be called: its name becomes part of ROS topics."""
+NODE_TOPICS = frozenset(
+    {'annotations', 'depth_image', 'detections', 'image', 'objects', 'overlay', 'tracks'}
+)
+"""Topics of the node itself, next to which those of the tasks are."""
 MAX_TEMPERATURE = 100.0
 ROAD = 'road'
 """What `direct` is called where it is all of the road."""
@@ -201,7 +208,7 @@ VOC_CLASSES = (
 )  # fmt: skip
 
 
-def _bitwise_colours(first: int, last: int) -> tuple[tuple[int, int, int], ...]:
+def bitwise_colours(first: int, last: int) -> tuple[tuple[int, int, int], ...]:
     """VOC's colours of the ids `first` to `last`: bits of the id dealt out to red, green, blue."""
     return tuple(
         (
@@ -213,9 +220,9 @@ def _bitwise_colours(first: int, last: int) -> tuple[tuple[int, int, int], ...]:
     )
 
 
-VOC_DETECTION = Task('voc_detection', 'detection', VOC_CLASSES, _bitwise_colours(1, 20))
+VOC_DETECTION = Task('voc_detection', 'detection', VOC_CLASSES, bitwise_colours(1, 20))
 VOC_SEGMENTATION = Task(
-    'voc_segmentation', 'segmentation', ('background', *VOC_CLASSES), _bitwise_colours(0, 20)
+    'voc_segmentation', 'segmentation', ('background', *VOC_CLASSES), bitwise_colours(0, 20)
 )
 
 COCO_CLASSES = (
@@ -231,9 +238,9 @@ COCO_CLASSES = (
     'teddy bear', 'hair drier', 'toothbrush',
 )  # fmt: skip
 """COCO's categories (Lin et al., ECCV 2014), in the order of its label files."""
-COCO_DETECTION = Task('coco_detection', 'detection', COCO_CLASSES, _bitwise_colours(1, 80))
+COCO_DETECTION = Task('coco_detection', 'detection', COCO_CLASSES, bitwise_colours(1, 80))
 COCO_SEGMENTATION = Task(
-    'coco_segmentation', 'segmentation', ('background', *COCO_CLASSES), _bitwise_colours(0, 80)
+    'coco_segmentation', 'segmentation', ('background', *COCO_CLASSES), bitwise_colours(0, 80)
 )
 
 OFFICE31 = (

@@ -26,7 +26,6 @@ import torch
 from safetensors.torch import save
 
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
-from mtl_perception.tasks import ALL_TASKS
 from training.beliefs import beliefs_of, believed
 from training.checkpoint import LAST, CheckpointError, find_checkpoint
 from training.command import at_least, run
@@ -130,7 +129,15 @@ def with_task(
             f'--own-neck: only a hydranet has such heads, not {base.config.network.architecture!r}'
         )
     seen, network = base.config.augment, base.config.network
-    return replace(
+    before = base.config.definitions
+    for name in before.keys() & config.definitions.keys():
+        if before[name] != config.definitions[name]:
+            raise ConfigError(
+                f'definitions: {name!r} is {config.definitions[name]}, expected what '
+                f'{base.parent["name"]} was trained with: {before[name]}; leave it out, or give '
+                f'the new task another name'
+            )
+    made = replace(
         config,
         name=f'{base.config.name}_{task}',
         output=str(output),
@@ -149,6 +156,9 @@ def with_task(
             letterbox_colour=seen.letterbox_colour,
         ),
     )
+    made.define(before)
+    made.task_table()
+    return made
 
 
 def labelled(configs: Sequence[LayoutConfig], task: str) -> list[Layout]:
@@ -266,7 +276,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('model', help='bundle (folder or name) or folder of a training run')
     parser.add_argument('config', help='YAML with data, augmentation and optimizer')
     parser.add_argument('overrides', nargs='*', metavar='key=value', help='of the configuration')
-    parser.add_argument('--task', required=True, choices=list(ALL_TASKS))
+    parser.add_argument(
+        '--task', required=True, metavar='NAME', help='known, or defined in the configuration'
+    )
     parser.add_argument('--output', type=Path, help='run folder; default runs/MODEL_TASK')
     parser.add_argument('--bundle', type=Path, help='export here when trained, e.g. models/NAME')
     parser.add_argument(

@@ -9,20 +9,21 @@ goes before it, and overrides go before both.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations, starmap
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from mtl_perception.tasks import ALL_TASKS, Task
+from mtl_perception.tasks import Task
 from training.data.layout import LayoutConfig
 from training.data.transforms import AugmentConfig
+from training.task_definition import TaskDefinition, split_definitions, with_known
 from training.tasks.depth import DepthConfig
 from training.tasks.detection import DetectionConfig
 from training.tasks.normals import NormalsConfig
@@ -118,6 +119,8 @@ class StageConfig:
 class RunConfig:
     """Everything `training.train` needs. `output` is the run folder, resumed when it exists.
 
+    tasks: names, in a file also whole definitions (`training.task_definition`), which become
+    entries of definitions: kind, classes and colours by name.
     devices a node, nodes: one process a device. precision: 32-true, bf16-mixed,
     16-mixed, or auto for what the device does fast.
     batch_norm: `sync` takes statistics over all devices (heads: as `local`), `local` over a
@@ -133,6 +136,7 @@ class RunConfig:
     output: str
     tasks: list[str]
     data: list[LayoutConfig]
+    definitions: dict[str, TaskDefinition] = field(default_factory=dict)
     loss_weights: dict[str, float] = field(default_factory=dict)
     balancing: dict[str, Any] = field(default_factory=lambda: {'method': 'equal'})
     network: NetworkConfig = field(default_factory=NetworkConfig)
@@ -157,10 +161,26 @@ class RunConfig:
 
     def task_table(self) -> tuple[Task, ...]:
         """The tasks by name; raises ConfigError naming those there are."""
-        unknown = [name for name in self.tasks if name not in ALL_TASKS]
+        known = self.known_tasks()
+        unknown = [name for name in self.tasks if name not in known]
         if unknown:
-            raise ConfigError(f'tasks: unknown {unknown}, expected some of {list(ALL_TASKS)}')
-        return tuple(ALL_TASKS[name] for name in self.tasks)
+            raise ConfigError(
+                f'tasks: unknown {unknown}, expected some of {list(known)}, or one of your own: '
+                f'{{name: {unknown[0]}, kind: segmentation, classes: [...]}}'
+            )
+        return tuple(known[name] for name in self.tasks)
+
+    def known_tasks(self) -> dict[str, Task]:
+        """By name, those there are and those defined here; raises ConfigError."""
+        try:
+            return with_known(self.definitions)
+        except ValueError as error:
+            raise ConfigError(f'tasks: {error}') from error
+
+    def define(self, definitions: Mapping[str, TaskDefinition]) -> None:
+        """Take over definitions, for the data sources too, which label these tasks."""
+        self.definitions = {**definitions, **self.definitions}
+        self.data = [replace(source, definitions=self.definitions) for source in self.data]
 
     def augment_stages(self) -> list[tuple[int, AugmentConfig]]:
         """(Step at which it ends, augmentation) in order; raises ConfigError."""
@@ -232,7 +252,7 @@ class RunConfig:
         # Loss weights of other tasks stay in a file whose `tasks` are fewer than its base's.
         for key, found, known in (
             ('network.own_neck', self.network.own_neck, self.tasks),
-            ('loss_weights', self.loss_weights, ALL_TASKS),
+            ('loss_weights', self.loss_weights, self.known_tasks()),
         ):
             if unknown := [name for name in found if name not in known]:
                 raise ConfigError(f'{key}: unknown {unknown}, expected some of {list(known)}')
@@ -260,12 +280,20 @@ def read_layers(path: str | Path) -> DictConfig:
 def make_config(where: str, *layers: DictConfig | dict[str, Any]) -> RunConfig:
     """A checked configuration, later layers before earlier ones; raises ConfigError at `where`."""
     try:
-        config = OmegaConf.to_object(_merged(where, OmegaConf.structured(RunConfig), *layers))
+        plain = [split_definitions(_plain(layer)) for layer in layers]
+        config = OmegaConf.to_object(_merged(where, OmegaConf.structured(RunConfig), *plain))
     except (OmegaConfBaseException, ValueError) as error:
         raise ConfigError(f'{where}: {error}') from error
     assert isinstance(config, RunConfig)
+    config.define({})
     config.check()
     return config
+
+
+def _plain(layer: DictConfig | dict[str, Any]) -> dict[str, Any]:
+    """A layer as plain data, references to other keys as they stand."""
+    made = OmegaConf.create(layer)
+    return cast(dict[str, Any], OmegaConf.to_container(made, resolve=False))
 
 
 def _merged(where: str, *layers: DictConfig | dict[str, Any]) -> DictConfig:
@@ -332,7 +360,11 @@ def differences(path: Path, config: RunConfig) -> list[str]:
 
 
 def _as_yaml(config: RunConfig) -> str:
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    """The definitions once, not again in every data source."""
+    saved = _plain(OmegaConf.structured(config))
+    for source in saved['data']:
+        del source['definitions']
+    return OmegaConf.to_yaml(OmegaConf.create(saved))
 
 
 def _flat(node: Any, prefix: str = '') -> dict[str, Any]:

@@ -21,7 +21,7 @@ from mtl_perception.tasks import UNLABELLED
 from training.config import ConfigError, RunConfig
 from training.data.layout import Layout, open_layouts
 from training.data.sample import Sample
-from training.evaluation.results import ERRORS, HEADLINES
+from training.evaluation.results import BY_KIND, ERRORS, HEADLINES
 from training.evaluation.scoring import COARSE, chosen, scored_tasks, told_apart
 from training.networks.base import DeployedNetwork
 from training.networks.build import build_network
@@ -145,6 +145,6 @@ def _figures(layout: Layout, seen: Counter[str], config: RunConfig) -> Iterator[
         if fine not in seen:
             continue
         sets_only = task.name == fine and fine in COARSE and not told_apart(layout, fine)
-        for figure in HEADLINES.get(task.name, ()):
+        for figure in HEADLINES.get(task.name, BY_KIND[task.kind]):
             if figure not in ERRORS and not (figure == 'miou' and sets_only):
                 yield f'{layout.config.name}/{task.name}/{figure}'

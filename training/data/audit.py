@@ -27,7 +27,7 @@ from rich.progress import track
 
 from mtl_evaluation.truth.label_files import Frame
 from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
-from mtl_perception.tasks import ALL_TASKS, DETECTION, SEMANTIC, UNLABELLED
+from mtl_perception.tasks import ALL_TASKS, DETECTION, SEMANTIC, UNLABELLED, Task
 from training.data import bdd100k
 from training.data.box_classes import label_names
 from training.data.index import NOTHING, Index, LayoutConfig, MaskFiles, unpaired
@@ -60,7 +60,7 @@ class SplitAudit:
     """Counts of one split of one data set, and what was found in it.
 
     labelled: task -> images. classes: task -> class -> boxes, pixels or images. digests: content of
-    an image file -> its path.
+    an image file -> its path. known: the tasks there are, by name.
     """
 
     source: str
@@ -70,6 +70,7 @@ class SplitAudit:
     classes: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     findings: list[Finding] = field(default_factory=list)
     digests: dict[str, Path] = field(default_factory=dict)
+    known: Mapping[str, Task] = field(default_factory=lambda: ALL_TASKS)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class _Read:
 
 def audit(config: LayoutConfig, split: str, workers: int) -> SplitAudit:
     """Read every file of a split once; raises DatasetError when its label file cannot be read."""
-    result = SplitAudit(config.name, split)
+    result = SplitAudit(config.name, split, known=config.known)
     index = open_index(config, split)
     if config.kind == 'bdd100k':
         index = replace(index, masks={**index.masks, **_coarse_masks(config, split)})
@@ -93,7 +94,7 @@ def audit(config: LayoutConfig, split: str, workers: int) -> SplitAudit:
         result.findings.append(Finding('split without images', index.folders))
     result.images = len(index.images)
     result.findings += _unpaired(index)
-    for read in _read_all(index, workers, f'{config.name} {split}'):
+    for read in _read_all(index, config.known, workers, f'{config.name} {split}'):
         result.findings += read.findings
         if read.digest in result.digests:
             result.findings.append(
@@ -107,13 +108,19 @@ def audit(config: LayoutConfig, split: str, workers: int) -> SplitAudit:
         elif read.digest:
             result.digests[read.digest] = index.images[read.name]
         for task, pixels in read.pixels.items():
-            _count_mask(result, task, pixels)
+            _count_mask(result, task, pixels, config.known)
         if read.name in index.frames:
             where = f'{index.box_file}: {read.name}'
-            result.findings += check_frame(index.frames[read.name], read.size, where)
+            result.findings += check_frame(
+                index.frames[read.name], read.size, where, index.detection
+            )
     for name in index.images:
         if name in index.frames:
             _count_frame(result, index, name)
+        for task, ids in index.labels.items():
+            if name in ids:
+                result.labelled[task] += 1
+                result.classes[task][config.known[task].classes[ids[name]]] += 1
     return result
 
 
@@ -127,7 +134,9 @@ def shared_pictures(audits: Iterable[SplitAudit]) -> Iterator[Finding]:
                 yield Finding('same picture in two splits', str(path), str(other))
 
 
-def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[Finding]:
+def check_frame(
+    frame: Frame, size: tuple[int, int] | None, where: str, detection: Task = DETECTION
+) -> list[Finding]:
     """Faults of one frame's labels; size of its image (width, height), None when it is broken."""
     found = []
     attributes: Mapping[str, object] = {}
@@ -140,10 +149,11 @@ def check_frame(frame: Frame, size: tuple[int, int] | None, where: str) -> list[
         if value not in (*task.classes, *UNDEFINED):
             found.append(Finding(f'unknown {task.name}', where, repr(value), broken=False))
     try:
-        boxes = box_rows(frame, where)
+        boxes = box_rows(frame, where, detection)
     except DatasetError as error:
         return [*found, Finding('malformed label', where, str(error))]
-    known = (*DETECTION.classes, *RENAMED, *NOT_SCORED, *SET_NAMES)
+    more = (*RENAMED, *NOT_SCORED, *SET_NAMES) if detection == DETECTION else ()
+    known = (*detection.classes, *more)
     strange = {label['category'] for label in frame.get('labels') or [] if label.get('box2d')}
     for category in sorted(map(str, strange - set(known))):
         found.append(Finding('unknown category, ignored region', where, category, broken=False))
@@ -193,7 +203,7 @@ def _unpaired(index: Index) -> list[Finding]:
     for task, files in index.masks.items():
         if hint := unpaired(files, index.images):
             found.append(Finding(f'no {task} mask belongs to an image', index.folders, hint))
-        if task in ALL_TASKS and (doubt := road_above(task, files, index.images)):
+        if doubt := road_above(task, files, index.images):
             found.append(Finding(f'{task} masks in another coding', index.folders, doubt))
     for task, hint in index.hints.items():
         if task not in index.masks and task != index.detection.name:
@@ -213,14 +223,14 @@ def _unpaired(index: Index) -> list[Finding]:
     return found
 
 
-def _read_all(index: Index, workers: int, title: str) -> Iterator[_Read]:
+def _read_all(index: Index, known: Mapping[str, Task], workers: int, title: str) -> Iterator[_Read]:
     """Every image with its masks, with progress. Decoding leaves the interpreter to others."""
     with ThreadPoolExecutor(workers) as pool:
-        done = pool.map(partial(_read, index), index.images)
+        done = pool.map(partial(_read, index, known), index.images)
         yield from track(done, description=title, total=len(index.images))
 
 
-def _read(index: Index, name: str) -> _Read:
+def _read(index: Index, known: Mapping[str, Task], name: str) -> _Read:
     path = index.images[name]
     masks = [(task, files) for task, files in index.masks.items() if name in files.paths]
     try:
@@ -236,7 +246,7 @@ def _read(index: Index, name: str) -> _Read:
     pixels, findings = {}, []
     for task, files in masks:
         try:
-            fine = SEMANTIC if task == COARSE else ALL_TASKS[task]
+            fine = SEMANTIC if task == COARSE else known[task]
             mask = mask_of(files, name, (width, height), fine)
             pixels[task] = cv2.calcHist([mask], [0], None, [256], [0, 256])[:, 0].astype(np.int64)
         except DatasetError as error:
@@ -244,9 +254,11 @@ def _read(index: Index, name: str) -> _Read:
     return _Read(name, digest, (width, height), pixels, tuple(findings))
 
 
-def _count_mask(result: SplitAudit, task: str, pixels: np.ndarray) -> None:
+def _count_mask(
+    result: SplitAudit, task: str, pixels: np.ndarray, known: Mapping[str, Task]
+) -> None:
     result.labelled[task] += 1
-    table = SEMANTIC if task == COARSE else ALL_TASKS[task]
+    table = SEMANTIC if task == COARSE else known[task]
     for value in np.flatnonzero(pixels):
         if value == UNLABELLED:
             name = NOTHING
@@ -261,7 +273,7 @@ def _count_mask(result: SplitAudit, task: str, pixels: np.ndarray) -> None:
 def _count_frame(result: SplitAudit, index: Index, name: str) -> None:
     try:
         attributes = image_attributes(index.frames[name], name)
-        boxes = box_rows(index.frames[name], name)
+        boxes = box_rows(index.frames[name], name, index.detection)
     except DatasetError:
         return  # reported by check_frame
     for task in ATTRIBUTES:
@@ -271,7 +283,7 @@ def _count_frame(result: SplitAudit, index: Index, name: str) -> None:
             result.classes[task.name][str(value)] += 1
     if not index.covers(name):
         return
-    result.labelled[DETECTION.name] += 1
-    counts = result.classes[DETECTION.name]
+    result.labelled[index.detection.name] += 1
+    counts = result.classes[index.detection.name]
     for label, ignored in zip(boxes.labels, boxes.ignored, strict=True):
-        counts['ignored' if ignored else '|'.join(label_names(label, DETECTION))] += 1
+        counts['ignored' if ignored else '|'.join(label_names(label, index.detection))] += 1

@@ -99,7 +99,9 @@ def splits(config: LayoutConfig, further: Sequence[str] = ()) -> list[str]:
 
 def labelled_table(audits: Sequence[SplitAudit]) -> Table:
     """Images by task, a row per split."""
-    tasks = [t for t in (*ALL_TASKS, 'coarse7') if any(one.labelled[t] for one in audits)]
+    found = dict.fromkeys(task for one in audits for task in one.labelled)
+    tasks = [t for t in dict.fromkeys((*ALL_TASKS, 'coarse7', *found)) if t in found]
+    tasks = [task for task in tasks if any(one.labelled[task] for one in audits)]
     table = Table(title='images labelled for')
     for heading in ('data set', 'split', 'images', *tasks):
         table.add_column(heading, justify='left' if heading in ('data set', 'split') else 'right')
@@ -112,9 +114,10 @@ def labelled_table(audits: Sequence[SplitAudit]) -> Table:
 def class_table(audits: Sequence[SplitAudit], task: str) -> Table:
     """Boxes, images or pixels by class, a column per split."""
     names = list(dict.fromkeys(name for one in audits for name in one.classes.get(task, ())))
-    order = {name: i for i, name in enumerate(ALL_TASKS[task].classes if task in ALL_TASKS else ())}
+    known = {name: found for one in audits for name, found in one.known.items()}
+    order = {name: i for i, name in enumerate(known[task].classes if task in known else ())}
     names.sort(key=lambda name: (order.get(name, len(order)), name))
-    masks = task not in ALL_TASKS or ALL_TASKS[task].kind == 'segmentation'
+    masks = task not in known or known[task].kind == 'segmentation'
     table = Table(title=f'{task}: {"share of pixels" if masks else "count"} by class')
     table.add_column('class')
     shown = [one for one in audits if one.classes.get(task)]

@@ -14,6 +14,7 @@ import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from mtl_evaluation.truth.labels import read_mask
 from mtl_perception.tasks import DETECTION, UNLABELLED, Task
 from training.data.pictures import picture_size, read_picture
 from training.data.sample import DatasetError
+from training.task_definition import TaskDefinition, with_known
 from training.tasks.segmentation import GROUPS
 
 log = logging.getLogger(__name__)
@@ -57,17 +59,21 @@ class MaskConfig:
 class CocoConfig:
     """Where a COCO-style data set has its files, below the root; `{split}` is filled in.
 
-    categories: name in the file -> name of BDD100K (one of the ten, or `other vehicle`, `other
-    person`, `trailer` for regions that are neither right nor wrong), None for what is to be left
-    out. A category that is neither listed nor one of BDD100K's is an error. annotations may be
-    empty where there are masks only; boxes False says that the file tells image attributes only.
+    task: the detection task of the boxes. categories: name in the file -> class of that task, None
+    for what is to be left out; for BDD100K's `detection` also `other vehicle`, `other person` and
+    `trailer`, regions that are neither right nor wrong. A category that is neither listed nor a
+    class is an error. annotations may be empty where there are masks only; boxes False says that
+    the file tells image attributes only. maps: task of kind depth or normals -> folder of 16-bit
+    PNGs as in `map_files.py`.
     """
 
     images: str = 'images/{split}'
     annotations: str = 'annotations/instances_{split}.json'
     boxes: bool = True
+    task: str = DETECTION.name
     categories: dict[str, str | None] = field(default_factory=dict)
     masks: dict[str, MaskConfig] = field(default_factory=dict)
+    maps: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,7 @@ class LayoutConfig:
     For `bdd100k`: boxes is the folder of the box labels below `labels/`; semantic_masks that of the
     semantic labels, for `coarse7` its ids are class sets; drivable_split False says that the masks
     know road and background only, so that road means direct or alternative. For `coco`: see
-    `CocoConfig`.
+    `CocoConfig`. definitions: tasks of the run's own, filled in from `RunConfig`.
     """
 
     name: str
@@ -110,6 +116,7 @@ class LayoutConfig:
     train_only: bool = False
     optional: bool = False
     coco: CocoConfig = field(default_factory=CocoConfig)
+    definitions: dict[str, TaskDefinition] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check ranges; raises ValueError."""
@@ -123,6 +130,25 @@ class LayoutConfig:
     def folder(self) -> Path:
         """The root as a path."""
         return Path(self.root).expanduser()
+
+    @cached_property
+    def known(self) -> dict[str, Task]:
+        """Every task that the labels may be of, by name; raises DatasetError."""
+        try:
+            return with_known(self.definitions)
+        except ValueError as error:
+            raise DatasetError(f'data set {self.name!r}: {error}') from error
+
+    def task(self, name: str, kinds: Collection[str], where: str) -> Task:
+        """A task of one of some kinds; raises DatasetError at `where`, naming those there are."""
+        found = self.known.get(name)
+        if found is None or found.kind not in kinds:
+            known = [task.name for task in self.known.values() if task.kind in kinds]
+            raise DatasetError(
+                f'data set {self.name!r}: {where}: {name!r} is not a {" or ".join(kinds)} task, '
+                f'expected one of {known}, or one that `tasks` defines'
+            )
+        return found
 
     @property
     def generated(self) -> bool:
@@ -198,6 +224,16 @@ class Index:
         if not self.boxed or name not in self.frames:
             return ()
         return self.covered.get(name, self.detection.classes)
+
+
+def image_attributes(frame: Frame, where: str) -> Mapping[str, Any]:
+    """What a frame says of its whole image; raises DatasetError, naming `where`, if malformed."""
+    given = frame.get('attributes') or {}
+    if not isinstance(given, Mapping):
+        raise DatasetError(
+            f'{where}: `attributes` is {given!r}, expected a mapping such as {{"weather": "clear"}}'
+        )
+    return given
 
 
 def by_name(found: Iterable[tuple[str, Path]]) -> dict[str, Path]:

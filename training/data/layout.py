@@ -21,15 +21,7 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.truth.label_files import Frame, flag, number
 from mtl_evaluation.truth.labels import truth_boxes
-from mtl_perception.tasks import (
-    ALL_TASKS,
-    DETECTION,
-    SCENE,
-    TIME_OF_DAY,
-    UNLABELLED,
-    WEATHER,
-    Task,
-)
+from mtl_perception.tasks import DETECTION, SCENE, TIME_OF_DAY, UNLABELLED, WEATHER, Task
 from training.data import bdd100k, cityscapes, coco, coco2017, comma10k, nyuv2, office31, voc
 from training.data.box_classes import restricted, set_code
 from training.data.index import (
@@ -41,6 +33,7 @@ from training.data.index import (
     MaskConfig,
     MaskFiles,
     as_dataset_error,
+    image_attributes,
 )  # fmt: skip
 from training.data.pictures import largest_shrink
 from training.data.sample import Boxes, DatasetError, Sample
@@ -170,7 +163,7 @@ class Layout:
                 f'expected one with boxes, masks or image attributes'
             )
         mask = self._mask(task, self.names[index], self.size(index))
-        values = np.bincount(mask.ravel(), minlength=256)[: len(ALL_TASKS[task].classes)]
+        values = np.bincount(mask.ravel(), minlength=256)[: len(self.config.known[task].classes)]
         return np.flatnonzero(values)
 
     def boxes(self, index: int) -> Boxes:
@@ -217,7 +210,7 @@ class Layout:
         )
 
     def _mask(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
-        return mask_of(self.masks[task], name, size, ALL_TASKS[task])
+        return mask_of(self.masks[task], name, size, self.config.known[task])
 
     def _map(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.float32]:
         path = self.maps[task].paths[name]
@@ -272,7 +265,7 @@ def open_layouts(configs: Sequence[LayoutConfig], split: str) -> list[Layout]:
 def box_rows(frame: Frame, where: str, task: Task = DETECTION) -> Boxes:
     """Truth boxes of a frame; raises DatasetError, naming `where`, on a malformed label."""
     try:
-        if task is not DETECTION:
+        if task != DETECTION:
             return _own_boxes(frame, task)
         labels = frame.get('labels') or []
         truth = truth_boxes(labels)
@@ -306,18 +299,12 @@ def _own_boxes(frame: Frame, task: Task) -> Boxes:
     return Boxes(
         np.array(corners, np.float32).reshape(-1, 4),
         np.array([task.classes.index(label['category']) for label in labels], np.int64),
-        np.array([flag(label['attributes'].get('ignored')) for label in labels], bool),
+        np.array([_is_ignored(label['attributes']) for label in labels], bool),
     )
 
 
-def image_attributes(frame: Frame, where: str) -> Mapping[str, Any]:
-    """What a frame says of its whole image; raises DatasetError, naming `where`, if malformed."""
-    given = frame.get('attributes') or {}
-    if not isinstance(given, Mapping):
-        raise DatasetError(
-            f'{where}: `attributes` is {given!r}, expected a mapping such as {{"weather": "clear"}}'
-        )
-    return given
+def _is_ignored(attributes: Mapping[str, Any]) -> bool:
+    return flag(attributes.get('ignored')) or flag(attributes.get('crowd'))
 
 
 def mask_of(
@@ -403,6 +390,6 @@ def _attributes(index: Index, name: str) -> list[int]:
 def _joined(rows: Sequence[Boxes]) -> Boxes:
     return Boxes(
         np.concatenate([boxes.xyxy for boxes in rows]),
-        np.concatenate([boxes.labels for boxes in rows]).astype(np.int8),
+        np.concatenate([boxes.labels for boxes in rows]).astype(np.int16),
         np.concatenate([boxes.ignored for boxes in rows]),
     )

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mtl_perception.children import IsolatedSpawn
-from mtl_perception.tasks import ALL_TASKS
 from training.data.layout import Layout
 from training.data.mosaic import SCALE, draw_tiles, join
 from training.data.sample import Batch, DatasetError, Sample, collate
@@ -230,7 +229,8 @@ def train_loader(
     images = sampler.batch_size // sampler.world
     ahead = PREFETCH
     if workers and SHARED_MEMORY.is_dir():
-        labels = sum(BYTES.get(ALL_TASKS[t].kind, 0) for t in tasks if t in ALL_TASKS)
+        known = draws.layouts[0].config.known
+        labels = sum(BYTES.get(known[t].kind, 0) for t in tasks if t in known)
         pixels = images * draws.config.height * draws.config.width
         free = shutil.disk_usage(SHARED_MEMORY).free
         ahead = batches_ahead(workers, pixels * (3 + labels), free)

@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.tasks import ALL_TASKS, UNLABELLED, Task
+from mtl_perception.tasks import UNLABELLED, Task
 from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
 from training.data.box_classes import label_names
@@ -145,7 +145,11 @@ def _samples(config: RunConfig, split: str, count: int) -> Iterator[Sample]:
 
 
 def _caption(sample: Sample, tasks: Sequence[Task], width: int) -> Image:
-    labels = [f'{task}: {ALL_TASKS[task].classes[label]}' for task, label in sample.classes.items()]
+    labels = [
+        f'{task.name}: {task.classes[sample.classes[task.name]]}'
+        for task in tasks
+        if task.name in sample.classes
+    ]
     labelled = {*sample.boxes, *sample.masks, *sample.classes, *sample.maps}
     missing = [task.name for task in tasks if task.name not in labelled]
     lines = (

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.truth.label_files import Frame, scalabel_frames
-from mtl_perception.tasks import ALL_TASKS, DRIVABLE, Task
+from mtl_perception.tasks import DRIVABLE, Task
 from training.data.box_classes import checked, of_classes
 from training.data.index import UNKNOWN, Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
 from training.data.sample import DatasetError
@@ -49,10 +49,10 @@ def completed(index: Index, config: LayoutConfig, split: str) -> Index:
         return index
     for name, folder in config.teachers.items():
         where = f'data set {config.name!r}: teachers.{name}'
-        task = ALL_TASKS.get(name)
+        task = config.known.get(name)
         path = config.folder / 'labels' / Path(folder).expanduser()
         if task is None or task.kind not in KINDS:
-            known = [name for name, task in ALL_TASKS.items() if task.kind in KINDS]
+            known = [name for name, task in config.known.items() if task.kind in KINDS]
             raise DatasetError(f'{where}: no task that a teacher labels, expected one of {known}')
         if task.kind == 'segmentation':
             index = _with_masks(index, config, task, path, where)

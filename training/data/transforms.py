@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.letterbox import Letterbox
-from mtl_perception.tasks import ALL_TASKS, LANE, UNLABELLED
+from mtl_perception.tasks import LANE, UNLABELLED
 from training.data import weather
 from training.data.bonnet import with_bonnet
 from training.data.sample import Boxes, Sample
@@ -150,14 +150,14 @@ class View:
         maps = {}
         for task, values in sample.maps.items():
             warped = cv2.warpAffine(values, centres, size, flags=cv2.INTER_NEAREST)
-            maps[task] = self._seen(ALL_TASKS[task].kind, warped)
+            maps[task] = self._seen(warped)
         boxes = {task: self._move(b) for task, b in sample.boxes.items()}
         return replace(sample, image=image, masks=masks, maps=maps, boxes=boxes, shrink=1)
 
-    def _seen(self, kind: str, values: object) -> NDArray[np.float32]:
-        """Numbers of a map as this view changes them."""
+    def _seen(self, values: object) -> NDArray[np.float32]:
+        """Numbers of a map as this view changes them: metres [H, W] or vectors [H, W, 3]."""
         seen = np.asarray(values, np.float32)
-        if kind == 'depth':
+        if seen.ndim == 2:
             seen /= self.zoom
         elif self.flip:
             seen[..., 0] *= -1

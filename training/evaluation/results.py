@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mtl_evaluation.runs.run import FrameRecord, new_metrics
@@ -27,12 +27,15 @@ HEADLINES = {
 }
 """By task, the figures that stand for it; the first is a share, and higher is better."""
 
-_BY_KIND = {
+BY_KIND = {
     'detection': HEADLINES['detection'],
     'segmentation': HEADLINES['semantic'],
     'classification': HEADLINES['scene'],
+    'depth': HEADLINES['depth'],
+    'normals': HEADLINES['normals'],
 }
-HEADLINES |= {name: _BY_KIND[task.kind] for name, task in RESEARCH.items()}
+"""The same of any other task."""
+HEADLINES |= {name: BY_KIND[task.kind] for name, task in RESEARCH.items()}
 
 ERRORS = frozenset({'abs_error', 'rel_error', 'mean_error'})
 """Of these, lower is better: they are shown, and choose no weights."""
@@ -68,7 +71,20 @@ def headline(results: Mapping[str, Any]) -> dict[str, float]:
     return {
         f'{source}/{task}/{key}': float(values[task][key])
         for source, values in results.items()
-        for task, keys in HEADLINES.items()
+        for task, keys in headlines_of(values)
         for key in keys
-        if isinstance(values.get(task), dict) and values[task].get(key) is not None
+        if values[task].get(key) is not None
     }
+
+
+def headlines_of(values: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The tasks of a source's results, the known ones first, with the figures that stand for each.
+
+    A result does not name its task's kind; the figures that it has tell it.
+    """
+    yield from ((task, keys) for task, keys in HEADLINES.items() if task in values)
+    for task, figures in values.items():
+        if task not in HEADLINES and isinstance(figures, Mapping):
+            for keys in BY_KIND.values():
+                if keys[0] in figures:
+                    yield task, keys

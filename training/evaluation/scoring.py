@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -86,14 +86,14 @@ COARSE = {
 
 def scored_tasks(tasks: Iterable[Task]) -> tuple[Task, ...]:
     """The tasks that records of a model with these tasks hold pieces of."""
-    known = [task for task in tasks if task.name in ALL_TASKS]
-    return (*known, *(COARSE[task.name].task for task in known if task.name in COARSE))
+    fine = tuple(tasks)
+    return (*fine, *(COARSE[task.name].task for task in fine if task.name in COARSE))
 
 
 def told_apart(layout: Layout, task: str) -> bool:
     """Whether the masks of a data set tell all classes of a segmentation task apart."""
     table = layout.masks[task].table
-    return not ((table >= len(ALL_TASKS[task].classes)) & (table < UNKNOWN)).any()
+    return not ((table >= len(layout.config.known[task].classes)) & (table < UNKNOWN)).any()
 
 
 def told_coarsely(layout: Layout, task: str) -> bool:
@@ -144,7 +144,12 @@ def score_layout(
     The pipeline takes as many images at a time as its engine does. `answered` sees each sample with
     what was answered about it.
     """
-    known = {task.name for task in pipeline.tasks} & ALL_TASKS.keys()
+    known = layout.config.known
+    tasks = {
+        task.name: task
+        for task in pipeline.tasks
+        if task == known.get(task.name)  # else its classes are no labels of these
+    }
     fine = {name for name in layout.masks if name in COARSE and told_apart(layout, name)}
     coarse = {name for name in layout.masks if told_coarsely(layout, name)}
     loaded = _loaded(layout, indices)
@@ -153,29 +158,34 @@ def score_layout(
         for (index, sample), outcome in zip(group, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 raise outcome
-            result = outcome.decode(sorted(known & layout.tasks(index) or known))
+            result = outcome.decode(sorted(tasks.keys() & layout.tasks(index) or tasks))
             if answered is not None:
                 answered(sample, result)
             height, width = sample.image.shape[:2]
             yield FrameRecord(
                 layout.config.name, '', index, index * STEP_NS, sample.name, (width, height),
                 answers_digest(index * STEP_NS, result),
-                {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()},
+                {name: known[name].classes[label] for name, label in sample.classes.items()},
                 result.timings_ms,
-                pieces(frame_key(layout.config.name, '', index), sample, result, fine, coarse),
+                pieces(
+                    frame_key(layout.config.name, '', index), sample, result, fine, coarse, tasks
+                ),
             )  # fmt: skip
 
 
 def pieces(
     key: str, sample: Sample, result: Result, fine: Iterable[str],
-    coarse: Iterable[str] = tuple(COARSE),
+    coarse: Iterable[str] = tuple(COARSE), tasks: Mapping[str, Task] = ALL_TASKS,
 ) -> dict[str, Metric]:  # fmt: skip
-    """Metrics of one frame; `fine` and `coarse`: which segmentation tasks are scored how."""
+    """Metrics of one frame; `fine` and `coarse`: which segmentation tasks are scored how.
+
+    tasks: by name, those of the result.
+    """
     found: dict[str, Metric] = {}
     height, width = sample.image.shape[:2]
     for name in result.detections.keys() & sample.boxes.keys():
-        truth = scored(sample.boxes[name], ALL_TASKS[name])
-        detection = DetectionMetric(ALL_TASKS[name])
+        truth = scored(sample.boxes[name], tasks[name])
+        detection = DetectionMetric(tasks[name])
         found_boxes = _of_covered(result.detections[name], truth)
         detection.update(
             key, found_boxes, truth.xyxy, truth.labels, truth.ignored, width=width, height=height
@@ -189,16 +199,16 @@ def pieces(
             segmentation.update(rough.table[answer], rough.table[mask])
             found[rough.task.name] = segmentation
         if name not in COARSE or name in fine:
-            segmentation = SegmentationMetric(ALL_TASKS[name])
+            segmentation = SegmentationMetric(tasks[name])
             segmentation.update(answer, mask)
             found[name] = segmentation
     for name in result.probabilities.keys() & sample.classes.keys():
-        classification = ClassificationMetric(ALL_TASKS[name])
+        classification = ClassificationMetric(tasks[name])
         classification.update(int(result.probabilities[name].argmax()), sample.classes[name])
         found[name] = classification
     for name in result.maps.keys() & sample.maps.keys():
-        metric = DepthMetric if ALL_TASKS[name].kind == 'depth' else NormalsMetric
-        measured = metric(ALL_TASKS[name])
+        metric = DepthMetric if tasks[name].kind == 'depth' else NormalsMetric
+        measured = metric(tasks[name])
         measured.update(result.maps[name], sample.maps[name])
         found[name] = measured
     return found

@@ -10,7 +10,7 @@ from typing import Any
 
 from mtl_evaluation.metrics.accuracy import shown
 from mtl_evaluation.report.page import Section, card, dim, or_dash, table
-from mtl_perception.tasks import RESEARCH
+from training.evaluation.results import BY_KIND
 
 KEYS = {
     'detection': ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl'),
@@ -25,12 +25,12 @@ KEYS = {
     'normals': ('within_11_25', 'within_22_5', 'within_30', 'mean_error', 'median_error'),
     'yolop_style': ('vehicle_map50', 'recall', 'drivable_miou'),
 }
-_BY_KIND = {
-    'detection': KEYS['detection'], 'segmentation': KEYS['semantic'],
-    'classification': KEYS['scene'],
-}  # fmt: skip
-KEYS |= {name: _BY_KIND[task.kind] for name, task in RESEARCH.items()}
 """Figures of a source that the report shows, in this order."""
+_LIKE = {
+    'detection': 'detection', 'segmentation': 'semantic', 'classification': 'scene',
+    'depth': 'depth', 'normals': 'normals',
+}  # fmt: skip
+"""By kind: the task whose figures are shown of every other task."""
 
 TITLES = {
     'miou': 'mIoU', 'official_miou': 'mIoU, official', 'two_class_miou': 'mIoU, two classes',
@@ -47,7 +47,7 @@ def evaluation_sections(record: Mapping[str, Any]) -> Iterator[Section]:
     """Sections made of evaluation.json: every source's figures, and what the model costs."""
     results = record['results']
     rows = []
-    for task, keys in KEYS.items():
+    for task, keys in (KEYS | _others(results)).items():
         for key in keys:
             found = [(values.get(task) or {}).get(key) for values in results.values()]
             if any(value is not None for value in found):
@@ -64,6 +64,18 @@ def evaluation_sections(record: Mapping[str, Any]) -> Iterator[Section]:
     )
     if record['cost']:
         yield _cost(record['cost'], record['latency'])
+
+
+def _others(results: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    """The same of tasks that `KEYS` does not list."""
+    return {
+        task: KEYS[_LIKE[kind]]
+        for values in results.values()
+        for task, figures in values.items()
+        if task not in KEYS and isinstance(figures, Mapping)
+        for kind, (first, *_) in BY_KIND.items()
+        if first in figures
+    }
 
 
 def _cost(cost: Mapping[str, Any], latency: Mapping[str, Any] | None) -> Section:

@@ -13,7 +13,6 @@ from mtl_evaluation.runs.run import FrameRecord
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline
-from mtl_perception.tasks import ALL_TASKS, DETECTION
 from training.data.box_classes import scored
 from training.data.layout import Layout
 from training.evaluation.scoring import COARSE, told_apart
@@ -39,11 +38,12 @@ def looker(layouts: Sequence[Layout], pipeline: Pipeline) -> Pictures:
             if name not in COARSE or told_apart(layout, name):
                 masks[name] = mask
         found = None
-        if DETECTION.name in sample.boxes:
-            boxes = scored(sample.boxes[DETECTION.name], DETECTION)
-            names = tuple(DETECTION.classes[label] for label in boxes.labels)
+        for name in sample.boxes:
+            boxes = scored(sample.boxes[name], layout.detection)
+            names = tuple(layout.detection.classes[label] for label in boxes.labels)
             found = TruthBoxes(boxes.xyxy, names, boxes.ignored)
-        labels = {name: ALL_TASKS[name].classes[label] for name, label in sample.classes.items()}
+        known = layout.config.known
+        labels = {name: known[name].classes[label] for name, label in sample.classes.items()}
         return Seen(sample.image, result, Truth(found, masks, labels))
 
     return look

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from mtl_perception.bundle import Meaning, OutputSpec
 from mtl_perception.tasks import Task
+from training.network_error import NetworkError
 from training.tasks import Features, Head
 from training.tasks.base import TaskFeatures
 
@@ -31,8 +32,17 @@ class MultiTaskNetwork(nn.Module, ABC):
     def __init__(
         self, trunk: nn.Module, neck: nn.Module, tasks: Sequence[Task], heads: Mapping[str, Head]
     ) -> None:
-        """heads: one for each task."""
+        """heads: one for each task. Raises NetworkError where two name a tensor alike."""
         super().__init__()
+        owners: dict[str, str] = {}
+        for task, head in heads.items():
+            for tensor in head.deployed_names():
+                if (other := owners.setdefault(tensor, task)) != task:
+                    raise NetworkError(
+                        f'tasks {other!r} and {task!r} both have an output {tensor!r}, and a graph '
+                        f'has one of that name: train them apart, or define one of them anew under '
+                        f'a name of your own'
+                    )
         self.trunk = trunk
         self.neck = neck
         self.tasks = tuple(tasks)

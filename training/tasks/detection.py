@@ -28,7 +28,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mtl_perception.tasks import DETECTION, Task
+from mtl_perception.tasks import ALL_TASKS, DETECTION, Task
 from training.layers import SeparableConv
 from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, Points, inside
 from training.tasks.base import Features, Head
@@ -316,13 +316,18 @@ class DetectionHead(Head):
         )
         distances = distances * predictions.points.strides[index][..., None]
         points = predictions.points.xy[index]
-        return {
-            'boxes': torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1),
-            'scores': scores.sigmoid(),
-            'labels': pair % classes,
-        }
+        boxes = torch.cat((points - distances[..., :2], points + distances[..., 2:]), -1)
+        return dict(
+            zip(self._tensor_names(), (boxes, scores.sigmoid(), pair % classes), strict=True)
+        )
 
     def deployed_names(self) -> dict[str, tuple[str, int]]:
         """Three tensors, as the graph contract names them."""
-        boxes = 'unique_boxes' if self.config.one_to_one else 'boxes'
-        return {'boxes': (boxes, 1), 'scores': ('scores', 1), 'labels': ('labels', 1)}
+        boxes, scores, labels = self._tensor_names()
+        meaning = 'unique_boxes' if self.config.one_to_one else 'boxes'
+        return {boxes: (meaning, 1), scores: ('scores', 1), labels: ('labels', 1)}
+
+    def _tensor_names(self) -> tuple[str, str, str]:
+        """With the task's name before them, but for the tasks of bundles that have been made."""
+        prefix = '' if self.task.name in ALL_TASKS else f'{self.task.name}_'
+        return f'{prefix}boxes', f'{prefix}scores', f'{prefix}labels'
