@@ -20,11 +20,9 @@ from pathlib import Path
 from mtl_perception.manifest import (
     MANIFEST,
     MAX_MANIFEST_BYTES,
-    MEANINGS,
     BundleError,
     InputSpec,
     Manifest,
-    Meaning,
     Metric,
     OutputSpec,
     as_data,
@@ -38,8 +36,8 @@ from mtl_perception.schema import did_you_mean
 from mtl_perception.text import quoted
 
 __all__ = [
-    'MANIFEST', 'MAX_FILE_BYTES', 'MAX_MANIFEST_BYTES', 'MEANINGS', 'Bundle', 'BundleError',
-    'InputSpec', 'Manifest', 'Meaning', 'Metric', 'OutputSpec', 'bundled', 'find_bundle',
+    'MANIFEST', 'MAX_FILE_BYTES', 'MAX_MANIFEST_BYTES', 'Bundle', 'BundleError',
+    'InputSpec', 'Manifest', 'Metric', 'OutputSpec', 'bundled', 'find_bundle',
     'model_folders', 'parse_manifest', 'sha256_of', 'write_manifest',
 ]  # fmt: skip
 

@@ -18,6 +18,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import numpy as np
 import yaml
 
+from mtl_perception import kinds
 from mtl_perception.plain_yaml import MAX_BYTES, PlainYamlError, read_plain_yaml
 from mtl_perception.schema import fields_of
 from mtl_perception.tasks import NODE_TOPICS, TASK_NAME, Task
@@ -33,20 +34,6 @@ MAX_TENSOR_BYTES = 2 << 30
 DTYPES = ('uint8', 'int8', 'int32', 'int64', 'float16', 'float32')
 """What an output tensor may be made of."""
 
-Meaning = Literal[
-    'boxes', 'unique_boxes', 'scores', 'labels', 'class_map', 'logits', 'probabilities', 'depth',
-    'normals',
-]  # fmt: skip
-"""What an output tensor holds: the graph contract.
-
-boxes float32 [K, 4] xyxy input pixels, unique_boxes the same but one per object, so that they are
-not suppressed; scores float32 [K], labels integer [K]; class_map uint8
-[H, W] and logits float32 [C, H, W], both at `stride`; probabilities float32 [C]; depth float32
-[H, W] metres; normals float32 [3, H, W]. The batch axis comes first and is not part of the shape.
-"""
-MEANINGS: tuple[str, ...] = get_args(Meaning)
-MAP_MEANINGS = frozenset({'class_map', 'logits', 'depth', 'normals'})
-"""Those whose last two axes are a grid over the input."""
 MIN_SIDE = 128
 """Below this a graph of any size cannot be built: it has fewer points than boxes to choose."""
 
@@ -76,7 +63,7 @@ class OutputSpec:
 
     name: str
     task: str
-    meaning: Meaning
+    meaning: str
     dtype: str
     shape: tuple[int, ...]
     stride: int = 1
@@ -151,7 +138,7 @@ def at_size(manifest: Manifest, height: int, width: int) -> Manifest:
             output,
             shape=(*output.shape[:-2], height // output.stride, width // output.stride),
         )
-        if output.meaning in MAP_MEANINGS
+        if output.meaning in kinds.grids()
         else output
         for output in manifest.outputs
     )
@@ -192,7 +179,7 @@ def parse_manifest(data: Any, where: str) -> Manifest:
     top = _fields(Manifest, data, where)
     _check_lengths(top, where)
     tasks = tuple(
-        _build(Task, _tuples(_fields(Task, item, f'{where}: tasks[{i}]')), f'{where}: tasks[{i}]')
+        _task(item, f'{where}: tasks[{i}]')
         for i, item in enumerate(_list(top['tasks'], f'{where}: tasks'))
     )
     _check_names(tasks, where)
@@ -270,6 +257,14 @@ def _check_names(tasks: Sequence[Task], where: str) -> None:
             )
 
 
+def _task(item: Any, where: str) -> Task:
+    task: Task = _build(Task, _tuples(_fields(Task, item, where)), where)
+    try:
+        return kinds.check(task)
+    except ValueError as error:
+        raise BundleError(f'{where}: {one_line(str(error), 500)}') from error
+
+
 def _output(item: Any, where: str, tasks: Sequence[Task]) -> OutputSpec:
     output = _build(OutputSpec, _tuples(_fields(OutputSpec, item, where)), where)
     if (
@@ -282,8 +277,10 @@ def _output(item: Any, where: str, tasks: Sequence[Task]) -> OutputSpec:
             f'{where}: shape {quoted(output.shape)} and stride {output.stride} must be 1 to '
             f'{MAX_SIDE} each'
         )
-    if output.meaning not in MEANINGS:
-        raise BundleError(f'{where}: meaning {quoted(output.meaning)} is not one of {MEANINGS}')
+    if output.meaning not in kinds.meanings():
+        raise BundleError(
+            f'{where}: meaning {quoted(output.meaning)} is not one of {sorted(kinds.meanings())}'
+        )
     if output.dtype not in DTYPES:
         raise BundleError(f'{where}: dtype {quoted(output.dtype)} is not one of {DTYPES}')
     if math.prod(output.shape) * np.dtype(output.dtype).itemsize > MAX_TENSOR_BYTES:

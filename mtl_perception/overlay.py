@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.decode.answers import answer
+from mtl_perception import kinds
 from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import Task
 
@@ -78,7 +78,9 @@ def draw(
         ahead_m = None if places is None else places.ahead_m
         _boxes(painted, detections, by_name[name], style, ids, ahead_m)
     lines = [
-        (name, *answer(values, by_name[name])) for name, values in result.probabilities.items()
+        (name, *caption)
+        for name, answer in result.answers.items()
+        if (caption := kinds.of(by_name[name]).caption(answer, by_name[name]))
     ]
     if lines:
         _caption(painted, lines, style)

@@ -16,8 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception import kinds
 from mtl_perception.bundle import Bundle, BundleError, find_bundle
-from mtl_perception.decode import DECODERS, NEEDED, Thresholds
+from mtl_perception.decode import Thresholds
 from mtl_perception.decode.confidence import confidence_to_source
 from mtl_perception.engines import Options, open_engine
 from mtl_perception.engines.base import Engine, EngineInfo
@@ -56,7 +57,7 @@ class Inference:
         for task in pipeline.requested(tasks):
             specs = pipeline.bundle.manifest.outputs_of(task.name)
             tensors = {meaning: self.outputs[spec.name] for meaning, spec in specs.items()}
-            answer = DECODERS[task.kind](task, specs, tensors, self.letterbox, thresholds)
+            answer = kinds.of(task).decode(task, specs, tensors, self.letterbox, thresholds)
             result.answers[task.name] = answer
             if task.name in confidences and 'logits' in tensors:
                 result.confidences[task.name] = confidence_to_source(
@@ -218,8 +219,9 @@ def _milliseconds(**seconds: float) -> dict[str, float]:
 
 def _check_decodable(bundle: Bundle, task: Task) -> None:
     found = frozenset(bundle.manifest.outputs_of(task.name))
-    if not any(needed <= found for needed in NEEDED[task.kind]):
-        needs = ' or '.join(str(sorted(needed)) for needed in NEEDED[task.kind])
+    enough = kinds.of(task).needed
+    if not any(needed <= found for needed in enough):
+        needs = ' or '.join(str(sorted(needed)) for needed in enough)
         raise BundleError(
             f'bundle {bundle.path}: {task.kind} task {task.name!r} needs outputs {needs}, '
             f'found {sorted(found)}. Export the bundle again.'

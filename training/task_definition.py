@@ -16,7 +16,8 @@ from typing import Any, cast
 
 from torch import nn
 
-from mtl_perception.tasks import ALL_TASKS, NODE_TOPICS, TASK_NAME, Kind, Task, bitwise_colours
+from mtl_perception import kinds
+from mtl_perception.tasks import ALL_TASKS, NODE_TOPICS, TASK_NAME, Task, bitwise_colours
 
 RESERVED = frozenset({'coarse7', 'images', 'two_class_drivable', 'yolop_style'})
 """What an evaluation calls figures of its own."""
@@ -55,10 +56,8 @@ class TaskDefinition:
             ) from error
         if not colours and self.kind != 'classification':
             colours = bitwise_colours(1, len(self.classes))
-        task = Task(
-            name, cast(Kind, self.kind), tuple(self.classes),
-            cast(tuple[tuple[int, int, int], ...], colours),
-        )  # fmt: skip
+        triples = cast(tuple[tuple[int, int, int], ...], colours)
+        task = kinds.check(Task(name, self.kind, tuple(self.classes), triples))
         known = ALL_TASKS.get(name)
         if known is not None and known != task:
             raise ValueError(

@@ -41,9 +41,10 @@ from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.live.live_io import Recorder, environment, prefetched
 from mtl_evaluation.live.node_process import STOP_TIMEOUT_S, LiveError, NodeProcess, RunningNode
 from mtl_evaluation.live.timing import LiveRun, Pace, PlayedFrame
-from mtl_perception import process
+from mtl_perception import kinds, process
 from mtl_perception.bundle import Bundle
-from mtl_perception.node.topics import TYPES, output_topic
+from mtl_perception.node.messages import message_type
+from mtl_perception.node.topics import output_topic
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -161,7 +162,6 @@ class LiveSession:
         self._topics = {
             task.name: output_topic('', task).replace('~', self._name, 1)
             for task in bundle.manifest.tasks
-            if task.kind in TYPES
         }
         answer = self._topics.get('detection') or next(iter(self._topics.values()))
         self.run = LiveRun(answer)
@@ -230,11 +230,10 @@ class LiveSession:
         if self._settings.sim_time:
             self._clock = self._node.create_publisher(Clock, '/clock', best_effort)
         for task in self._bundle.manifest.tasks:
-            if task.name not in self._topics:
-                continue
             topic = self._topics[task.name]
-            self._listen(topic, TYPES[task.kind], QoSProfile(depth=20))
-            if task.kind == 'segmentation':
+            kind = kinds.of(task)
+            self._listen(topic, message_type(kind.message), QoSProfile(depth=20))
+            if kind.is_mask:
                 latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
                 self._listen(f'{topic}/label_info', LabelInfo, latched)
         self._listen(DIAGNOSTICS, DiagnosticArray, QoSProfile(depth=20))

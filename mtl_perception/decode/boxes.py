@@ -6,16 +6,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.bundle import OutputSpec
 from mtl_perception.decode.contract import Outputs, Thresholds
-from mtl_perception.engines.base import EngineError
+from mtl_perception.engine_error import EngineError
 from mtl_perception.frame import Detections
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import EXCLUSIVE, Task
+
+if TYPE_CHECKING:
+    from mtl_perception.manifest import OutputSpec
 
 
 def detection(

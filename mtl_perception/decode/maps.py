@@ -10,15 +10,17 @@ a far surface that invents a few pixels in between; the metrics count them as wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.bundle import OutputSpec
-from mtl_perception.engines.base import EngineError
+from mtl_perception.engine_error import EngineError
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
+
+if TYPE_CHECKING:
+    from mtl_perception.manifest import OutputSpec
 
 
 def depth(

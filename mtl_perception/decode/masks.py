@@ -12,16 +12,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.bundle import OutputSpec
 from mtl_perception.decode.contract import Outputs, Thresholds
 from mtl_perception.decode.maps import positions
-from mtl_perception.engines.base import EngineError
+from mtl_perception.engine_error import EngineError
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
+
+if TYPE_CHECKING:
+    from mtl_perception.manifest import OutputSpec
 
 _CHUNK_VALUES = 1 << 16
 """Interpolated values per class that are held at once: 256 KiB, so that they stay in the cache."""

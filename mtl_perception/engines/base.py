@@ -18,7 +18,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.engines.errors import EngineError
+from mtl_perception.engine_error import EngineError
 
 __all__ = [
     'ANY', 'PRECISIONS', 'Calibration', 'Engine', 'EngineError', 'EngineInfo', 'Options',

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from mtl_perception.bundle import sha256_of
-from mtl_perception.engines.errors import EngineError
+from mtl_perception.engine_error import EngineError
 
 KEY_FILE = 'key.json'
 BUILT_FILE = 'engine.bin'

@@ -25,6 +25,7 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
+from mtl_perception import kinds
 from mtl_perception.frame import Frame, Result
 from mtl_perception.geometry import GeometryError
 from mtl_perception.node import messages
@@ -79,11 +80,11 @@ class CameraNavigation:
         self._node = node
         self._geometry = geometry
         self._prefix = prefix
-        self._depth_task = next((task.name for task in tasks if task.kind == 'depth'), '')
+        self._depth_task = next((task.name for task in tasks if kinds.of(task).is_depth), '')
         self._source = source
         if source == 'auto':
             self._source = 'depth' if self._depth_task else 'ground'
-        masks = [task.name for task in tasks if task.kind == 'segmentation']
+        masks = [task.name for task in tasks if kinds.of(task).is_mask]
         self._confidences: dict[str, Publisher] = {
             name: create_publisher(node, Image, f'{prefix}{name}/confidence', OUTPUT)
             for name in masks

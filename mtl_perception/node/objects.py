@@ -15,6 +15,7 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
+from mtl_perception import kinds
 from mtl_perception.frame import Frame, Result
 from mtl_perception.geometry import Floats
 from mtl_perception.lanes import lane_lines
@@ -57,8 +58,8 @@ class CameraObjects:
         self.geometry = geometry
         self.closest: Closest | None = None
         self._tasks = {task.name: task for task in tasks}
-        self._detection = [task.name for task in tasks if task.kind == 'detection']
-        masks = [task for task in tasks if task.kind == 'segmentation']
+        self._detection = [task.name for task in tasks if kinds.of(task).has_boxes]
+        masks = [task for task in tasks if kinds.of(task).is_mask]
         self._lines = [task.name for task in masks if MARKING in task.classes]
         paths = [task.name for task in masks if OWN_PATH in task.classes]
         self._path = next(iter([*paths, *self._lines]), '')

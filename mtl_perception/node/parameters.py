@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
+from mtl_perception import kinds
 from mtl_perception.schema import did_you_mean
 from mtl_perception.tasks import Task
 from mtl_perception.text import quoted
@@ -377,7 +378,7 @@ def refusal_of_change(
 
 def overlay_task(value: str, tasks: Sequence[Task]) -> str | None:
     """The mask that `overlay.draw` is to paint, None for none; raises ParameterError."""
-    masks = [task.name for task in tasks if task.kind == 'segmentation']
+    masks = [task.name for task in tasks if kinds.of(task).is_mask]
     if value not in (MASK_AUTO, MASK_NONE, *masks):
         raise ParameterError(
             f'overlay_task must be {MASK_AUTO!r}, {MASK_NONE!r} or a segmentation task of the '

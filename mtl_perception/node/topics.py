@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -26,9 +25,9 @@ from rclpy.qos import (
 )
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import Classification, Detection2DArray, LabelInfo
+from vision_msgs.msg import LabelInfo
 
-from mtl_perception import overlay
+from mtl_perception import kinds, overlay
 from mtl_perception.frame import Frame, Result
 from mtl_perception.node import messages
 from mtl_perception.node.annotations import CameraAnnotations
@@ -46,15 +45,6 @@ SMALL_OUTPUT = QoSProfile(depth=5)
 IMAGE_OUTPUT = QoSProfile(depth=2)
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 """Outputs are reliable, so that both reliable and best-effort subscribers connect."""
-
-TYPES: dict[str, type] = {
-    'detection': Detection2DArray,
-    'segmentation': Image,
-    'classification': Classification,
-    'depth': Image,
-    'normals': Image,
-}
-"""Message type by task kind."""
 
 
 def input_qos(reliability: str) -> QoSProfile:
@@ -125,9 +115,9 @@ def image_topic(node: Node, camera: str, transport: str) -> str:
 
 
 def output_topic(camera: str, task: Task) -> str:
-    """Where a task's answers go. A Classification does not say what it answers: its topic does."""
-    name = f'scene/{task.name}' if task.kind == 'classification' else task.name
-    return f'{topic_prefix(camera)}{"detections" if task.name == "detection" else name}'
+    """Where a task's answers go."""
+    name = 'detections' if task.name == 'detection' else task.name
+    return f'{topic_prefix(camera)}{kinds.of(task).topic_folder}{name}'
 
 
 @dataclass(frozen=True)
@@ -197,12 +187,12 @@ class CameraTopics:
         with_logits, points_source: see `CameraNavigation`.
         """
         self._node = node
-        self._tasks = [task for task in tasks if task.kind in TYPES]
+        self._tasks = list(tasks)
         self._mask_task = mask_task
         self._painted = frozenset(
             task.name
             for task in self._tasks
-            if task.kind in ('detection', 'classification') or task.name == mask_task
+            if kinds.of(task).always_painted or task.name == mask_task
         )
         prefix = topic_prefix(camera)
         self.tracks = CameraTracks(node, prefix, self._tasks)
@@ -215,10 +205,11 @@ class CameraTopics:
         self._label_infos: dict[str, Publisher] = {}
         for task in self._tasks:
             topic = output_topic(camera, task)
-            kind = TYPES[task.kind]
-            qos = IMAGE_OUTPUT if kind is Image else SMALL_OUTPUT
-            self._outputs[task.name] = create_publisher(node, kind, topic, qos)
-            if task.kind == 'segmentation':
+            kind = kinds.of(task)
+            qos = IMAGE_OUTPUT if kind.is_image else SMALL_OUTPUT
+            message = messages.message_type(kind.message)
+            self._outputs[task.name] = create_publisher(node, message, topic, qos)
+            if kind.is_mask:
                 self._label_infos[task.name] = create_publisher(
                     node, LabelInfo, f'{topic}/label_info', LATCHED
                 )
@@ -274,9 +265,10 @@ class CameraTopics:
         self.objects.publish(header, frame, result, wanted.places)
         if wanted.annotations:
             self.annotations.publish(header, frame, result)
-        for task in sorted(self._tasks, key=lambda task: TYPES[task.kind] is Image):
+        for task in sorted(self._tasks, key=lambda task: kinds.of(task).is_image):
             if task.name in wanted.published:
-                self._outputs[task.name].publish(self._message(header, result, task))
+                answer = result.answers[task.name]
+                self._outputs[task.name].publish(messages.answer_message(header, answer, task))
         self.navigation.publish(header, frame, result, wanted.navigation)
         if wanted.has_overlay:
             picture = self._draw(frame, result)
@@ -299,18 +291,6 @@ class CameraTopics:
         """Take the topics down."""
         for publisher in self.publishers:
             self._node.destroy_publisher(publisher)
-
-    def _message(
-        self, header: Header, result: Result, task: Task
-    ) -> Detection2DArray | Image | Classification:
-        answer: Any = result.answers[task.name]
-        if task.kind == 'detection':
-            return messages.detections_message(header, answer, task)
-        if task.kind == 'segmentation':
-            return messages.mask_message(header, answer)
-        if task.kind == 'classification':
-            return messages.classification_message(header, answer, task)
-        return messages.map_message(header, answer)
 
     def _draw(self, frame: Frame, result: Result) -> NDArray[np.uint8]:
         rgb = frame.pixels

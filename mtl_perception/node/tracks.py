@@ -13,6 +13,7 @@ from rclpy.qos import QoSProfile
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
+from mtl_perception import kinds
 from mtl_perception.frame import Frame, Result
 from mtl_perception.node import messages
 from mtl_perception.node.endpoints import create_publisher
@@ -29,7 +30,7 @@ class CameraTracks:
     def __init__(self, node: Node, prefix: str, tasks: Sequence[Task]) -> None:
         """Create the publishers below `prefix` (`~/`, `~/<camera>/`)."""
         self._node = node
-        self._tasks = {task.name: task for task in tasks if task.kind == 'detection'}
+        self._tasks = {task.name: task for task in tasks if kinds.of(task).has_boxes}
         self._trackers = {name: Tracker(len(task.classes)) for name, task in self._tasks.items()}
         self._outputs: dict[str, Publisher] = {
             name: create_publisher(node, Detection2DArray, tracks_topic(prefix, task), QOS)

@@ -76,7 +76,9 @@ def measure(folder: Path, bundle: Any, args: argparse.Namespace) -> dict[str, An
     from live_node import NODE, NodeProcess, peer, stamped
     from sensor_msgs.msg import Image
 
-    from mtl_perception.node.topics import TYPES, output_topic
+    from mtl_perception import kinds
+    from mtl_perception.node.messages import message_type
+    from mtl_perception.node.topics import output_topic
     from mtl_scenes import Drive, DriveConfig
 
     drive = Drive(DriveConfig(0, 1280, 720, frames=10, rate_hz=2.0))
@@ -84,7 +86,7 @@ def measure(folder: Path, bundle: Any, args: argparse.Namespace) -> dict[str, An
         array('B', np.ascontiguousarray(drive[i].image[..., ::-1]).tobytes()) for i in range(10)
     ]
     topics = {
-        output_topic('', task).replace('~', NODE, 1): TYPES[task.kind]
+        output_topic('', task).replace('~', NODE, 1): message_type(kinds.of(task).message)
         for task in bundle.manifest.tasks
     }
     with (

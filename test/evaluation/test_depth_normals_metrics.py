@@ -9,8 +9,9 @@ import pytest
 from mtl_evaluation.metrics.depth import DepthMetric
 from mtl_evaluation.metrics.metrics import metric_for, metric_from
 from mtl_evaluation.metrics.normals import NormalsMetric
+from mtl_perception import kinds
 from mtl_perception.bundle import OutputSpec
-from mtl_perception.decode import DECODERS, Thresholds
+from mtl_perception.decode import Thresholds
 from mtl_perception.decode.maps import bilinear_to_source
 from mtl_perception.engines.base import EngineError
 from mtl_perception.letterbox import Letterbox
@@ -104,10 +105,10 @@ def test_a_linear_map_comes_back_at_every_source_pixel():
 def test_maps_decode_to_source_pixels_and_refuse_nan(task, shape):
     specs = {task.kind: OutputSpec(task.name, task.name, task.kind, 'float32', shape, 4)}
     values = np.full(shape, 2.0, np.float32)
-    found = DECODERS[task.kind](task, specs, {task.kind: values}, FIT, Thresholds())
+    found = kinds.of(task).decode(task, specs, {task.kind: values}, FIT, Thresholds())
     assert found.dtype == np.float32 and found.shape[:2] == (90, 160)
     wanted = 2.0 if task is DEPTH else np.full(3, 3**-0.5)
     assert np.allclose(found, wanted, atol=1e-5)
     values[..., 3, 3] = np.nan
     with pytest.raises(EngineError, match='should hold'):
-        DECODERS[task.kind](task, specs, {task.kind: values}, FIT, Thresholds())
+        kinds.of(task).decode(task, specs, {task.kind: values}, FIT, Thresholds())

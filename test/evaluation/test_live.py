@@ -26,9 +26,10 @@ from mtl_evaluation.live.node_process import LiveError
 from mtl_evaluation.live.session import LiveSession, LiveSettings, run_live
 from mtl_evaluation.live.timing import Pace, frame_counts, rate_hz, stages
 from mtl_evaluation.metrics.scores import Scores
+from mtl_perception import kinds
 from mtl_perception.bundle import Bundle
 from mtl_perception.cli import main
-from mtl_perception.node.topics import TYPES, output_topic
+from mtl_perception.node.topics import output_topic
 from mtl_perception.pipeline import Pipeline
 
 pytestmark = pytest.mark.ros
@@ -150,7 +151,7 @@ def test_a_node_that_ends_says_why(tmp_path, bundle):
 
 def test_topics_are_where_the_node_publishes_them(bundle):
     for task in bundle.manifest.tasks:
-        assert task.kind in TYPES
+        assert task.kind in kinds.KINDS
         assert answer_topic(task, '~') == output_topic('', task)
 
 

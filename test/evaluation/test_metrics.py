@@ -14,7 +14,8 @@ from mtl_evaluation.metrics.classification import ClassificationMetric
 from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.metrics import metric_for
 from mtl_evaluation.metrics.segmentation import SegmentationMetric
-from mtl_perception.tasks import DETECTION, DRIVABLE, KINDS, SEMANTIC, TIME_OF_DAY, Task
+from mtl_perception import kinds
+from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TIME_OF_DAY, Task
 
 CAR = DETECTION.classes.index('car')
 BUS = DETECTION.classes.index('bus')
@@ -284,4 +285,4 @@ def test_metrics_of_other_class_tables_do_not_merge():
 
 
 def test_every_kind_has_a_metric():
-    assert all(metric_for(Task('some', kind, ('a', 'b'))).frames == 0 for kind in KINDS)
+    assert all(metric_for(Task('some', kind, ('a', 'b'))).frames == 0 for kind in kinds.KINDS)

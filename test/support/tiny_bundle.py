@@ -3,7 +3,7 @@
 
 """A bundle with a small real graph whose outputs follow from the pixels by hand.
 
-The graph contract is `mtl_perception.manifest.Meaning`; no torch, no training. With `image` scaled
+The graph contract is `mtl_perception.kinds.meanings`; no torch, no training. With `image` scaled
 to 0-1:
 
 * detection: the input is cut into 2 rows of 4 cells, K = 8 in reading order. Box k is cell k less

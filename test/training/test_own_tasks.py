@@ -231,7 +231,7 @@ def test_a_task_that_cannot_be_is_one_clear_error(tmp_path, tasks, message):
         ({'categories': {}}, "['Papaya fruit', 'leaf'] are neither classes of fruit nor"),
         ({'categories': CATEGORIES | {'leaf': 'rake'}}, 'leaf: rake'),
         ({'maps': {'gauge': 'gauge/{split}'}}, "'gauge' is not a depth or normals task"),
-        ({'masks': {'reach': {'folder': 'reach', 'ids': {}}}}, "'reach' is not a segmentation task"),
+        ({'masks': {'reach': {'folder': 'reach', 'ids': {}}}}, "'reach' is not a segmentation"),
     ],
 )
 def test_a_data_set_that_does_not_fit_its_tasks_is_one_clear_error(tmp_path, coco, message):

@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_perception import decode
+from mtl_perception import kinds
 from mtl_perception.bundle import OutputSpec
 from mtl_perception.decode import Thresholds, argmax_to_source, nearest_to_source, suppress
 from mtl_perception.engines.base import EngineError
 from mtl_perception.letterbox import Letterbox
-from mtl_perception.tasks import DETECTION, DRIVABLE, KINDS, WEATHER
+from mtl_perception.tasks import DETECTION, DRIVABLE, WEATHER, Task
 
 SQUARE = Letterbox.fit(100, 100, 100, 100)
 DETECTION_SPECS = {
@@ -143,7 +143,9 @@ def detect(boxes, scores, labels, thresholds=Thresholds(), letterbox=SQUARE):  #
         'scores': np.array(scores, np.float32),
         'labels': np.array(labels, np.int64),
     }
-    return decode.detection(DETECTION, DETECTION_SPECS, outputs, letterbox, thresholds)
+    return kinds.KINDS['detection'].decode(
+        DETECTION, DETECTION_SPECS, outputs, letterbox, thresholds
+    )
 
 
 def test_detections_are_thresholded_suppressed_and_sorted():
@@ -181,7 +183,7 @@ def test_unique_boxes_are_not_suppressed():
     }
     specs = {'unique_boxes': OutputSpec('boxes', 'detection', 'unique_boxes', 'float32', (2, 4))}
 
-    found = decode.detection(DETECTION, specs, outputs, SQUARE, Thresholds())
+    found = kinds.KINDS['detection'].decode(DETECTION, specs, outputs, SQUARE, Thresholds())
 
     np.testing.assert_allclose(found.scores, [0.9, 0.5])
 
@@ -217,7 +219,9 @@ def test_values_that_are_not_finite_are_an_error(bad):
     logits[1, 2, 3] = bad
     specs = {'logits': OutputSpec('drivable', 'drivable', 'logits', 'float32', (3, 25, 25), 4)}
     with pytest.raises(EngineError, match=r"'drivable'.*NaN or infinity"):
-        decode.segmentation(DRIVABLE, specs, {'logits': logits}, SQUARE, Thresholds())
+        kinds.KINDS['segmentation'].decode(
+            DRIVABLE, specs, {'logits': logits}, SQUARE, Thresholds()
+        )
 
 
 def test_a_class_id_out_of_range_is_an_error():
@@ -230,7 +234,7 @@ def test_what_is_no_probability_is_an_error():
     for bad in (3.0, -1.0, np.nan):
         outputs = {'probabilities': np.array([bad, 0, 0, 0, 0, 0], np.float32)}
         with pytest.raises(EngineError, match='should hold probabilities'):
-            decode.classification(WEATHER, specs, outputs, SQUARE, Thresholds())
+            kinds.KINDS['classification'].decode(WEATHER, specs, outputs, SQUARE, Thresholds())
 
 
 @pytest.mark.parametrize(
@@ -245,5 +249,14 @@ def test_thresholds_out_of_range_are_refused(values):
         Thresholds(**values)
 
 
-def test_every_kind_of_task_is_decoded():
-    assert set(decode.DECODERS) == set(decode.NEEDED) == set(KINDS)
+def test_every_kind_says_what_it_is_decoded_from():
+    assert {*kinds.KINDS} == {'detection', 'segmentation', 'classification', 'depth', 'normals'}
+    for kind in kinds.KINDS.values():
+        assert kind.needed and kind.grids <= kind.meanings and '/msg/' in kind.message
+
+
+def test_an_unknown_kind_and_missing_classes_are_refused():
+    with pytest.raises(ValueError, match="kind 'smell' is not one of"):
+        kinds.check(Task('nose', 'smell'))
+    with pytest.raises(ValueError, match='needs class names'):
+        kinds.check(Task('boxes', 'detection'))

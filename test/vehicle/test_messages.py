@@ -17,7 +17,7 @@ from std_msgs.msg import Header
 
 from mtl_perception.frame import Detections, Tracks
 from mtl_perception.node import messages
-from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
+from mtl_perception.tasks import DEPTH, DETECTION, DRIVABLE, NORMALS, SEMANTIC, WEATHER
 
 pytestmark = pytest.mark.ros
 
@@ -35,7 +35,7 @@ def detections(*rows: tuple[float, ...]) -> Detections:
 
 
 def test_detection_is_class_name_centre_and_size(header: Header) -> None:
-    message = messages.detections_message(header, detections((10, 20, 30, 60, 0.75, 2)), DETECTION)
+    message = messages.answer_message(header, detections((10, 20, 30, 60, 0.75, 2)), DETECTION)
     (found,) = message.detections
     assert message.header == found.header == header
     assert found.results[0].hypothesis.class_id == 'car'
@@ -46,13 +46,13 @@ def test_detection_is_class_name_centre_and_size(header: Header) -> None:
 
 
 def test_no_detections_is_an_empty_array_with_its_header(header: Header) -> None:
-    message = messages.detections_message(header, detections(), DETECTION)
+    message = messages.answer_message(header, detections(), DETECTION)
     assert message.header == header
     assert message.detections == []
 
 
 def test_fractional_edges_survive(header: Header) -> None:
-    message = messages.detections_message(header, detections((0.5, 1.25, 3, 4, 1, 0)), DETECTION)
+    message = messages.answer_message(header, detections((0.5, 1.25, 3, 4, 1, 0)), DETECTION)
     box = message.detections[0].bbox
     assert box.center.position.x - box.size_x / 2 == 0.5
     assert box.center.position.y - box.size_y / 2 == 1.25
@@ -71,7 +71,7 @@ def test_mask_is_mono8_with_step_of_its_width(header: Header, contiguous: bool) 
 @pytest.mark.parametrize(('shape', 'encoding'), [((6, 9), '32FC1'), ((6, 9, 3), '32FC3')])
 def test_maps_are_floats_of_source_pixels(header: Header, shape, encoding: str) -> None:
     values = np.random.default_rng(3).random(shape, np.float32)
-    message = messages.map_message(header, values)
+    message = messages.answer_message(header, values, DEPTH if len(shape) == 2 else NORMALS)
     assert (message.height, message.width, message.encoding) == (6, 9, encoding)
     assert message.step == 9 * values[0, 0].nbytes
     assert message.is_bigendian == (sys.byteorder == 'big')
@@ -88,7 +88,7 @@ def test_label_info_names_every_class_but_unlabelled(header: Header, task) -> No
 
 def test_classification_is_sorted_and_complete(header: Header) -> None:
     probabilities = np.array([0.1, 0.0, 0.6, 0.1, 0.2, 0.0], np.float32)
-    message = messages.classification_message(header, probabilities, WEATHER)
+    message = messages.answer_message(header, probabilities, WEATHER)
     names = [result.class_id for result in message.results]
     assert names == ['clear', 'partly cloudy', 'rainy', 'overcast', 'snowy', 'foggy']
     assert message.results[0].score == pytest.approx(0.6)
@@ -113,7 +113,7 @@ def test_a_track_is_a_detection_with_its_number_as_id(header: Header) -> None:
 
     message = messages.tracks_message(header, tracks, DETECTION)
 
-    plain = messages.detections_message(header, found, DETECTION)
+    plain = messages.answer_message(header, found, DETECTION)
     assert [item.id for item in message.detections] == ['7', '12']
     for track, detection in zip(message.detections, plain.detections, strict=True):
         assert (track.header, track.bbox, track.results) == (

@@ -12,7 +12,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from mtl_perception.bundle import Meaning, OutputSpec
+from mtl_perception.bundle import OutputSpec
 from mtl_perception.tasks import Task
 from training.network_error import NetworkError
 from training.tasks import Features, Head
@@ -100,7 +100,7 @@ def output_specs(network: MultiTaskNetwork, height: int, width: int) -> tuple[Ou
         OutputSpec(
             name,
             owner[name][0],
-            cast(Meaning, owner[name][1]),
+            owner[name][1],
             str(tensor.dtype).removeprefix('torch.'),
             tuple(tensor.shape[1:]),
             owner[name][2],

@@ -110,4 +110,4 @@ class Head(nn.Module, ABC):
 
     @abstractmethod
     def deployed_names(self) -> dict[str, tuple[str, int]]:
-        """Tensor name -> (meaning as in `bundle.Meaning`, stride in input pixels)."""
+        """Tensor name -> (one of `mtl_perception.kinds.meanings()`, stride in input pixels)."""
