@@ -80,6 +80,7 @@ def draw(
     lines = [
         (name, *caption)
         for name, answer in result.answers.items()
+        if name in by_name
         if (caption := kinds.of(by_name[name]).caption(answer, by_name[name]))
     ]
     if lines:

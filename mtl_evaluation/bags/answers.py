@@ -28,6 +28,7 @@ from mtl_evaluation.bags.cdr import (
     header_of,
     image_message,
     label_info_message,
+    map_message,
     serialise,
     typestore,
 )
@@ -120,6 +121,8 @@ def answer_messages(
                 yield tracks_topic(task, prefix), types[DETECTIONS](header, items)
         elif task.name in result.masks:
             yield topic, image_message(header, result.masks[task.name], 'mono8')
+        elif task.name in result.maps:
+            yield topic, map_message(header, result.maps[task.name])
         elif task.name in result.probabilities:
             values = result.probabilities[task.name]
             hypotheses = [

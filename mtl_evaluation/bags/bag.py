@@ -15,6 +15,7 @@ namespace is what stands before the last name: `/camera` of `/camera/image_raw[/
 | `/ground_truth/objects` | vision_msgs/Detection3DArray | optional; feet of detections in order |
 | `/ground_truth/camera_pose` | geometry_msgs/PoseStamped | optional; in the frame of `objects` |
 | `/ground_truth/<segmentation task>` | sensor_msgs/Image mono8 | 255 = unlabelled |
+| `/ground_truth/depth`, `/ground_truth/normals` | sensor_msgs/Image 32FC1, 32FC3 | 0 = unknown |
 | `/ground_truth/<segmentation task>/label_info` | vision_msgs/LabelInfo | latched |
 | `/ground_truth/scene/<task>` | vision_msgs/Classification | |
 
@@ -56,6 +57,7 @@ from mtl_evaluation.bags.cdr import (
     check_definition,
     deserialise,
     feet_of,
+    map_of,
     mask_of,
     mount_of,
     truth_boxes_of,
@@ -64,6 +66,7 @@ from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.near import with_near_truth
 from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
 from mtl_evaluation.truth.class_mapping import NO_MAPPING, ClassMapping
+from mtl_evaluation.truth.map_files import MAP_READERS
 from mtl_evaluation.truth.truth import Truth, TruthPlaces
 from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Frame
@@ -121,6 +124,7 @@ class BagFrame(DriveFrame):
         """Decode the ground truth; raises BagError."""
         boxes, feet, mount = None, None, None
         masks: dict[str, NDArray[np.uint8]] = {}
+        maps: dict[str, NDArray[np.float32]] = {}
         labels: dict[str, str] = {}
         for topic, cdr in self.truth_cdr.items():
             name = self.camera.truth[topic]
@@ -135,6 +139,8 @@ class BagFrame(DriveFrame):
                     results = deserialise(cdr, CLASSIFICATION).results
                     if results and results[0].class_id != UNKNOWN:
                         labels[name.removeprefix('scene/')] = results[0].class_id
+                elif name in MAP_READERS:
+                    maps[name] = map_of(deserialise(cdr, IMAGE))
                 else:
                     masks[name] = mask_of(deserialise(cdr, IMAGE))
             except BagError as error:
@@ -145,7 +151,7 @@ class BagFrame(DriveFrame):
                 f'frame {self.index} of {self.topic}: {len(boxes.boxes)} true boxes and '
                 f'{len(places.feet)} objects, expected one object for each box in its order'
             )
-        return self.classes(Truth(boxes, masks, labels, places))
+        return self.classes(Truth(boxes, masks, labels, places, maps))
 
 
 class DriveBag(CameraBag):

@@ -184,7 +184,8 @@ class DriveWriter(MessageWriter):
         header = header_of(stamp_ns, camera)
         types = typestore().types
         for topic, message in truth_messages(header, truth, self._truth[camera]):
-            if message.__msgtype__ == IMAGE and topic not in self._connections:
+            is_mask = message.__msgtype__ == IMAGE and message.encoding == 'mono8'
+            if is_mask and topic not in self._connections:
                 self._write_label_info(topic, header)
             self._put(topic, stamp_ns, message)
         if name:

@@ -140,7 +140,8 @@ def other_sensors(cameras: list[Camera], connections: list[Connection]) -> str:
         item.topic
         for item in connections
         if item.msgtype in (IMAGE, COMPRESSED_IMAGE) and item.msgcount and item.topic not in read
-        and _other_sensor(item.topic)
+        and _other_sensor(item.topic) and f'{TRUTH}/' not in item.topic
+        and not item.topic.startswith(OURS)
     }  # fmt: skip
     if not left or any(_other_sensor(topic) for topic in read):
         return ''

@@ -41,6 +41,10 @@ IGNORED = 'ignored'
 BASE_FRAME = 'base_link'
 """Frame of true places: on the road below the camera."""
 CAMERA = 'camera'
+MAP_ENCODINGS: dict[str, tuple[type[np.generic], int, float]] = {
+    '32FC1': (np.float32, 1, 1.0), '16UC1': (np.uint16, 1, 1e-3), '32FC3': (np.float32, 3, 1.0),
+}  # fmt: skip
+"""Of depth and normals: type and number of a pixel's values, and their unit."""
 """Name of the camera where there is only one: its namespace and the `frame_id` of its images."""
 
 
@@ -140,6 +144,27 @@ def mask_of(message: Any) -> NDArray[np.uint8]:
     return data.reshape(message.height, message.step)[:, : message.width]
 
 
+def map_of(message: Any) -> NDArray[np.float32]:
+    """Metres [H, W] or vectors [H, W, 3] of an image message (REP 118); raises BagError.
+
+    32FC1 is in metres, 16UC1 in millimetres, 32FC3 holds vectors; what is not finite becomes 0,
+    unknown.
+    """
+    dtype, channels, unit = MAP_ENCODINGS.get(message.encoding, (np.float32, 0, 1.0))
+    row = message.width * channels * np.dtype(dtype).itemsize
+    if not row or message.step < row or len(message.data) != message.step * message.height:
+        raise BagError(
+            f'expected an image of {", ".join(MAP_ENCODINGS)}, found {quoted(message.encoding)} '
+            f'{message.width}x{message.height}, step {message.step}, {len(message.data)} bytes'
+        )
+    rows = np.frombuffer(memoryview(message.data), np.uint8).reshape(message.height, message.step)
+    stored = np.dtype(dtype).newbyteorder('>' if message.is_bigendian else '<')
+    values = np.ascontiguousarray(rows[:, :row]).view(stored)
+    shape = (message.height, message.width, channels)[: 2 if channels == 1 else 3]
+    metres = values.reshape(shape).astype(np.float32) * np.float32(unit)
+    return np.where(np.isfinite(metres), metres, np.float32(0))
+
+
 def truth_boxes_of(message: Any) -> TruthBoxes:
     """Labelled objects of a Detection2DArray on a ground-truth topic."""
     boxes, classes = boxes_of(message)
@@ -195,12 +220,17 @@ def header_of(stamp_ns: int, frame_id: str = CAMERA) -> Any:
     return types[HEADER](stamp, frame_id)
 
 
-def image_message(header: Any, pixels: NDArray[np.uint8], encoding: str) -> Any:
-    """A sensor_msgs/Image of uint8 [H, W] or [H, W, 3]."""
+def image_message(header: Any, pixels: NDArray[Any], encoding: str) -> Any:
+    """A sensor_msgs/Image of [H, W] or [H, W, C], uint8 or what the encoding says."""
     height, width = pixels.shape[:2]
-    step = width * (pixels.shape[2] if pixels.ndim == 3 else 1)
-    data = np.ascontiguousarray(pixels).reshape(-1)
+    step = pixels.nbytes // height
+    data = np.ascontiguousarray(pixels).reshape(-1).view(np.uint8)
     return typestore().types[IMAGE](header, height, width, encoding, 0, step, data)
+
+
+def map_message(header: Any, values: NDArray[np.float32]) -> Any:
+    """Float32 [H, W] as 32FC1, [H, W, 3] as 32FC3."""
+    return image_message(header, values, f'32FC{1 if values.ndim == 2 else values.shape[2]}')
 
 
 def camera_info_message(
@@ -250,6 +280,8 @@ def truth_messages(header: Any, truth: Truth, root: str = TRUTH) -> Iterator[tup
         yield from _place_messages(header, truth.places, root)
     for name, mask in truth.masks.items():
         yield f'{root}/{name}', image_message(header, mask, 'mono8')
+    for name, values in truth.maps.items():
+        yield f'{root}/{name}', map_message(header, values)
     for name, label in truth.labels.items():
         hypothesis = types['vision_msgs/msg/ObjectHypothesis'](label, 1.0)
         yield f'{root}/scene/{name}', types[CLASSIFICATION](header, [hypothesis])

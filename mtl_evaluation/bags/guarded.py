@@ -289,7 +289,8 @@ def _unpack_truth(header: Mapping[str, Any], arrays: Iterator[NDArray[Any]]) -> 
         pose = Mount(tuple(mount['rotation']), tuple(mount['translation']))
         places = TruthPlaces(next(arrays).astype(np.float64), pose)
     masks = {name: next(arrays) for name in header['masks']}
-    return Truth(boxes, masks, header['labels'], places)
+    maps = {name: next(arrays) for name in header['maps']}
+    return Truth(boxes, masks, header['labels'], places, maps)
 
 
 def _camera(data: Mapping[str, Any]) -> Camera:

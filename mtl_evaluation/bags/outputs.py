@@ -14,21 +14,19 @@ import numpy as np
 from mtl_evaluation.bags.bag import DriveBag, DriveFrame
 from mtl_evaluation.bags.bag_file import by_stamp, open_bag, read_messages
 from mtl_evaluation.bags.cdr import (
-    CLASSIFICATION,
-    DETECTIONS,
-    IMAGE,
     BagError,
     boxes_of,
     deserialise,
+    map_of,
     mask_of,
 )
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.truth.truth import class_ids
+from mtl_perception import kinds
 from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import Task
 
-MESSAGE_TYPES = {'detection': DETECTIONS, 'segmentation': IMAGE, 'classification': CLASSIFICATION}
 PREFIX = '/perception'
 
 
@@ -40,7 +38,7 @@ def recorded_results(
     Only what was received is in a Result: a lost mask is a missing key. Raises BagError on a
     damaged bag or on classes that the tasks do not have.
     """
-    topics = {answer_topic(task, prefix): task for task in tasks if task.kind in MESSAGE_TYPES}
+    topics = {answer_topic(task, prefix): task for task in tasks}
     reader = open_bag(path)
     try:
         wanted = [item for item in reader.connections if item.topic in topics]
@@ -49,7 +47,7 @@ def recorded_results(
             for topic, cdr in messages.items():
                 task = topics[topic]
                 try:
-                    _add(result, task, deserialise(cdr, MESSAGE_TYPES[task.kind]))
+                    _add(result, task, deserialise(cdr, kinds.of(task).message))
                 except (ValueError, BagError) as error:
                     raise BagError(f'{path}: {topic}: {error}') from error
             yield stamp, result
@@ -78,9 +76,8 @@ def joined(
 
 def answer_topic(task: Task, prefix: str) -> str:
     """As `topics.output_topic` names it, which cannot be imported without ROS; a test compares."""
-    if task.kind == 'classification':
-        return f'{prefix}/scene/{task.name}'
-    return f'{prefix}/{"detections" if task.name == "detection" else task.name}'
+    name = 'detections' if task.name == 'detection' else task.name
+    return f'{prefix}/{kinds.of(task).topic_folder}{name}'
 
 
 def tracks_topic(task: Task, prefix: str = PREFIX) -> str:
@@ -89,14 +86,16 @@ def tracks_topic(task: Task, prefix: str = PREFIX) -> str:
 
 
 def _add(result: Result, task: Task, message: Any) -> None:
-    if task.kind == 'detection':
+    if kinds.of(task).has_boxes:
         boxes, names = boxes_of(message)
         scores = [item.results[0].hypothesis.score for item in message.detections if item.results]
         result.answers[task.name] = Detections(
             boxes, np.array(scores, np.float32), np.array(class_ids(task, names), np.int64)
         )
-    elif task.kind == 'segmentation':
+    elif kinds.of(task).is_mask:
         result.answers[task.name] = mask_of(message)
+    elif kinds.of(task).is_image:
+        result.answers[task.name] = map_of(message)
     else:
         probabilities = np.zeros(len(task.classes), np.float32)
         known = [item for item in message.results if item.class_id != UNKNOWN]

@@ -128,12 +128,13 @@ def _pack_truth(frame: BagFrame, arrays: list[NDArray[Any]]) -> dict[str, Any]:
         arrays += [truth.boxes.boxes, truth.boxes.ignore.astype(np.uint8)]
     if truth.places is not None:
         arrays.append(truth.places.feet.astype(np.float32))
-    arrays += truth.masks.values()
+    arrays += [*truth.masks.values(), *truth.maps.values()]
     return {
         'mount': None if truth.places is None else asdict(truth.places.mount),
         'classes': None if truth.boxes is None else truth.boxes.classes,
         'ids': () if truth.boxes is None else truth.boxes.ids,
         'masks': list(truth.masks),
+        'maps': list(truth.maps),
         'labels': dict(truth.labels),
     }
 

@@ -134,7 +134,7 @@ def scan(bag: GuardedBag, console: Console) -> dict[str, Any]:
                     sizes[size] = sizes.get(size, 0) + 1
                 truth = frame.truth()
                 boxes = [DETECTION.name] if truth.boxes is not None else []
-                for name in (*boxes, *truth.masks, *truth.labels):
+                for name in (*boxes, *truth.masks, *truth.maps, *truth.labels):
                     labelled[name] = labelled.get(name, 0) + 1
         except BagError as error:
             damage = str(error)

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 from typing import Any
 
 from mtl_evaluation.metrics.classification import ClassificationMetric
+from mtl_evaluation.metrics.depth import DepthMetric
 from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.metrics import Metric, metric_for
+from mtl_evaluation.metrics.normals import NormalsMetric
 from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.truth.truth import Truth, class_ids, same_size
 from mtl_perception.frame import Result
@@ -42,6 +44,10 @@ class Scores:
                 mask, expected = result.masks.get(name), truth.masks.get(name)
                 if mask is not None and expected is not None:
                     metric.update(mask, same_size(expected, mask))
+            elif isinstance(metric, DepthMetric | NormalsMetric):
+                values, wanted = result.maps.get(name), truth.maps.get(name)
+                if values is not None and wanted is not None:
+                    metric.update(values, same_size(wanted, values))
             elif isinstance(metric, ClassificationMetric):
                 found_class, expected_name = result.probabilities.get(name), truth.labels.get(name)
                 if found_class is not None and expected_name is not None:

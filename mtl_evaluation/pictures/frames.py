@@ -71,7 +71,7 @@ def placed(
 
 def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
     """The truth in the shape of a perfect answer, for painting; its boxes have no score."""
-    result = Result(dict(truth.masks))
+    result = Result({**truth.masks, **truth.maps})
     for task in tasks:
         if task.kind == 'detection' and truth.boxes is not None:
             kept = ~truth.boxes.ignore

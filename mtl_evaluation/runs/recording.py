@@ -183,6 +183,8 @@ class _Rerun:
                 self._tell(path, task)
                 mask = rr.SegmentationImage(result.masks[task.name], opacity=0.5)
                 self._stream.log(path, mask)
+            elif task.name in result.maps:
+                self._stream.log(path, _map(rr, result.maps[task.name]))
             elif task.name in result.probabilities:
                 label, _ = answer(result.probabilities[task.name], task)
                 self._stream.log(path, rr.TextLog(label))
@@ -210,6 +212,13 @@ def _labels(result: Result, task: Task) -> list[str]:
             found.labels.tolist(), found.scores.tolist(), ids, strict=True
         )
     ]
+
+
+def _map(rr: Any, values: NDArray[np.float32]) -> Any:
+    """Metres [H, W] as a depth image, unit vectors [H, W, 3] as colours."""
+    if values.ndim == 2:
+        return rr.DepthImage(values, meter=1.0)
+    return rr.Image(np.clip(values * 127 + 128, 0, 255).astype(np.uint8))
 
 
 def _rerun() -> Any:

@@ -8,6 +8,7 @@
     labels/*_track_20/**/*.json         Scalabel frames of clips
     labels/bdd100k_labels_images_*.json, labels/100k/*/NAME.json    the same, of 2018
     labels/{drivable,sem_seg}/masks/**/NAME.png     index = class id, 255 = unlabelled
+    labels/{depth,normals}/**/NAME.png              16 bits, see `map_files.py`
 
 or of a MOTChallenge sequence, SEQUENCE/img1/NAME.jpg and SEQUENCE/gt/gt.txt.
 
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from mtl_evaluation.truth.label_files import LabelError, flag, number, scalabel_frames
+from mtl_evaluation.truth.map_files import MAP_READERS
 from mtl_evaluation.truth.mot import is_mot_sequence
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
@@ -34,6 +36,8 @@ PARENTS = 5
 """How many folders above the images are searched for `labels/`."""
 
 MASK_FOLDERS = {DRIVABLE.name: 'drivable', SEMANTIC.name: 'sem_seg'}
+LABEL_FOLDERS = {**MASK_FOLDERS, **{task: task for task in MAP_READERS}}
+"""By task, where its files are; depth and normals as of `map_files.py`."""
 
 RENAMED = {
     'bike': 'bicycle',
@@ -55,7 +59,7 @@ class FolderLabels:
         """Look for `labels/` beside and above the first; raises LabelError on unreadable files."""
         self.root = find_labels(images[0].parent)
         self._frames: dict[str, Mapping[str, Any]] = {}
-        self._masks: dict[str, dict[str, Path]] = {name: {} for name in MASK_FOLDERS}
+        self._masks: dict[str, dict[str, Path]] = {name: {} for name in LABEL_FOLDERS}
         sequence = images[0].parent.parent
         if is_mot_sequence(sequence):
             for frame in scalabel_frames(sequence / 'gt' / 'gt.txt'):
@@ -70,7 +74,7 @@ class FolderLabels:
                 if frame['name'] in names:
                     self._frames[frame['name']] = frame
         stems = {Path(name).stem for name in names}
-        for task in MASK_FOLDERS:
+        for task in LABEL_FOLDERS:
             for path in mask_files(self.root, task):
                 if path.stem in stems:
                     self._add_mask(task, path, parts)
@@ -106,18 +110,19 @@ class FolderLabels:
     def truth(self, name: str) -> Truth:
         """What is known about the image of that file name; raises LabelError."""
         stem = Path(name).stem
-        masks = {task: paths[stem] for task, paths in self._masks.items() if stem in paths}
-        return truth_of(self._frames.get(name), masks)
+        files = {task: paths[stem] for task, paths in self._masks.items() if stem in paths}
+        return truth_of(self._frames.get(name), files)
 
 
-def truth_of(frame: Mapping[str, Any] | None, masks: Mapping[str, Path]) -> Truth:
-    """A Scalabel frame, None where no file lists it, and mask files by task -> Truth.
+def truth_of(frame: Mapping[str, Any] | None, files: Mapping[str, Path]) -> Truth:
+    """A Scalabel frame, None where no file lists it, and files by task (masks, depth, normals).
 
-    Raises LabelError on a malformed label or a broken mask.
+    Raises LabelError on a malformed label or a broken file.
     """
-    found = {task: read_mask(path) for task, path in masks.items()}
+    found = {task: read_mask(path) for task, path in files.items() if task not in MAP_READERS}
+    maps = {task: MAP_READERS[task](path) for task, path in files.items() if task in MAP_READERS}
     if frame is None:
-        return Truth(None, found)
+        return Truth(None, found, maps=maps)
     try:
         attributes = frame.get('attributes') or {}
         labels = {
@@ -126,7 +131,7 @@ def truth_of(frame: Mapping[str, Any] | None, masks: Mapping[str, Path]) -> Trut
             if attributes.get(task.name) in task.classes
         }
         clip = str(frame.get('videoName') or '')
-        return Truth(truth_boxes(frame.get('labels') or [], clip), found, labels)
+        return Truth(truth_boxes(frame.get('labels') or [], clip), found, labels, maps=maps)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise LabelError(f'malformed label of {frame["name"]}: {error!r}') from error
 
@@ -210,8 +215,8 @@ def box_files(root: Path, parts: Collection[str] = ()) -> list[Path]:
 
 
 def mask_files(root: Path, task: str) -> list[Path]:
-    """PNG files of a segmentation task below a folder: of the BDD100K layout, or named as it is."""
-    for name in dict.fromkeys((MASK_FOLDERS[task], task)):
+    """PNG files of a task below a folder: of the BDD100K layout, or named as the task is."""
+    for name in dict.fromkeys((LABEL_FOLDERS[task], task)):
         for folder in (root / name / 'masks', root / name):
             if folder.is_dir():
                 return sorted(folder.rglob('*.png'))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import cv2
 import numpy as np
@@ -63,17 +64,19 @@ class Truth:
     """Labels of one frame by task name; a missing key or None is unlabelled.
 
     masks: uint8 [H, W] class ids, 255 = unlabelled pixel. labels: class name a classification task.
-    places: of the boxes.
+    places: of the boxes. maps: depth float32 [H, W] metres, normals float32 [H, W, 3] unit vectors,
+    zeros where unknown.
     """
 
     boxes: TruthBoxes | None = None
     masks: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     places: TruthPlaces | None = None
+    maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether anything at all is known."""
-        return self.boxes is not None or bool(self.masks) or bool(self.labels)
+        return self.boxes is not None or bool(self.masks or self.labels or self.maps)
 
 
 def class_ids(task: Task, names: Iterable[str]) -> list[int]:
@@ -88,9 +91,10 @@ def class_ids(task: Task, names: Iterable[str]) -> list[int]:
         ) from None
 
 
-def same_size(truth: NDArray[np.uint8], prediction: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The truth mask at the prediction's size: some data sets store it at another one."""
-    if truth.shape == prediction.shape:
+def same_size(truth: NDArray[Any], prediction: NDArray[Any]) -> NDArray[Any]:
+    """The truth mask or map at the prediction's size: some data sets store it at another one."""
+    height, width = prediction.shape[:2]
+    if truth.shape[:2] == (height, width):
         return truth
-    height, width = prediction.shape
-    return np.asarray(cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+    resized = cv2.resize(truth, (width, height), interpolation=cv2.INTER_NEAREST)
+    return np.asarray(resized, truth.dtype)

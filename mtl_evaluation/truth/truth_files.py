@@ -9,6 +9,7 @@
 | a folder of JSON files, one per image | BDD100K of 2018 |
 | a folder with `labels/`, or that folder | BDD100K layout: boxes, attributes, masks (`labels.py`) |
 | a folder with `drivable/`, `semantic/` | PNG masks of class ids, 255 = unlabelled |
+| a folder with `depth/`, `normals/` | PNGs of 16 bits, 0 = unknown (`map_files.py`) |
 
 Several paths complete each other. A frame's time is its `timestamp` (milliseconds, as Scalabel has
 it), or its name where that is a time: nanoseconds, or `seconds.fraction`.
@@ -24,7 +25,7 @@ from typing import Any
 
 from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
 from mtl_evaluation.truth.labels import (
-    MASK_FOLDERS,
+    LABEL_FOLDERS,
     NOT_SCORED,
     RENAMED,
     box_files,
@@ -93,7 +94,7 @@ class TruthFiles:
         for file in box_files(root) or sorted(path.glob('*.json')):
             self._add_frames(file)
         count = 0
-        for task in MASK_FOLDERS:
+        for task in LABEL_FOLDERS:
             for file in mask_files(root, task):
                 masks = self._entry(file.stem).masks
                 if task in masks:
