@@ -13,7 +13,6 @@ import os
 from datetime import timedelta
 from typing import Any
 
-import torch
 from lightning_fabric import Fabric
 from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -57,8 +56,6 @@ def open_fabric(config: RunConfig) -> Fabric:
             f'torchrun --nproc-per-node N wants devices=N, --nnodes M wants nodes=M'
         )
     fabric.seed_everything(config.seed, verbose=False)
-    # Crops have one size per stage, so cuDNN's search for its fastest kernels is soon over.
-    torch.backends.cudnn.benchmark = True
     return fabric
 
 

@@ -52,7 +52,7 @@ from training.config import (
     load_config,
     save_config,
 )
-from training.data.layout import open_layouts
+from training.data.layout import Layout, open_layouts
 from training.data.loader import Draws, StepSampler, train_loader
 from training.data.sample import DatasetError
 from training.device import is_out_of_memory
@@ -93,6 +93,7 @@ def train(config: RunConfig, validated: Validated | None = None) -> Path:
     layouts = open_layouts(config.data, 'train')
     check_labels(config, layouts)
     check_sizes(config)
+    torch.backends.cudnn.benchmark = sizes_are_fixed(layouts, config.tasks)
     network = build_network(config.network, config.task_table(), initialise=not begun)
     if config.network.init_from and not begun:
         for line in start_from(network, config.network):
@@ -116,6 +117,16 @@ def train(config: RunConfig, validated: Validated | None = None) -> Path:
     checkpoint = fit(fabric, config, network, TaskLosses(network), batches, held_out, validated)
     fabric.print(f'trained. Next: python -m training.export {config.output} models/NAME')
     return checkpoint
+
+
+def sizes_are_fixed(layouts: Iterable[Layout], tasks: Iterable[str]) -> bool:
+    """Whether every image is labelled for every task, so that all steps have tensors of one size.
+
+    A head sees labelled images alone. Where their number changes from step to step, cuDNN would
+    search for its fastest kernels again and again.
+    """
+    every = set(tasks)
+    return all(every <= layout.tasks(i) for layout in layouts for i in range(len(layout)))
 
 
 def synchronise(network: MultiTaskNetwork) -> None:

@@ -37,6 +37,7 @@ from training.networks.build import build_network  # noqa: E402
 from training.networks.sharing.cross_stitch import Stitch  # noqa: E402
 from training.optimizer import learning_rate, parameter_groups, update_ema  # noqa: E402
 from training.selection import score  # noqa: E402
+from training.train import sizes_are_fixed  # noqa: E402
 from training.unread import StepRecord  # noqa: E402
 
 CONFIGS = Path(__file__).parents[2] / 'training' / 'configs'
@@ -154,6 +155,15 @@ def test_frozen_parameters_are_not_optimised():
     groups = parameter_groups(network, OptimizerConfig(weight_decay=0.1))
     assert groups[0]['params'] == [network[1].weight] and groups[0]['weight_decay'] == 0.1
     assert groups[1]['params'] == [network[1].bias] and groups[1]['weight_decay'] == 0
+
+
+@pytest.mark.parametrize(('second', 'fixed'), [({'weather', 'scene'}, True), ({'scene'}, False)])
+def test_sizes_are_fixed_where_every_image_is_labelled_for_every_task(second, fixed):
+    class Labels(list):
+        tasks = list.__getitem__
+
+    layouts = [Labels([{'weather', 'scene'}]), Labels([{'weather', 'scene', 'lane'}, second])]
+    assert sizes_are_fixed(layouts, ['weather', 'scene']) == fixed
 
 
 class TinyPyramid(nn.Module):
