@@ -44,10 +44,7 @@ MAP_READERS: dict[str, Callable[[Path], NDArray[np.float32]]] = {
 
 
 def _read(path: Path, axes: int) -> NDArray[np.uint16]:
-    try:
-        data = np.fromfile(path, np.uint8)
-    except OSError as error:
-        raise LabelError(f'{path} cannot be read: {error}') from error
+    data = np.fromfile(path, np.uint8) if path.is_file() else np.empty(0, np.uint8)
     values = cv2.imdecode(data, cv2.IMREAD_UNCHANGED) if len(data) else None
     if values is None or values.dtype != np.uint16 or values.ndim != axes:
         found = 'nothing readable' if values is None else f'{values.dtype} {values.shape}'
