@@ -16,7 +16,18 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-LOOKED_AT = ('mtl_perception', 'mtl_evaluation', 'mtl_scenes', 'training', 'test', 'launch')
+LOOKED_AT = (
+    'mtl_perception',
+    'mtl_evaluation',
+    'mtl_scenes',
+    'training',
+    'test',
+    'launch',
+    'tools',
+    'docs',
+    'models',
+)
+DOCUMENTS = ('README.md', 'CONTRIBUTING.md', 'SECURITY.md')
 OURSELVES = 'test/support/prose.py'
 
 SUFFIXES = ('.py', '.md', '.yaml', '.css', '.js', '.html')
@@ -73,7 +84,7 @@ def found(path: Path) -> Iterator[str]:
 
 def main(arguments: list[str]) -> int:
     """Print what is found; 1 when there is any."""
-    places = [Path(name) for name in arguments] or [ROOT / name for name in LOOKED_AT]
+    places = [Path(name) for name in arguments] or [ROOT / name for name in LOOKED_AT + DOCUMENTS]
     lines = [line for path in files(places) for line in found(path)]
     print('\n'.join(lines) or 'prose: nothing found')
     return 1 if lines else 0

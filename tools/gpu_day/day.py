@@ -4,7 +4,7 @@
 """A command of a GPU day: `python -m tools.gpu_day.day train|finish|engines PACK --output FOLDER`.
 
 Every part runs in a process of its own, and the JSON is written after each: what fails or takes too
-long costs only itself.
+long affects no other part.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Day:
 
 
 class Utilisation:
-    """Mean share of time in which the GPU worked, by nvidia-smi once a second; None without."""
+    """Mean share of time in which the GPU worked, by nvidia-smi once per second; None without."""
 
     def __enter__(self) -> Utilisation:
         """Begin to look."""
