@@ -356,7 +356,7 @@ def test_a_trained_one_to_one_branch_needs_no_suppression():
             for key, name in ((meaning, 'boxes'), ('scores', 'scores'), ('labels', 'labels'))
         }
         return [
-            decode.detection(
+            decode.boxes.detection(
                 task,
                 specs,
                 {key: deployed[spec.name][i] for key, spec in specs.items()},
