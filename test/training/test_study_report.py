@@ -23,7 +23,6 @@ from training.study.records import task_figures  # noqa: E402
 from training.study.report import make_report, write_study_report  # noqa: E402
 from training.study.significance import (  # noqa: E402
     compare,
-    delta_mtl,
     estimate,
     gain,
     holm,
@@ -74,11 +73,10 @@ def test_holm_steps_down():
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
 
-def test_delta_mtl_counts_errors_with_the_other_sign():
+def test_gains_count_errors_with_the_other_sign():
     gains = [gain(0.44, 0.40, False), gain(0.55, 0.50, True)]
     assert gains == pytest.approx([0.1, -0.1])
-    assert delta_mtl(gains) == pytest.approx(0)
-    assert gain(0.1, 0.0, False) is None and delta_mtl([0.1, None]) is None
+    assert gain(0.1, 0.0, False) is None
     assert gain(0.04, 0.0199, False) is None and gain(0.5, 0.0, True) is None
     assert gain(0.04, 0.02, False) == pytest.approx(1) and gain(1e-3, 2e-3, True) == 0.5
 
@@ -145,23 +143,27 @@ def test_delta_mtl_of_a_combination_is_the_mean_gain_over_its_single_tasks(repor
     assert other['delta_main'] != other['delta'] and ours['delta_main'] == ours['delta']
 
 
-def test_the_hurt_task_is_named_with_its_test(report):
+def test_the_hurt_task_is_named_with_its_interval_and_marked_exploratory(report):
     lines = {(x['trunk'], x['name'], x['task']): x for x in report['transfer']}
     hurt = lines['pvt_v2_b0', 'all, hard, FAMO', 'detection']
-    assert hurt['verdict'] == 'hurt' and hurt['gain'] < -0.1 and hurt['effect'] < 0
-    assert hurt['p'] <= hurt['p_holm'] < 0.05 and hurt['worse_seeds'] == 3
-    assert lines['pvt_v2_b0', 'all, mtan, equal', 'detection']['verdict'] == 'untested'
+    assert hurt['gain_low'] < hurt['gain'] < hurt['gain_high'] < 0 and hurt['effect'] < 0
+    assert hurt['clear'] and hurt['p'] < 0.05 and hurt['worse_seeds'] == 3
+    untested = lines['pvt_v2_b0', 'all, mtan, equal', 'detection']
+    assert untested['p'] is None and not untested['clear']
     assert all(x['better'] for x in report['transfer'] if x['task'] == 'depth')
+    assert not any('p_holm' in x for x in report['transfer'])
 
 
 def test_the_questions_are_answered_plainly(report):
     first, second = report['answers']
-    assert first['question'].startswith('RQ1') and 'Significantly worse' in first['answer']
+    assert first['question'].startswith('RQ1') and 'leaves zero out, worse' in first['answer']
     assert 'detection AP50' in first['answer'] and '0.31 of the parameters' in first['answer']
-    assert 'picked after measuring' in first['best']
+    assert 'Picked after measuring' in first['best']
     verdicts = {line['metric']: line['verdict'] for line in first['lines']}
     assert verdicts['detection AP'] == 'worse' and verdicts['inference time'] == 'better'
-    assert 'regnet_bifpn' in second['theirs'] and 'No difference is shown' in second['answer']
+    assert 'regnet_bifpn' in second['theirs'] and second['answer'].startswith('Exploratory')
+    assert first['primary'] == second['primary'] == []
+    assert 'no primary comparison is named' in report['primary']['notices'][0]
 
 
 def test_cells_that_failed_or_are_missing_are_named(study, report):
@@ -218,12 +220,12 @@ def test_a_baseline_that_does_not_work_makes_no_gain_and_leaves_delta_mtl_named(
     assert ours['delta']['mean'] == pytest.approx(0.5 * 0.04 / 0.402)
     line = next(x for x in report['transfer'] if x['task'] == 'detection')
     assert line['gain'] is None and line['difference'] == pytest.approx(0.0515)
-    assert line['verdict'] == 'helped'
+    assert line['clear'] and line['gain_low'] is None
     answer = report['answers'][0]
     assert 'which would be noise, on detection AP50 (0.0005; ours 0.052).' in answer['answer']
     assert 'undefined over all tasks, and goes without detection: single-task' in answer['best']
     page = ''.join(section.html for section in sections(report))
-    assert '(without detection)' in page and '<td>(+5.15*)</td>' in page and '>+5.15<' in page
+    assert '(without detection)' in page and '<td>(+5.15*)</td>' in page and '>+5.15 [+4.90' in page
     assert 'undefined over all tasks and goes without detection: single-task AP50' in page
     assert max(x['gain'] or 0 for x in report['transfer']) < 0.2
 

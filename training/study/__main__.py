@@ -27,6 +27,7 @@ from training.command import at_least, run
 from training.config import ConfigError
 from training.data.sample import DatasetError
 from training.study.cells import Cell, plan
+from training.study.comparisons import named_in_time, notices
 from training.study.config import StudyConfig, StudyError, load_study
 from training.study.runner import run_cells, summary
 
@@ -45,6 +46,8 @@ def main(argv: list[str] | None = None) -> int:
             for cell in cells:
                 print(f'{cell.state():9} {cell.id}')
             print(summary(cell.state() for cell in cells))
+            for line in notices(study, named_in_time(study, cells)):
+                print(f'{study.name}: {line}')
             return 0
         if args.command == 'search':
             from training.study.search import search
@@ -56,7 +59,8 @@ def main(argv: list[str] | None = None) -> int:
             _measure(study, cells, args)
         from training.study.report import write_study_report
 
-        print(f'report: {write_study_report(study)}')
+        earlier = args.recompute if args.command == 'report' else None
+        print(f'report: {write_study_report(study, earlier)}')
     except (
         CheckpointError, ConfigError, DatasetError, EngineError, StudyError, OSError,
     ) as error:  # fmt: skip
@@ -96,6 +100,11 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=what)
         command.add_argument('study', type=Path, help='YAML, see training/configs/study/')
         command.add_argument('--output', type=Path, help='in the place of the file’s own')
+        if name == 'report':
+            command.add_argument(
+                '--recompute', type=Path, metavar='REPORT.json',
+                help='take the figures from this report instead of the cells, and replace it',
+            )  # fmt: skip
         if name in ('run', 'resume'):
             command.add_argument('--jobs', type=at_least(1), default=1, help='cells at a time')
             command.add_argument('--dry-run', action='store_true', help='only list the cells')

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from training.study.config import SINGLE
+from training.study.gains import gain_over
 from training.study.records import Combination, baseline_of, lower_is_better
-from training.study.significance import compare, delta_mtl, estimate, gain, has_gain, holm
+from training.study.significance import compare, estimate, gain, has_gain
 
-SIGNIFICANT = 0.05
 PHASES = ('first third', 'middle third', 'last third')
 
 
@@ -71,53 +71,52 @@ def training_figures(each: Combination) -> dict[str, float]:
     return found
 
 
-def baseline_mean(
-    combinations: Sequence[Combination], trunk: str, pretraining: str, task: str, figure: str
-) -> float | None:
-    """Mean over seeds of the single-task runs."""
-    baseline = baseline_of(combinations, trunk, pretraining, task)
-    values = baseline.values(task, figure) if baseline else {}
-    return fmean(values.values()) if values else None
-
-
 def delta_over_seeds(
     combinations: Sequence[Combination], each: Combination, trunk: str
 ) -> dict[str, Any] | None:
-    """Delta_MTL as an Estimate; a seed's value is held against the baselines' mean over seeds.
+    """Delta_MTL over the single-task networks of a trunk, as `delta_between` gives it."""
+    baselines = {
+        task: baseline_of(combinations, trunk, each.key[1], task) for task in each.model.task_names
+    }
+    return delta_between(each, baselines)
 
-    A task whose baseline is too small for a relative gain leaves it undefined over all tasks. Then
-    it is that of the others, and `without` names the task with the reason, to be said wherever the
-    figure is. None where a task or its baseline was not measured, or no task is left.
+
+def delta_between(
+    ours: Combination, theirs: Combination | Mapping[str, Combination | None]
+) -> dict[str, Any] | None:
+    """Delta_MTL of ours, as `gains.gain_over` describes it, with `without`.
+
+    theirs: one network, or one for each task. A task whose figure of theirs is too small for a
+    relative gain leaves it undefined over all tasks. Then it is that of the others, and `without`
+    names the task with the reason, to be said wherever the figure is. None where a task of a side
+    was not measured, or no task is left.
     """
-    baselines: dict[str, tuple[str, float]] = {}
+    joint = isinstance(theirs, Combination)
+    signs: dict[str, int] = {}
+    before: dict[str, dict[int, float]] = {}
+    after: dict[str, dict[int, float]] = {}
     without: dict[str, str] = {}
-    for task in each.model.task_names:
-        figure = each.primary(task) or ''
-        before = baseline_mean(combinations, trunk, each.key[1], task, figure)
-        if before is None:
+    for task in ours.model.task_names:
+        other = theirs if isinstance(theirs, Combination) else theirs.get(task)
+        figure = ours.primary(task) or ''
+        before[task] = other.values(task, figure) if other else {}
+        after[task] = ours.values(task, figure)
+        if not before[task] or not after[task]:
             return None
-        if has_gain(before, lower_is_better(figure)):
-            baselines[task] = figure, before
+        mean = fmean(before[task].values())
+        if has_gain(mean, lower_is_better(figure)):
+            signs[task] = -1 if lower_is_better(figure) else 1
         else:
-            without[task] = f'single-task {figure} is {before:.2g}, too small for a relative gain'
-    deltas = []
-    for record in each.records:
-        gains = [
-            gain(record.figures[task][figure], before, lower_is_better(figure))
-            if figure in record.figures.get(task, {}) else None
-            for task, (figure, before) in baselines.items()
-        ]  # fmt: skip
-        found = delta_mtl(gains)
-        if found is not None:
-            deltas.append(found)
-    return {**asdict(estimate(deltas)), 'without': without} if deltas else None
+            side = 'the other side’s' if joint else 'single-task'
+            without[task] = f'{side} {figure} is {mean:.2g}, too small for a relative gain'
+    found = gain_over(after, before, signs, joint) if signs else None
+    return {**found, 'without': without} if found else None
 
 
 def transfer_rows(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
-    """Every task of every combination against its single-task runs, Holm-corrected over all rows.
+    """Every task of every combination against its single-task runs: exploratory, uncorrected.
 
-    verdict: hurt or helped when the corrected p is below 0.05, otherwise lower or higher, which
-    says nothing but the sign; untested without two seeds on a side.
+    Rows of one task share their single-task runs, so that they agree with each other shows little.
     """
     rows: list[dict[str, Any]] = []
     for each in combinations:
@@ -138,28 +137,34 @@ def transfer_rows(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
                     'figure': figure,
                     'single_task': fmean(before.values()),
                     'multi_task': fmean(after.values()),
-                    **tested(before, after, lower_is_better(figure)),
+                    **compared(before, after, lower_is_better(figure)),
                 }
             )
-    corrected = holm([row['p'] for row in rows])
-    for row, p in zip(rows, corrected, strict=True):
-        row['p_holm'] = p
-        row['verdict'] = verdict(row['better'], p, row['p'])
     return rows
 
 
-def tested(before: dict[int, float], after: dict[int, float], errors: bool) -> dict[str, Any]:
-    """Difference, relative gain where there is one, test, p and effect size of two sides.
+def compared(before: dict[int, float], after: dict[int, float], errors: bool) -> dict[str, Any]:
+    """Difference, relative gain where there is one, both with intervals, p and effect size.
 
-    difference: after less before, in the figure's unit. better: what its sign means.
+    difference, low, high: after less before, in the figure's unit. better: what its sign means.
+    clear: whether the interval leaves zero out, of the gain where there is one. p is not corrected.
     """
     found = compare(before, after)
     sign = -1 if errors else 1
     shared = before.keys() & after.keys()
+    mean = fmean(before.values())
+    relative = (
+        gain_over({'': after}, {'': before}, {'': sign}, False) if has_gain(mean, errors) else None
+    )
     return {
         'difference': found.difference,
-        'gain': gain(fmean(after.values()), fmean(before.values()), errors),
+        'low': found.low,
+        'high': found.high,
+        'gain': gain(fmean(after.values()), mean, errors),
+        'gain_low': relative['low'] if relative else None,
+        'gain_high': relative['high'] if relative else None,
         'better': sign * found.difference > 0,
+        'clear': _leaves_zero_out(relative or asdict(found)),
         'test': found.test,
         'p': found.p,
         'effect': None if found.effect is None else sign * found.effect,
@@ -169,13 +174,8 @@ def tested(before: dict[int, float], after: dict[int, float], errors: bool) -> d
     }
 
 
-def verdict(better: bool, p_corrected: float | None, p: float | None) -> str:
-    """One word."""
-    if p is None or p_corrected is None:
-        return 'untested'
-    if p_corrected < SIGNIFICANT:
-        return 'helped' if better else 'hurt'
-    return 'higher' if better else 'lower'
+def _leaves_zero_out(found: Mapping[str, Any]) -> bool:
+    return found['low'] is not None and bool(found['low'] * found['high'] > 0)
 
 
 def cost_rows(

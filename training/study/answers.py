@@ -6,36 +6,27 @@
 RQ1: does multi-task PVTv2 beat single-task PVTv2 on accuracy, AP, mIoU, parameters and time?
 RQ2: how does it compare with the HydraNet-style reference (RegNet trunk, BiFPN)?
 
-The first sharing structure and method of the study file stand for multi-task learning: they were
-named before anything was measured. What came out best is named beside it, and as such.
+The primary comparisons of the study file come first, with their test. Below them the first sharing
+structure and method of the file stand for multi-task learning, each figure with its difference and
+interval, exploratory. What came out best is named beside it, and as such.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
 from mtl_perception.tasks import ALL_TASKS
-from training.study.analysis import (
-    SIGNIFICANT,
-    paired_ratio,
-    tested,
-    verdict,
-)
+from training.study.analysis import compared, paired_ratio
+from training.study.comparisons import percent
 from training.study.config import StudyConfig
 from training.study.records import Combination, baseline_of, lower_is_better
-from training.study.significance import holm
 
 NOT_MEASURED = 'not measured'
 ASKED = {'accuracy': 'classification', 'AP': 'detection', 'mIoU': 'segmentation'}
 """What RQ1 asks of accuracy, by kind of task; depth and normals are answered beside them."""
-
-WORDS = {
-    'helped': 'better', 'hurt': 'worse', 'higher': 'no significant difference (higher)',
-    'lower': 'no significant difference (lower)', 'untested': 'too few seeds for a test',
-}  # fmt: skip
 
 
 def pvt_trunk(study: StudyConfig) -> str | None:
@@ -48,12 +39,18 @@ def pvt_trunk(study: StudyConfig) -> str | None:
 
 @dataclass(frozen=True)
 class Measured:
-    """What the answers are made of; rows: of `analysis.combination_rows`."""
+    """What the answers are made of.
+
+    rows: of `analysis.combination_rows`. primary: of `comparisons.primary_rows`. costs: what
+    cost.py measured. earlier: lines of cost by question, of a report whose measurements are gone.
+    """
 
     study: StudyConfig
     combinations: Sequence[Combination]
     rows: Sequence[Mapping[str, Any]]
+    primary: Sequence[Mapping[str, Any]]
     costs: Mapping[str, Any]
+    earlier: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def plain(self, trunk: str | None, tasks: str) -> Combination | None:
         """The combination that stands for multi-task learning; None without a finished run."""
@@ -88,11 +85,17 @@ def _first(measured: Measured, trunk: str | None, tasks: str) -> dict[str, Any]:
         if not any(line['kind'] == kind for line in lines):
             lines.append({'kind': kind, 'metric': asked, 'verdict': NOT_MEASURED})
     singles = [f'{trunk}.{ours.key[1]}.{task}.single' for task in ours.model.task_names]
-    lines += _costs(measured.costs, ours, singles)
+    lines += measured.earlier.get(question) or _costs(measured.costs, ours, singles)
     return {
         'question': question,
         'ours': ours.name,
         'theirs': f'{len(singles)} single-task networks of the same trunk',
+        'primary': [
+            row['words']
+            for row in measured.primary
+            if row['theirs'] is None
+            and (row['ours']['trunk'], row['ours']['tasks']) == (trunk, tasks)
+        ],
         'answer': _in_words(lines),
         'best': _best(measured.rows, ours.key[0], tasks),
         'lines': lines,
@@ -109,13 +112,21 @@ def _second(measured: Measured, trunk: str | None, tasks: str) -> dict[str, Any]
         return _unanswered(question, f'no finished run of {trunk if ours is None else reference!r}')
     pairs = [(task, figure, theirs) for task in ours.model.task_names
              for figure in ours.figures(task)]  # fmt: skip
-    lines = _accuracy(ours, pairs) + _costs(measured.costs, ours, [theirs.model.id])
+    costs = measured.earlier.get(question) or _costs(measured.costs, ours, [theirs.model.id])
+    lines = _accuracy(ours, pairs) + costs
     return {
         'question': question,
         'ours': f'{trunk}: {ours.name}',
         'theirs': f'{reference}: {theirs.name}',
+        'primary': [
+            row['words']
+            for row in measured.primary
+            if row['theirs']
+            and row['ours']['tasks'] == tasks
+            and {row['ours']['trunk'], row['theirs']['trunk']} == {trunk, reference}
+        ],
         'answer': _in_words(lines),
-        'best': None,
+        'best': '',
         'lines': lines,
     }
 
@@ -123,31 +134,34 @@ def _second(measured: Measured, trunk: str | None, tasks: str) -> dict[str, Any]
 def _unanswered(question: str, why: str) -> dict[str, Any]:
     return {
         'question': question, 'ours': '', 'theirs': '', 'answer': f'Not measured: {why}.',
-        'best': None, 'lines': [],
+        'primary': [], 'best': '', 'lines': [],
     }  # fmt: skip
 
 
 def _accuracy(
     ours: Combination, pairs: Sequence[tuple[str, str, Combination | None]]
 ) -> list[dict[str, Any]]:
-    """One line a figure; tests are corrected over the lines of this answer."""
+    """One line a figure, with the difference and its interval."""
     lines: list[dict[str, Any]] = []
     for task, figure, theirs in pairs:
         line: dict[str, Any] = {
             'kind': ALL_TASKS[task].kind, 'metric': f'{task} {figure}', 'verdict': NOT_MEASURED,
-            'p': None,
         }  # fmt: skip
         before = theirs.values(task, figure) if theirs else {}
         after = ours.values(task, figure)
         if before and after:
             line |= {'ours': fmean(after.values()), 'theirs': fmean(before.values())}
-            line |= tested(before, after, lower_is_better(figure))
+            line |= compared(before, after, lower_is_better(figure))
+            line['verdict'] = direction(line)
         lines.append(line)
-    for line, p in zip(lines, holm([line['p'] for line in lines]), strict=True):
-        if 'ours' in line:
-            line['p_holm'] = p
-            line['verdict'] = WORDS[verdict(line['better'], p, line['p'])]
     return lines
+
+
+def direction(line: Mapping[str, Any]) -> str:
+    """What an exploratory difference shows, in words."""
+    if line['low'] is None:
+        return 'too few seeds for an interval'
+    return ('better' if line['better'] else 'worse') if line['clear'] else 'interval holds zero'
 
 
 def _costs(
@@ -176,25 +190,22 @@ def _ratio(ratio: float) -> dict[str, Any]:
 
 
 def _in_words(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The lines as sentences, the plain ones first."""
+    """The lines as sentences: signs only where an interval leaves zero out."""
     accuracy = [line for line in lines if line['kind'] != 'cost']
     measured = [line for line in accuracy if line['verdict'] != NOT_MEASURED]
     sentences = []
-    for word in ('better', 'worse'):
-        named = [line['metric'] for line in measured if line['verdict'] == word]
+    for better, word in ((True, 'better'), (False, 'worse')):
+        named = [_named(x) for x in measured if x['clear'] and x['better'] == better]
         if named:
             sentences.append(
-                f'Significantly {word} (corrected p < {SIGNIFICANT:g}) on {", ".join(named)}.'
+                f'Exploratory, an interval that leaves zero out, {word}: {", ".join(named)}.'
             )
-    undecided = [line for line in measured if line['verdict'] not in ('better', 'worse')]
-    if undecided:
-        seeds = max(max(line['n']) for line in undecided)
-        named = [
-            line['metric'] + (f' ({100 * line["gain"]:+.1f} %)' if line['gain'] is not None else '')
-            for line in undecided
-        ]
+    unclear = [line for line in measured if not line['clear']]
+    if unclear:
+        seeds = max(max(line['n']) for line in unclear)
         sentences.append(
-            f'No difference is shown with {seeds} seed{"s" * (seeds != 1)} on {", ".join(named)}.'
+            f'No difference is shown with {seeds} seed{"s" * (seeds != 1)} on '
+            f'{", ".join(map(_named, unclear))}.'
         )
     small = [
         f'{line["metric"]} ({line["theirs"]:.2g}; ours {line["ours"]:.2g})'
@@ -219,21 +230,42 @@ def _in_words(lines: Sequence[Mapping[str, Any]]) -> str:
     return ' '.join(sentences)
 
 
-def _best(rows: Sequence[Mapping[str, Any]], trunk: str, tasks: str) -> str | None:
-    """The multi-task combination with the largest Delta_MTL, picked after measuring."""
-    found = [
-        row for row in rows if row.get('delta') and (row['trunk'], row['tasks']) == (trunk, tasks)
-    ]
-    if not found:
-        return None
-    best = max(found, key=lambda row: row['delta']['mean'])
-    without = best['delta']['without']
-    partial = ''.join(
-        f' It is undefined over all tasks, and goes without {task}: {reason}.'
-        for task, reason in without.items()
-    )
+def _named(line: Mapping[str, Any]) -> str:
+    """The metric with its gain and interval, in percent."""
+    if line['gain'] is None:
+        return str(line['metric'])
+    if line['gain_low'] is None:
+        return f'{line["metric"]} ({100 * line["gain"]:+.1f} %)'
+    low, high = 100 * line['gain_low'], 100 * line['gain_high']
+    return f'{line["metric"]} ({100 * line["gain"]:+.1f} % [{low:.1f}, {high:.1f}])'
+
+
+def _best(rows: Sequence[Mapping[str, Any]], trunk: str, tasks: str) -> str:
+    """The multi-task combinations with the largest Delta_MTL, picked after measuring.
+
+    One for each pretraining and for each set of tasks that Delta_MTL is of: those of others are
+    another measure.
+    """
+    groups: dict[tuple[str, tuple[str, ...]], list[Mapping[str, Any]]] = {}
+    for row in rows:
+        if row.get('delta') and (row['trunk'], row['tasks']) == (trunk, tasks):
+            key = row['pretraining'], tuple(row['delta']['without'])
+            groups.setdefault(key, []).append(row)
+    sentences = []
+    for (pretraining, _), found in groups.items():
+        best = max(found, key=lambda row: row['delta']['mean'])
+        among = f' with {pretraining}' if len({key[0] for key in groups}) > 1 else ''
+        partial = ''.join(
+            f' It is undefined over all tasks, and goes without {task}: {reason}.'
+            for task, reason in best['delta']['without'].items()
+        )
+        sentences.append(
+            f'Of {len(found)} combinations{among} the largest Delta_MTL has {best["name"]}: '
+            f'{percent(best["delta"])}.{partial}'
+        )
+    if not sentences:
+        return ''
     return (
-        f'Of {len(found)} combinations the largest Delta_MTL has {best["name"]}: '
-        f'{100 * best["delta"]["mean"]:+.1f} %.{partial} It was picked after measuring, by the '
-        f'same validation split: a first guess, to be confirmed with new seeds.'
+        f'{" ".join(sentences)} Picked after measuring, by the same validation split: a first '
+        f'guess, to be confirmed with new seeds.'
     )

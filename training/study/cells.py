@@ -29,6 +29,7 @@ from omegaconf import DictConfig, OmegaConf
 from training.checkpoint import LAST, find_checkpoint
 from training.config import RunConfig, make_config
 from training.study.config import SINGLE, Overrides, StudyConfig, StudyError
+from training.study.primary import is_excluded
 
 State = Literal['new', 'begun', 'finished', 'failed']
 
@@ -170,7 +171,7 @@ def plan(study: StudyConfig) -> list[Cell]:
         cells += [
             cell
             for cell in (Cell(study, model, balancing, seed) for model, balancing in combined)
-            if not _excluded(cell)
+            if not is_excluded(cell.labels(), study.exclude)
         ]
     for cell in cells:
         if cell.seed == study.seeds[0]:
@@ -182,13 +183,6 @@ def _baselines(study: StudyConfig) -> Iterator[Model]:
     tasks = dict.fromkeys(task for names in study.tasks.values() for task in names)
     for trunk, pretraining, task in product(study.trunks, study.pretraining, tasks):
         yield Model(trunk, pretraining, task, SINGLE, (task,))
-
-
-def _excluded(cell: Cell) -> bool:
-    labels = cell.labels()
-    return any(
-        all(labels[axis] in names for axis, names in rule.items()) for rule in cell.study.exclude
-    )
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -15,6 +15,10 @@
     seeds: [0, 1, 2]
     exclude:                               # a cell that is in all lists of a rule is left out
       - {sharing: [cross_stitch], balancing: [UW]}
+    primary:                               # what the study is for: primary.py
+      effect_percent: 3
+      deviation_percent: 2
+      comparisons: [{against: single}]
 
 `cells.py` makes runs of it. What stands under `search` is `search.py`'s.
 """
@@ -23,7 +27,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +36,8 @@ from mtl_perception.schema import checked_keys
 from mtl_perception.tasks import ALL_TASKS
 from training.balancing import METHODS
 from training.config import ConfigError, read_layers
+from training.study.errors import StudyError as StudyError
+from training.study.primary import Primary, read_primary
 
 AXES = ('trunk', 'pretraining', 'tasks', 'sharing', 'balancing')
 """What cells differ in, besides the seed; rules of `exclude` name these."""
@@ -42,10 +48,6 @@ SINGLE = 'single'
 Overrides = dict[str, Any]
 
 
-class StudyError(Exception):
-    """A study file or folder that cannot be used: which key, expected, found, what to do."""
-
-
 @dataclass(frozen=True)
 class StudyConfig:
     """A checked study file; every axis is label -> what it says.
@@ -53,7 +55,7 @@ class StudyConfig:
     run: keys of a training configuration that all cells share. reference: label of the trunk that
     the second research question compares with, '' for none. split: of evaluation, never a test
     split. latency_frames: frames that the networks take turns on. keep: what of a finished run
-    stays, `best` weights or `all`.
+    stays, `best` weights or `all`. primary: the comparisons that were named before the run.
     """
 
     name: str
@@ -71,6 +73,7 @@ class StudyConfig:
     latency_frames: int = 30
     keep: str = 'best'
     search: Overrides = field(default_factory=dict)
+    primary: Primary | None = None
 
 
 KEYS = ('base', *(each.name for each in fields(StudyConfig)))
@@ -115,7 +118,12 @@ def _read(path: Path, found: Mapping[str, Any], output: str | Path | None) -> St
         values['balancing'] = _axis(found['balancing'], 'method')
     values['tasks'] = {str(label): list(tasks) for label, tasks in found['tasks'].items()}
     values['seeds'] = [int(seed) for seed in found['seeds']]
-    return StudyConfig(run=run, output=Path(output or found['output']), **values)
+    primary = values.pop('primary', None)
+    study = StudyConfig(run=run, output=Path(output or found['output']), **values)
+    if primary is None:
+        return study
+    axes = labels_of(study)
+    return replace(study, primary=read_primary(primary, axes, study.exclude, path))
 
 
 def _axis(found: Any, key: str | None = None) -> dict[str, Overrides]:

@@ -33,8 +33,9 @@ from mtl_evaluation.report.page import (
     verdict,
 )
 from training.study import plots
-from training.study.analysis import PHASES, SIGNIFICANT
+from training.study.analysis import PHASES
 from training.study.plots import shown
+from training.study.primary import POWER
 from training.study.records import lower_is_better
 from training.study.significance import SMALLEST_SHARE
 
@@ -57,6 +58,8 @@ def head(report: Report) -> Iterator[Markup]:
         f'{", ".join(map(str, report["seeds"]))}, split {report["split"]}.',
     )
     yield note(report['note'])
+    for line in report['primary']['notices']:
+        yield note('', f'{line[0].upper()}{line[1:]}.')
     if cells['failed']:
         lines = [f'{each["id"]}: {each["error"]}' for each in cells['failed']]
         yield verdict('bad', f'{len(lines)} failed:', lines)
@@ -68,14 +71,19 @@ def head(report: Report) -> Iterator[Markup]:
 def sections(report: Report) -> Iterator[Section]:
     """All parts of the page."""
     yield Section('Answers', joined(map(_answer, report['answers'])))
-    yield Section('Results', joined(_results(report)))
-    rows = _combined(report)
-    if rows:
-        yield Section('Delta_MTL', card('', shown(plots.deltas(rows), 'deltas')) + dim(DELTA))
+    if report['primary']['comparisons']:
+        yield Section('Primary comparisons', joined(_primary(report['primary'])))
+    yield Section('Results (exploratory)', joined(_results(report)))
+    if report['deltas']:
+        shown_axes = [
+            card(axis['title'], shown(plots.deltas(axis['rows']), f'deltas {axis["name"]}'))
+            for axis in report['deltas']
+        ]
+        yield Section('Delta_MTL (exploratory)', joined(shown_axes) + dim(DELTA))
     if report['costs']:
         yield Section('Cost', joined(_costs(report)))
     if report['transfer']:
-        yield Section('Negative transfer', joined(_transfer(report['transfer'])))
+        yield Section('Negative transfer (exploratory)', joined(_transfer(report['transfer'])))
     if report['affinity']:
         yield Section('Task affinity', joined(_affinity(report['affinity'])))
     yield Section('How it was made', card('', facts(report['made'])))
@@ -86,18 +94,46 @@ DELTA = (
     'and with the sign that makes more better (Vandenhende et al., TPAMI 2021, eq. 10). Both sides '
     'had the same schedule and the same images. A task whose single-task share is below '
     f'{100 * SMALLEST_SHARE:g} % has no relative gain: where a name says "without", the figure is '
-    'that of the other tasks. Intervals are Student’s t over seeds; where they '
-    'are wider than the plot they are cut off.'
+    'that of the other tasks, on an axis of its own. The 95 % intervals carry the variance of both '
+    'sides: paired by seed where both have the same, otherwise Welch’s. All rows share their '
+    'single-task runs, so that they agree with each other shows little.'
 )
 
 
-def _combined(report: Report) -> list[dict[str, Any]]:
-    rows = [row for row in report['combinations'] if row.get('delta')]
-    return plots.renamed(rows)
+def _primary(primary: Mapping[str, Any]) -> Iterator[Markup]:
+    rows = [
+        (
+            row['name'],
+            _delta_text(row['delta']),
+            row['delta']['test'] if row['delta'] else '–',
+            or_dash(row['delta'] and row['delta']['p'], '', '.3g'),
+            or_dash(row['p_holm'], '', '.3g'),
+            or_dash(row['power'] and 100 * row['power'], ' %', '.0f'),
+            _mood(row['verdict'] if primary['in_time'] else 'exploratory'),
+        )
+        for row in primary['comparisons']
+    ]
+    header = ('comparison', 'Delta_MTL, %', 'test', 'p', 'corrected p', 'power', 'verdict')
+    yield card('', table(header, rows, (1, 3, 4, 5)))
+    yield dim(
+        f'Named in the study file, tested two-sided with Holm’s correction over these rows only. '
+        f'Power: of finding {100 * primary["estimate"]["effect"]:g} % with the measured spread; '
+        f'below {100 * POWER:g} % the interval is the result, and there is no verdict.'
+    )
+
+
+def _delta_text(delta: Mapping[str, Any] | None) -> str:
+    """`-1.1 [-7.0, 4.8] (without detection)`."""
+    if not delta:
+        return '–'
+    text = f'{100 * delta["mean"]:+.1f}'
+    if delta['low'] is not None:
+        text += f' [{100 * delta["low"]:.1f}, {100 * delta["high"]:.1f}]'
+    return text + plots.left_out(delta['without'])
 
 
 def _answer(answer: Mapping[str, Any]) -> Markup:
-    lines = [answer['answer'], *filter(None, [answer['best']])]
+    lines = [*answer['primary'], answer['answer'], *filter(None, [answer['best']])]
     if answer['ours']:
         lines.append(f'Ours: {answer["ours"]}. Against: {answer["theirs"]}.')
     body = verdict('plain', answer['question'], ['', *lines])
@@ -108,16 +144,13 @@ def _answer(answer: Mapping[str, Any]) -> Markup:
             line['metric'],
             *(_cell(line, side) for side in ('ours', 'theirs')),
             _change(line),
-            difference_text(line['metric'].split()[-1], line['difference'])
-            if 'difference' in line
-            else '–',
-            or_dash(line.get('p_holm'), '', '.3g'),
+            interval_text(line['metric'].split()[-1], line) if 'difference' in line else '–',
             _mood(line['verdict']),
         )
         for line in answer['lines']
     ]
-    header = ('metric', 'ours', 'theirs', 'gain', 'difference', 'corrected p', 'answer')
-    return body + card('', table(header, rows, range(1, 6)))
+    header = ('metric', 'ours', 'theirs', 'gain', 'difference', 'exploratory')
+    return body + card('', table(header, rows, range(1, 5)))
 
 
 def _cell(line: Mapping[str, Any], side: str) -> str:
@@ -131,7 +164,15 @@ def _cell(line: Mapping[str, Any], side: str) -> str:
 def _change(line: Mapping[str, Any]) -> str:
     if 'ratio' in line:
         return f'x {line["ratio"]:.2f}'
-    return or_dash(None if line.get('gain') is None else 100 * line['gain'], ' %', '+.1f')
+    return _gain_text(line)
+
+
+def _gain_text(line: Mapping[str, Any]) -> str:
+    """`+1.0 % [-2.0, 4.0]`."""
+    text = or_dash(None if line.get('gain') is None else 100 * line['gain'], ' %', '+.1f')
+    if line.get('gain_low') is None:
+        return text
+    return f'{text} [{100 * line["gain_low"]:.1f}, {100 * line["gain_high"]:.1f}]'
 
 
 def _mood(word: str) -> Cell:
@@ -151,6 +192,15 @@ def difference_text(figure: str, difference: float) -> str:
     if lower_is_better(figure):
         return f'{difference:+.3f}{UNITS.get(figure, "")}'
     return f'{100 * difference:+.2f}'
+
+
+def interval_text(figure: str, line: Mapping[str, Any]) -> str:
+    """A difference with its interval."""
+    text = difference_text(figure, line['difference'])
+    if line['low'] is None:
+        return text
+    low, high = (difference_text(figure, line[end]) for end in ('low', 'high'))
+    return f'{text} [{low}, {high}]'
 
 
 def _estimate(figure: str, found: Mapping[str, Any]) -> Cell:
@@ -187,7 +237,7 @@ def _results(report: Report) -> Iterator[Markup]:
             lines.append([
                 row['sharing'], row['balancing'],
                 *(_of(row, task, figure) for task, figure in columns),
-                _signed(delta['mean']) if delta else '–',
+                _delta_cell(delta) if delta else '–',
             ])  # fmt: skip
         # Tasks without a gain are the same in every row: the baselines are.
         without: Mapping[str, str] = next(
@@ -196,7 +246,7 @@ def _results(report: Report) -> Iterator[Markup]:
         header = [
             'sharing', 'balancing',
             *(f'{task} {figure.replace("_", " ")}' for task, figure in columns),
-            f'Delta_MTL %{plots.left_out(without)}',
+            f'Delta_MTL %{plots.left_out(without)}, 95 % interval',
         ]  # fmt: skip
         seeds = max(len(row['seeds']) for row in rows)
         title = f'{tasks}, {trunk}, {pretraining}: mean ± half the 95 % interval, n = {seeds}'
@@ -218,18 +268,24 @@ def _of(row: Mapping[str, Any], task: str, figure: str) -> Cell:
     return '–' if found is None else _estimate(figure, found)
 
 
-def _signed(share: float) -> Cell:
-    kind = 'good' if share > 0 else 'bad'
-    return coloured(f'{100 * share:+.1f}', kind)
+def _delta_cell(delta: Mapping[str, Any]) -> Cell:
+    """Mean and interval; a colour only where the interval leaves zero out."""
+    text = _delta_text(delta | {'without': ()})
+    if delta['low'] is None or delta['low'] * delta['high'] <= 0:
+        return text
+    return coloured(text, 'good' if delta['mean'] > 0 else 'bad')
 
 
 def _costs(report: Report) -> Iterator[Markup]:
-    points = report['pareto']
-    if points:
-        yield card('Accuracy against cost', shown(plots.pareto(points), 'pareto'))
+    for axis in report['pareto']:
+        plot = shown(plots.pareto(axis['points']), f'pareto {axis["name"]}')
+        yield card(f'Accuracy against cost: {axis["title"]}', plot)
+    if report['pareto']:
         yield dim(
             f'Delta_MTL of every combination against single-task {report["main_trunk"]}, so that '
-            f'trunks can be compared.'
+            f'trunks can be compared; thin lines: 95 % intervals. The front is that of the means. '
+            f'Other tasks, another pretraining or a Delta_MTL without a task have a plot of their '
+            f'own.'
         )
     rows = []
     for row in report['costs']:
@@ -271,48 +327,43 @@ def _transfer(rows: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
         title = f'{tasks}, {trunk}, {pretraining}: gain over single-task, %'
         yield card(title, matrix(names, body, 'tasks'))
     yield dim(
-        f'Marked * where the test says so: corrected p < {SIGNIFICANT:g}. Everything else is the '
-        f'sign of a mean. In brackets, points: single-task figures below {100 * SMALLEST_SHARE:g} '
-        f'% are too small for a relative gain.'
+        f'Marked * where the 95 % interval leaves zero out, uncorrected: of {len(rows)} such '
+        f'intervals, {len(rows) / 20:.0f} or so would by chance. In brackets, points: single-task '
+        f'figures below {100 * SMALLEST_SHARE:g} % are too small for a relative gain. Rows of one '
+        f'task share their single-task runs.'
     )
-    hurt = sorted(
-        (row for row in rows if not row['better']),
-        key=lambda row: (row['p_holm'] is None, row['p_holm'], row['gain'] or 0),
-    )
+    lower = [row for row in rows if not row['better']]
     header = (
-        'task', 'hurt by', 'gain, %', 'difference', 'seeds worse', 'test', 'p', 'corrected p',
-        'effect d', 'says',
+        'task', 'combination', 'gain', 'difference', 'seeds worse', 'test', 'p, uncorrected',
+        'effect d',
     )  # fmt: skip
     lines = [
         (
             f'{row["task"]} {row["figure"]}',
             f'{row["trunk"]} {row["name"]}',
-            or_dash(None if row['gain'] is None else 100 * row['gain'], '', '+.1f'),
-            difference_text(row['figure'], row['difference']),
+            _gain_text(row),
+            interval_text(row['figure'], row),
             f'{row["worse_seeds"]} of {row["shared_seeds"]}',
             row['test'],
             or_dash(row['p'], '', '.3g'),
-            or_dash(row['p_holm'], '', '.3g'),
             or_dash(row['effect'], '', '+.1f'),
-            row['verdict'],
         )
-        for row in hurt
+        for row in sorted(lower, key=lambda row: (row['p'] is None, row['p'], row['gain'] or 0))
     ]
     yield card(
-        f'{len(hurt)} of {len(rows)} task results are below their single-task network',
-        table(header, lines, (2, 3, 4, 6, 7, 8)),
+        f'{len(lower)} of {len(rows)} task results have a mean below their single-task network',
+        table(header, lines, (2, 3, 4, 6, 7)),
     )
     yield dim(
-        'Two-sided t tests, paired by seed where both sides have the same seeds, otherwise '
-        'Welch’s; corrected with Holm’s method over all rows of this study. Effect: Cohen’s d. '
-        'Few seeds find large effects only: "lower" is no proof of harm, and no proof of none.'
+        'Two-sided t tests and 95 % intervals, paired by seed where both sides have the same '
+        'seeds, otherwise Welch’s. Effect: Cohen’s d. None of this was named before the run.'
     )
 
 
 def _heat(row: Mapping[str, Any] | None) -> MatrixCell:
     if row is None:
         return MatrixCell('–')
-    star = '*' if row['verdict'] in ('helped', 'hurt') else ''
+    star = '*' if row['clear'] else ''
     if row['gain'] is None:
         return MatrixCell(f'({difference_text(row["figure"], row["difference"])}{star})')
     return _coloured(row['gain'], 0.25, f'{100 * row["gain"]:+.1f}{star}')

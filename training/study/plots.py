@@ -71,33 +71,33 @@ def _style(palette: Palette) -> dict[Any, Any]:
 
 
 def deltas(rows: Rows) -> Draw:
-    """Delta_MTL of each combination with its interval, the best on top."""
+    """Delta_MTL with its interval, the largest on top; rows have name and delta."""
     ordered = sorted(rows, key=lambda row: row['delta']['mean'])
 
     def draw(palette: Palette) -> Any:
-        figure, axes = new_figure((WIDTH, 0.8 + 0.27 * len(ordered)))
+        figure, axes = new_figure((WIDTH, 1.0 + 0.27 * len(ordered)))
         for at, row in enumerate(ordered):
             delta = row['delta']
-            colour = palette.good if delta['mean'] > 0 else palette.alarm
-            axes.barh(at, 100 * delta['mean'], height=0.55, color=colour)
-            _interval(axes.plot, delta, at, palette.ink)
+            if delta['low'] is not None:
+                ends = [100 * delta['low'], 100 * delta['high']]
+                axes.plot(ends, [at, at], color=palette.first, linewidth=1.4)
+            axes.plot(100 * delta['mean'], at, 'D', color=palette.first, markersize=7)
             axes.plot(
-                [100 * value for value in delta['values']], [at] * delta['n'], '.',
-                color=palette.ink, markersize=3.5,
+                [100 * value for value in delta['values']], [at] * len(delta['values']), '.',
+                color=palette.ink, markersize=6, zorder=3,
             )  # fmt: skip
         axes.axvline(0, color=palette.ink, linewidth=0.8)
         axes.set_yticks(range(len(ordered)), [row['name'] for row in ordered])
         axes.grid(axis='y', visible=False)
-        axes.set_xlabel('Delta_MTL, % (bar: mean; dots: seeds; line: 95 % interval)')
-        low, high = _limits([v for row in ordered for v in row['delta']['values']])
-        axes.set_xlim(100 * low, 100 * high)
+        axes.set_ylim(-0.7, len(ordered) - 0.3)
+        axes.set_xlabel('Delta_MTL, % (diamond: mean; line: 95 % interval; dots: seeds)')
         return figure
 
     return draw
 
 
 def pareto(points: Rows) -> Draw:
-    """Accuracy against cost: points have x, y (a fraction), label, group and perhaps low, high."""
+    """Accuracy against cost: points have x, y (a fraction), low and high or None, label, group."""
     groups = list(dict.fromkeys(point['group'] for point in points))
 
     def draw(palette: Palette) -> Any:
@@ -105,6 +105,12 @@ def pareto(points: Rows) -> Draw:
         axes.axhline(0, color=palette.ink, linewidth=0.8)
         for index, group in enumerate(groups):
             mine = [point for point in points if point['group'] == group]
+            for point in mine:
+                if point['low'] is not None:
+                    axes.plot(
+                        [point['x']] * 2, [100 * point['low'], 100 * point['high']],
+                        color=LINES[index % len(LINES)], linewidth=0.8, alpha=0.5,
+                    )  # fmt: skip
             axes.plot(
                 [point['x'] for point in mine], [100 * point['y'] for point in mine],
                 MARKS[index % len(MARKS)], color=LINES[index % len(LINES)], markersize=6.5,
@@ -159,35 +165,7 @@ def cosines(through: Mapping[str, Sequence[tuple[int, float]]]) -> Draw:
     return draw
 
 
-def renamed(rows: Rows) -> list[dict[str, Any]]:
-    """Rows whose names say the trunk and pretraining too, where there are several.
-
-    And the tasks that their Delta_MTL goes without.
-    """
-    several = len({(row['trunk'], row['pretraining']) for row in rows}) > 1
-    return [
-        dict(row)
-        | {
-            'name': (f'{row["trunk"]} {row["pretraining"]}, ' if several else '')
-            + row['name'] + left_out(row['delta']['without'])
-        }
-        for row in rows
-    ]  # fmt: skip
-
-
 def left_out(without: Iterable[str]) -> str:
     """` (without detection)`, or nothing where Delta_MTL is over all tasks."""
     named = ', '.join(without)
     return f' (without {named})' if named else ''
-
-
-def _interval(plot: Callable[..., Any], delta: Mapping[str, Any], at: int, colour: str) -> None:
-    if delta['low'] is not None:
-        plot([100 * delta['low'], 100 * delta['high']], [at, at], color=colour, linewidth=1)
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """Of the values and 0, with room: wide intervals of few seeds are cut off."""
-    low, high = min(0.0, *values), max(0.0, *values)
-    room = 0.35 * (high - low) or 0.01
-    return low - room, high + room

@@ -94,6 +94,38 @@ def key_of(cell: Cell) -> Key:
     return trunk, pretraining, tasks, sharing, balancing
 
 
+def reported_records(report: Mapping[str, Any]) -> list[Combination]:
+    """The same from a report.json, which holds every figure of every seed, without the affinity.
+
+    Raises StudyError where seeds and values cannot be matched.
+    """
+    combinations = []
+    try:
+        for row in report['combinations']:
+            labels = (row['trunk'], row['pretraining'], row['tasks'], row['sharing'])
+            model = Model(*labels, tuple(row['task_names']))
+            records = tuple(
+                Record(
+                    (*labels, row['balancing']), seed, model,
+                    {
+                        task: {figure: found['values'][i] for figure, found in figures.items()}
+                        for task, figures in row['figures'].items()
+                    },
+                    row['training'], [],
+                )
+                for i, seed in enumerate(row['seeds'])
+            )  # fmt: skip
+            if any(
+                len(found['values']) != len(records)
+                for figures in row['figures'].values() for found in figures.values()
+            ):  # fmt: skip
+                raise StudyError(f'report of {model.id}: a figure has another count than the seeds')
+            combinations.append(Combination((*labels, row['balancing']), model, records))
+    except (KeyError, TypeError, IndexError) as error:
+        raise StudyError(f'the report is none of a study: {error!r} is missing or wrong') from error
+    return combinations
+
+
 def read_record(cell: Cell) -> Record:
     """One cell; raises StudyError."""
     evaluation = read_json(cell.folder / EVALUATION)

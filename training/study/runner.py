@@ -23,6 +23,7 @@ from mtl_perception import machine
 from mtl_perception.children import module_command
 from mtl_perception.engines.base import cores
 from training.study.cells import LOG, STATUS, Cell, replace_text
+from training.study.comparisons import named_in_time, notices, remember
 from training.study.config import StudyConfig, StudyError
 
 Say = Callable[[str], None]
@@ -57,6 +58,9 @@ def run_cells(
     say(f'{study.name}: {summary(states.values())}; {len(waiting)} to do')
     for cell in everything:
         cell.check()
+    remember(study, everything)
+    for line in notices(study, named_in_time(study, everything)):
+        say(f'{study.name}: {line}')
     for cell in waiting:
         cell.prepare()
     gpus, total, durations = visible_gpus(), len(waiting), [0.0]

@@ -1,11 +1,7 @@
 # Copyright 2026 The mtl_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Means over seeds with their intervals, tests of differences, and Delta_MTL.
-
-Student's t distribution comes from the regularised incomplete beta function, by Lentz's continued
-fraction (Abramowitz and Stegun 26.5.8 and 26.7.1), exact to some 1e-12.
-"""
+"""Means over seeds with their intervals, tests of differences, gains, and the power of a test."""
 
 from __future__ import annotations
 
@@ -14,7 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+from scipy import special
+
 LEVEL = 0.95
+
+MOST_SEEDS = 1000
+"""That a power estimate looks at."""
 
 SMALLEST_SHARE = 0.02
 """Of a baseline, for a relative gain: one below it does not do its task, and a ratio is noise."""
@@ -44,15 +45,17 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """A two-sided test that two means are equal.
+    """Two means compared: their difference with its interval at LEVEL, and a two-sided test.
 
-    test: 'paired t' or 'Welch t'. p: None with fewer than two values on a side, or without any
-    spread. effect: Cohen's d, of pairs their mean over their deviation, otherwise over the pooled
-    one; None likewise. worse: pairs whose second value is below the first, when paired.
+    test: 'paired t' or 'Welch t'. low, high, p: None with fewer than two values on a side, or
+    without any spread. effect: Cohen's d, of pairs their mean over their deviation, otherwise over
+    the pooled one; None likewise.
     """
 
     test: str
     difference: float
+    low: float | None
+    high: float | None
     p: float | None
     effect: float | None
     n: tuple[int, int]
@@ -65,23 +68,64 @@ def compare(before: dict[int, float], after: dict[int, float]) -> Difference:
     """
     difference = fmean(after.values()) - fmean(before.values())
     sizes = (len(before), len(after))
-    if before.keys() == after.keys():
-        pairs = [after[seed] - before[seed] for seed in before]
-        spread = stdev(pairs) if len(pairs) > 1 else 0.0
-        if spread <= 1e-12 * max(map(abs, [*before.values(), *after.values()])):
-            return Difference('paired t', difference, None, None, sizes)
-        effect = difference / spread
-        p = two_sided(effect * math.sqrt(len(pairs)), len(pairs) - 1)
-        return Difference('paired t', difference, p, effect, sizes)
+    paired = before.keys() == after.keys()
+    test = 'paired t' if paired else 'Welch t'
+    untested = Difference(test, difference, None, None, None, None, sizes)
     if min(sizes) < 2:
-        return Difference('Welch t', difference, None, None, sizes)
-    a, b = (stdev(x.values()) ** 2 / len(x) for x in (before, after))
-    if a + b == 0:
-        return Difference('Welch t', difference, None, None, sizes)
-    freedom = (a + b) ** 2 / (a**2 / (sizes[0] - 1) + b**2 / (sizes[1] - 1))
-    pooled = math.sqrt((stdev(before.values()) ** 2 + stdev(after.values()) ** 2) / 2)
-    p = two_sided(difference / math.sqrt(a + b), freedom)
-    return Difference('Welch t', difference, p, difference / pooled, sizes)
+        return untested
+    if paired:
+        deviation = stdev([after[seed] - before[seed] for seed in before])
+        error, freedom = deviation / math.sqrt(sizes[0]), float(sizes[0] - 1)
+    else:
+        spreads = [stdev(side.values()) for side in (before, after)]
+        parts = [spread**2 / size for spread, size in zip(spreads, sizes, strict=True)]
+        deviation = math.sqrt(fmean(spread**2 for spread in spreads))
+        error, freedom = satterthwaite(parts, [size - 1 for size in sizes])
+    if deviation <= 1e-12 * max(map(abs, [*before.values(), *after.values()])):
+        return untested
+    half = t_quantile(0.5 + LEVEL / 2, freedom) * error
+    p = two_sided(difference / error, freedom)
+    low, high = difference - half, difference + half
+    return Difference(test, difference, low, high, p, difference / deviation, sizes)
+
+
+def satterthwaite(parts: Sequence[float], freedoms: Sequence[int]) -> tuple[float, float]:
+    """Standard error of a sum of independent means and its degrees of freedom (Welch, 1947).
+
+    parts: squared standard error of each mean; freedoms: degrees of freedom of each.
+    """
+    total = sum(parts)
+    if total == 0:
+        return 0.0, float(sum(freedoms))
+    of_parts = sum(part**2 / freedom for part, freedom in zip(parts, freedoms, strict=True))
+    return math.sqrt(total), total**2 / of_parts
+
+
+def power(effect: float, error: float, freedom: float, level: float) -> float:
+    """Probability that a two-sided t test at `level` finds a true effect; both in one unit.
+
+    error: standard error of the estimate, freedom: its degrees of freedom. By the noncentral t
+    distribution; exact for a paired test of normal differences.
+    """
+    critical = t_quantile(1 - level / 2, freedom)
+    shift = abs(effect) / error
+    above = 1 - special.nctdtr(freedom, shift, critical)
+    # scipy gives nan far below the centre, where the probability is none.
+    below = special.nctdtr(freedom, shift, -critical)
+    return float(above + (0.0 if math.isnan(below) else below))
+
+
+def seeds_for(effect: float, deviation: float, level: float, wanted: float) -> int | None:
+    """Fewest seeds with which a paired test at `level` has the power that is wanted.
+
+    deviation: of the difference of two runs of one seed. None when MOST_SEEDS are not enough.
+    """
+    enough = (
+        n
+        for n in range(2, MOST_SEEDS + 1)
+        if power(effect, deviation / math.sqrt(n), n - 1, level) >= wanted
+    )
+    return next(enough, None)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -107,57 +151,11 @@ def has_gain(baseline: float, lower_is_better: bool) -> bool:
     return baseline > 0 if lower_is_better else baseline >= SMALLEST_SHARE
 
 
-def delta_mtl(gains: Sequence[float | None]) -> float | None:
-    """Mean of the tasks' gains: Vandenhende et al., TPAMI 2021, eq. 10, as a fraction.
-
-    None when a task has none: a mean over fewer tasks would be another measure.
-    """
-    known = [each for each in gains if each is not None]
-    return fmean(known) if known and len(known) == len(gains) else None
-
-
-def t_cdf(t: float, freedom: float) -> float:
-    """P(T <= t) of Student's distribution."""
-    tail = 0.5 * _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
-    return 1 - tail if t > 0 else tail
-
-
 def two_sided(t: float, freedom: float) -> float:
-    """P(|T| >= |t|)."""
-    return _incomplete_beta(freedom / 2, 0.5, freedom / (freedom + t * t))
+    """P(|T| >= |t|) of Student's distribution."""
+    return float(2 * special.stdtr(freedom, -abs(t)))
 
 
 def t_quantile(p: float, freedom: float) -> float:
-    """t with P(T <= t) = p, for p above 0.5."""
-    low, high = 0.0, 1.0
-    while t_cdf(high, freedom) < p:
-        high *= 2
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if t_cdf(middle, freedom) < p else (low, middle)
-    return high
-
-
-def _incomplete_beta(a: float, b: float, x: float) -> float:
-    """I_x(a, b)."""
-    if x <= 0 or x >= 1:
-        return float(x >= 1)
-    if x > (a + 1) / (a + b + 2):
-        return 1 - _incomplete_beta(b, a, 1 - x)
-    front = math.exp(
-        math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b)
-        + a * math.log(x) + b * math.log1p(-x)
-    )  # fmt: skip
-    tiny = 1e-300
-    c, d = 1.0, 1 / max(1 - (a + b) * x / (a + 1), tiny)
-    value = d
-    for m in range(1, 1000):
-        even = m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m))
-        odd = -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1))
-        for term in (even, odd):
-            d = 1 / ((1 + term * d) or tiny)
-            c = (1 + term / c) or tiny
-            value *= c * d
-        if abs(c * d - 1) < 1e-15:
-            break
-    return front * value / a
+    """t with P(T <= t) = p."""
+    return float(special.stdtrit(freedom, p))
