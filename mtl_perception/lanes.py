@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.geometry import CameraModel, Floats, Mount, on_ground
+from mtl_perception.camera_model import CameraModel, Floats
+from mtl_perception.geometry import Mount, on_ground
 
 LEAST_PIXELS = 30
 LEAST_LENGTH_M = 1.0

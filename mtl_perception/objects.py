@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception.camera_model import CameraModel, Floats
 from mtl_perception.frame import Detections
-from mtl_perception.geometry import CameraModel, Floats, GroundPoints, Mount, foot_pixels, locate
+from mtl_perception.geometry import GroundPoints, Mount, foot_pixels, locate
 from mtl_perception.tasks import Task
 
 AIRBORNE = frozenset({'traffic light', 'traffic sign'})

@@ -10,7 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_perception.geometry import CameraModel, Mount, on_ground
+from mtl_perception.camera_model import CameraModel
+from mtl_perception.geometry import Mount, on_ground
 
 Points = NDArray[np.float32]
 

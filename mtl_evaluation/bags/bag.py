@@ -68,9 +68,9 @@ from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
 from mtl_evaluation.truth.class_mapping import NO_MAPPING, ClassMapping
 from mtl_evaluation.truth.map_files import MAP_READERS
 from mtl_evaluation.truth.truth import Truth, TruthPlaces
+from mtl_perception.camera_model import CameraModel, GeometryError, is_rectified
 from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Frame
-from mtl_perception.geometry import CameraModel, GeometryError, is_rectified
 from mtl_perception.image_codec import ImageError, decode_compressed, decode_raw
 from mtl_perception.tasks import TASKS
 from mtl_perception.text import one_line, quoted

@@ -23,7 +23,7 @@ from mtl_evaluation.bags.cdr import (
     TRUTH,
     BagError,
 )
-from mtl_perception.geometry import CameraModel, info_topic
+from mtl_perception.camera_model import CameraModel, info_topic
 from mtl_perception.tasks import TASKS
 from mtl_perception.text import one_line
 

@@ -21,7 +21,8 @@ from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
-from mtl_perception.geometry import GeometryError, Mount
+from mtl_perception.camera_model import GeometryError
+from mtl_perception.geometry import Mount
 from mtl_perception.interfaces import message_texts
 from mtl_perception.text import one_line, quoted
 from mtl_perception.transforms import quaternion_of, rotation_of
@@ -41,11 +42,11 @@ IGNORED = 'ignored'
 BASE_FRAME = 'base_link'
 """Frame of true places: on the road below the camera."""
 CAMERA = 'camera'
+"""Name of the camera where there is only one: its namespace and the `frame_id` of its images."""
 MAP_ENCODINGS: dict[str, tuple[type[np.generic], int, float]] = {
     '32FC1': (np.float32, 1, 1.0), '16UC1': (np.uint16, 1, 1e-3), '32FC3': (np.float32, 3, 1.0),
 }  # fmt: skip
 """Of depth and normals: type and number of a pixel's values, and their unit."""
-"""Name of the camera where there is only one: its namespace and the `frame_id` of its images."""
 
 
 class BagError(Exception):

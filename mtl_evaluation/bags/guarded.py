@@ -35,9 +35,10 @@ from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
+from mtl_perception.camera_model import CameraModel
 from mtl_perception.children import module_command
 from mtl_perception.frame import Frame
-from mtl_perception.geometry import CameraModel, Mount
+from mtl_perception.geometry import Mount
 from mtl_perception.image_codec import ImageError
 
 log = logging.getLogger(__name__)

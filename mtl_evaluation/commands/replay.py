@@ -58,8 +58,9 @@ from mtl_evaluation.truth.class_mapping import ClassMapping
 from mtl_evaluation.truth.truth_files import TruthFiles
 from mtl_perception import machine
 from mtl_perception.bundle import find_bundle
+from mtl_perception.camera_model import GeometryError
 from mtl_perception.engines.base import cores
-from mtl_perception.geometry import GeometryError, Mount
+from mtl_perception.geometry import Mount
 from mtl_perception.pipeline import Pipeline
 
 RUNS = Path('runs/replay')

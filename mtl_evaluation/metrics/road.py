@@ -28,8 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.average_precision import ScoredImage
+from mtl_perception.camera_model import CameraModel
 from mtl_perception.decode import Thresholds
-from mtl_perception.geometry import CameraModel, Mount, foot_pixels, on_ground
+from mtl_perception.geometry import Mount, foot_pixels, on_ground
 
 SCORE = Thresholds().score
 HEIGHTS_PX = (16.0, 32.0, 64.0, 128.0)

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.flaws import SHOWN_SCORE
 from mtl_evaluation.truth.truth import Truth, class_ids
+from mtl_perception.camera_model import CameraModel, GeometryError
 from mtl_perception.frame import Detections, Frame, Result
-from mtl_perception.geometry import CameraModel, GeometryError
 from mtl_perception.objects import place
 from mtl_perception.tasks import Task
 

@@ -44,9 +44,9 @@ from mtl_evaluation.truth.class_mapping import ClassMapping
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles
+from mtl_perception.camera_model import CameraModel, GeometryError
 from mtl_perception.engines import EngineError
 from mtl_perception.frame import Frame, Result
-from mtl_perception.geometry import CameraModel, GeometryError
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Inference, Pipeline
 

@@ -26,7 +26,8 @@ from mtl_evaluation.metrics.metrics import Metric, metric_from
 from mtl_evaluation.metrics.temporal import Stability
 from mtl_evaluation.runs.tracks import FrameTracks
 from mtl_evaluation.truth.truth import TruthPlaces
-from mtl_perception.geometry import CameraModel, Mount
+from mtl_perception.camera_model import CameraModel
+from mtl_perception.geometry import Mount
 from mtl_perception.tasks import Task
 
 COMMIT_S = 1.0

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 IMAGE = 'sensor_msgs/msg/Image'
 Types = Callable[[str], Any]
-"""A message class by its ROS name, as a ROS installation or a bag library has it."""
+"""A message class by its ROS name: `node/messages.py` has them, so that kinds import no ROS."""
 
 
 class Kind(ABC):

@@ -14,7 +14,8 @@ from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 
-from mtl_perception.geometry import CameraModel, GeometryError, Mount, info_topic, is_rectified
+from mtl_perception.camera_model import CameraModel, GeometryError, info_topic, is_rectified
+from mtl_perception.geometry import Mount
 from mtl_perception.node.endpoints import create_subscription
 from mtl_perception.node.parameters import ParameterError, Parameters
 from mtl_perception.node.transforms import TransformListener

@@ -26,8 +26,8 @@ from sensor_msgs.msg import Image, PointCloud2, PointField
 from std_msgs.msg import Header
 
 from mtl_perception import kinds
+from mtl_perception.camera_model import GeometryError
 from mtl_perception.frame import Frame, Result
-from mtl_perception.geometry import GeometryError
 from mtl_perception.node import messages
 from mtl_perception.node.camera_geometry import CameraGeometry
 from mtl_perception.node.endpoints import create_publisher, create_subscription

@@ -16,8 +16,8 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import MarkerArray
 
 from mtl_perception import kinds
+from mtl_perception.camera_model import Floats
 from mtl_perception.frame import Frame, Result
-from mtl_perception.geometry import Floats
 from mtl_perception.lanes import lane_lines
 from mtl_perception.node import place_messages
 from mtl_perception.node.camera_geometry import CameraGeometry, View

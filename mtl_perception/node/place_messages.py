@@ -14,8 +14,9 @@ from std_msgs.msg import ColorRGBA, Header
 from vision_msgs.msg import Detection3D, Detection3DArray, ObjectHypothesisWithPose
 from visualization_msgs.msg import Marker, MarkerArray
 
+from mtl_perception.camera_model import Floats
 from mtl_perception.frame import Detections
-from mtl_perception.geometry import Floats, GroundPoints, Mount
+from mtl_perception.geometry import GroundPoints, Mount
 from mtl_perception.node.camera_geometry import View
 from mtl_perception.objects import size_m
 from mtl_perception.tasks import Task

@@ -23,7 +23,8 @@ import cv2
 import numpy as np
 
 from mtl_perception import machine
-from mtl_perception.geometry import CameraModel, Mount, on_ground
+from mtl_perception.camera_model import CameraModel
+from mtl_perception.geometry import Mount, on_ground
 
 COLUMNS, ROWS = 9, 6
 SIZE = (1280, 720)

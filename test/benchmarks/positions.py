@@ -27,8 +27,9 @@ import cv2
 import numpy as np
 
 from mtl_perception import machine
+from mtl_perception.camera_model import CameraModel
 from mtl_perception.decode import Detections
-from mtl_perception.geometry import CameraModel, GroundPoints, Mount, locate
+from mtl_perception.geometry import GroundPoints, Mount, locate
 from mtl_perception.lanes import lane_lines
 from mtl_perception.objects import AIRBORNE, Deviations, place
 from mtl_perception.tasks import DETECTION

@@ -17,7 +17,7 @@ from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import CameraInfo, Image
 
 from mtl_evaluation.live.test_pattern import PatternCamera
-from mtl_perception.geometry import CameraModel
+from mtl_perception.camera_model import CameraModel
 
 pytestmark = pytest.mark.ros
 

@@ -12,8 +12,9 @@ import pytest
 
 from mtl_evaluation.metrics.detection import DetectionMetric
 from mtl_evaluation.metrics.road import NOT_PLACED, RoadRecall
+from mtl_perception.camera_model import CameraModel
 from mtl_perception.frame import Detections
-from mtl_perception.geometry import CameraModel, Mount, foot_pixels, on_ground
+from mtl_perception.geometry import Mount, foot_pixels, on_ground
 from mtl_perception.tasks import DETECTION
 
 CAR, LIGHT = (DETECTION.classes.index(name) for name in ('car', 'traffic light'))

@@ -28,8 +28,8 @@ from mtl_evaluation.runs.run import (
     part_file,
 )
 from mtl_evaluation.runs.writer import RunWriter
+from mtl_perception.camera_model import CameraModel
 from mtl_perception.frame import Detections
-from mtl_perception.geometry import CameraModel
 from mtl_perception.tasks import DETECTION, SEMANTIC, TIME_OF_DAY
 
 TASKS = (DETECTION, SEMANTIC, TIME_OF_DAY)

@@ -12,19 +12,16 @@ import cv2
 import numpy as np
 import pytest
 
-from mtl_perception.geometry import (
+from mtl_perception.camera_model import (
     EQUIDISTANT,
     PINHOLE,
     PLUMB_BOB,
     CameraModel,
     GeometryError,
-    Mount,
-    foot_pixels,
     info_topic,
     is_rectified,
-    locate,
-    on_ground,
 )
+from mtl_perception.geometry import Mount, foot_pixels, locate, on_ground
 
 K = (1158.77, 0.0, 669.65, 0.0, 1154.07, 388.08, 0.0, 0.0, 1.0)
 """Of the camera whose photographs are in shared/data/calibration, by OpenCV."""

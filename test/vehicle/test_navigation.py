@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
+from mtl_perception.camera_model import CameraModel, GeometryError
 from mtl_perception.decode.confidence import confidence_to_source
 from mtl_perception.decode.masks import argmax_to_source
-from mtl_perception.geometry import CameraModel, GeometryError, Mount
+from mtl_perception.geometry import Mount
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.points import depth_points, ground_points
 from mtl_perception.tasks import DRIVABLE

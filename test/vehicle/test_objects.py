@@ -9,8 +9,9 @@ import cv2
 import numpy as np
 import pytest
 
+from mtl_perception.camera_model import CameraModel
 from mtl_perception.frame import Detections, Result
-from mtl_perception.geometry import CameraModel, Mount, locate
+from mtl_perception.geometry import Mount, locate
 from mtl_perception.lanes import lane_lines
 from mtl_perception.objects import Deviations, between_lines, closest, in_path, place, size_m
 from mtl_perception.overlay import box_text, draw

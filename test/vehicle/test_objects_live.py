@@ -20,7 +20,8 @@ from live_node import BEST_EFFORT, LATCHED, NODE, NodeProcess, Peer, values
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo
 
-from mtl_perception.geometry import CameraModel, Mount, on_ground
+from mtl_perception.camera_model import CameraModel
+from mtl_perception.geometry import Mount, on_ground
 
 pytestmark = [pytest.mark.ros, pytest.mark.usefixtures('private_ros')]
 

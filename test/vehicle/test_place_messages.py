@@ -20,8 +20,9 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+from mtl_perception.camera_model import CameraModel
 from mtl_perception.frame import Detections
-from mtl_perception.geometry import CameraModel, Mount
+from mtl_perception.geometry import Mount
 from mtl_perception.node.camera_geometry import CameraGeometry, Geometry, View
 from mtl_perception.node.objects import CameraObjects
 from mtl_perception.node.place_messages import lines_message, objects_message
