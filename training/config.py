@@ -259,9 +259,9 @@ class RunConfig:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a YAML file and apply `key=value` overrides; raises ConfigError."""
+    """Read a YAML file and apply `key=value` overrides, `key=` for no text; raises ConfigError."""
     try:
-        given = OmegaConf.from_dotlist(list(overrides))
+        given = OmegaConf.from_dotlist([f'{o}""' if o.endswith('=') else o for o in overrides])
     except YAMLError as error:
         raise ConfigError(f'overrides {list(overrides)}: a value is no YAML: {error}') from error
     return make_config(str(path), read_layers(path), given)

@@ -110,6 +110,12 @@ def test_overrides_of_another_form_are_refused(config_file, override, message):
         load_config(config_file, [override])
 
 
+def test_an_override_without_a_value_is_no_text(config_file):
+    assert load_config(config_file, ['network.init_from=']).network.init_from == ''
+    with pytest.raises(ConfigError, match=r'optimizer\.steps'):
+        load_config(config_file, ['optimizer.steps='])
+
+
 def test_a_file_whose_base_has_another_form_is_refused(tmp_path, config_file):
     (tmp_path / 'keys.yaml').write_text('base: config.yaml\ndata: {name: d}\n')
     with pytest.raises(ConfigError, match=r'keys\.yaml: data: expected a list, found keys'):
