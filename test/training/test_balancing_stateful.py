@@ -44,6 +44,26 @@ def test_gradnorm_equalises_gradients_when_alpha_is_zero():
     close(balancer.state['weights'].sum(), 2.0)
 
 
+def test_norm_scaling_makes_gradients_equally_long():
+    toy = Toy([[3.0, 0.0], [0.0, 1.0]])
+    balancer = toy.make('NormScaling', {'beta': 0.5})
+    direction, weights = toy.step(balancer)
+    # The first mean is that of the step: (3, 1), whose mean is 2.
+    assert weights == pytest.approx({'a': 2 / 3, 'b': 2.0})
+    close(direction, [2.0, 2.0])
+    assert toy.heads['b'].grad.item() == pytest.approx(2.0)
+    # Then (0, 1): the means are half of (3, 1) each time, over 1 - 0.5^2.
+    _, weights = toy.step(balancer, step=1, rows=[[0.0, 0.0], [0.0, 1.0]])
+    assert weights == pytest.approx({'a': 1.0, 'b': 1.0})  # lengths (1, 1)
+
+
+def test_norm_scaling_leaves_a_task_without_a_gradient_alone():
+    toy = Toy([[0.0, 0.0], [0.0, 4.0]])
+    direction, weights = toy.step(toy.make('NormScaling'))
+    assert weights == {'a': 1.0, 'b': 1.0}
+    close(direction, [0.0, 4.0])
+
+
 def test_db_mtl_adds_averages_of_one_length():
     toy = Toy([[3.0, 0.0], [0.0, 1.0]])
     balancer = toy.make('DB-MTL', {'beta': 0.5, 'decay': 0.0})
