@@ -18,8 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception import kinds
 from mtl_perception.frame import Result
-from mtl_perception.overlay import Colour, box_text, colours_of, default_mask, ink_on
+from mtl_perception.kinds.detection import box_text, colours_of
+from mtl_perception.overlay import default_mask
+from mtl_perception.painting import Colour, ink_on
 from mtl_perception.tasks import Task
 
 SMALLEST_AREA_PX = 64
@@ -93,9 +96,14 @@ def annotate(
     areas = []
     if mask_task in result.masks:
         areas = list(_areas(result.masks[mask_task], by_name[mask_task]))
-    for row, (name, values) in enumerate(result.probabilities.items(), start=1):
-        best = int(values.argmax())
-        text = f'{name}: {by_name[name].classes[best]} {values[best]:.0%}'
+    told = [
+        (name, *caption)
+        for name in result.answers
+        if name in by_name
+        if (caption := kinds.of(by_name[name]).caption(result.answers[name], by_name[name]))
+    ]
+    for row, (name, answer, probability) in enumerate(told, start=1):
+        text = f'{name}: {answer}' + ('' if probability is None else f' {probability:.0%}')
         captions.append(Caption(font_px / 2, 1.3 * row * font_px, text, (240, 240, 240)))
     return Annotations(boxes, areas, captions, line_px, font_px)
 

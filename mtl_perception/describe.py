@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 from rich.console import Console
 
+from mtl_perception import kinds
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.manifest import Manifest
 from mtl_perception.tasks import ROAD, Task
@@ -58,7 +59,7 @@ def terms(manifest: Manifest) -> Iterator[str]:
 def _answers(task: Task) -> Iterator[str]:
     named = ', '.join(task.published.values()) or ('unknown' if task.classes else 'a map')
     yield f'{task.name} ({task.kind}): {named}'
-    if task.kind == 'classification':
+    if kinds.of(task).is_label:
         if untaught := [name for name in task.classes if name not in task.believed]:
             yield f'  unknown for what no real data taught: {", ".join(untaught)}'
         if task.threshold:

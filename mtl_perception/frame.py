@@ -79,10 +79,10 @@ class Tracks:
         return ids
 
 
-Answer: TypeAlias = Detections | NDArray[np.uint8] | NDArray[np.float32]
+Answer: TypeAlias = Any
 """What a task answers, by its kind: detection `Detections`; segmentation uint8 [H, W] class ids of
 source pixels, 255 unlabelled; classification float32 [C] probabilities; depth float32 [H, W] metres
-and normals float32 [H, W, 3] unit vectors, both of source pixels."""
+and normals float32 [H, W, 3] unit vectors, both of source pixels; other kinds what they like."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +120,12 @@ class Result:
     def maps(self) -> dict[str, NDArray[np.float32]]:
         """The answers of depth and normals tasks."""
         return {k: v for k, v in self._arrays().items() if v.dtype != np.uint8 and v.ndim > 1}
+
+    @property
+    def others(self) -> dict[str, Any]:
+        """The answers of kinds that plug-ins add, where they are neither boxes nor arrays."""
+        known = (Detections, np.ndarray)
+        return {k: v for k, v in self.answers.items() if not isinstance(v, known)}
 
     def _arrays(self) -> dict[str, Any]:
         return {k: v for k, v in self.answers.items() if isinstance(v, np.ndarray)}

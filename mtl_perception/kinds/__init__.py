@@ -3,39 +3,29 @@
 
 """The kinds of tasks that the vehicle knows: one file of this folder for each, with a `KIND`.
 
-Everything else asks `of(task)`. What scores a kind is in `mtl_evaluation`, what trains it in
-`training`.
+A plug-in names further files in the group `mtl_perception.kinds` of entry points. Everything else
+asks `of(task)`. What scores a kind is in `mtl_evaluation`, what trains it in `training`.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from pkgutil import iter_modules
-
+from mtl_perception.extensions import kinds_in
 from mtl_perception.kinds.base import Kind
 from mtl_perception.tasks import Task
 
-__all__ = ['KINDS', 'Kind', 'check', 'find', 'grids', 'meanings', 'of']
+__all__ = ['KINDS', 'Kind', 'check', 'grids', 'meanings', 'of']
 
-KINDS: dict[str, Kind] = {}
+KINDS: dict[str, Kind] = kinds_in(__name__, __path__)
 """By name."""
-
-
-def find() -> None:
-    """Take up the kinds of all files of the folder; raises ValueError where two have one name."""
-    for module in iter_modules(__path__):
-        kind = getattr(import_module(f'{__name__}.{module.name}'), 'KIND', None)
-        if kind is not None and KINDS.setdefault(kind.name, kind) is not kind:
-            raise ValueError(
-                f'{module.name}: kind {kind.name!r} is {type(KINDS[kind.name]).__name__} already; '
-                f'expected a name of its own'
-            )
 
 
 def of(task: Task) -> Kind:
     """The kind of a task; raises ValueError for one that there is not."""
     if task.kind not in KINDS:
-        raise ValueError(f'task {task.name!r}: kind {task.kind!r} is not one of {[*KINDS]}')
+        raise ValueError(
+            f'task {task.name!r}: kind {task.kind!r} is not one of {[*KINDS]}, nor does a package '
+            f'that is installed bring it'
+        )
     return KINDS[task.kind]
 
 
@@ -60,6 +50,3 @@ def meanings() -> frozenset[str]:
 def grids() -> frozenset[str]:
     """Those whose last two axes are a grid over the input."""
     return frozenset().union(*(kind.grids for kind in KINDS.values()))
-
-
-find()

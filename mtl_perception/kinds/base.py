@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from mtl_perception.decode.contract import Outputs, Thresholds
+from mtl_perception.frame import Result
 from mtl_perception.letterbox import Letterbox
+from mtl_perception.painting import Image, Style
 from mtl_perception.tasks import Task
 
 if TYPE_CHECKING:
@@ -30,9 +32,10 @@ class Kind(ABC):
     topic_folder: what its topics begin with. always_painted: whether overlay and annotations show
     all tasks of the kind, not a chosen one.
 
-    What else can be made of an answer. has_boxes: tracks and places on the road, since it is a
-    `Detections`. is_mask: outlines, points and names beside it (`LabelInfo`), since it is uint8
-    [H, W] class ids. is_depth: points, since it is float32 [H, W] metres.
+    What else can be made of an answer. is_label: calibrated and believed from a threshold on, since
+    it is one class of the frame with its probability. has_boxes: tracks and places on the road,
+    since it is a `Detections`. is_mask: outlines, points and names beside it (`LabelInfo`), since
+    it is uint8 [H, W] class ids. is_depth: points, since it is float32 [H, W] metres.
     """
 
     name: ClassVar[str]
@@ -42,6 +45,7 @@ class Kind(ABC):
     has_classes: ClassVar[bool] = True
     topic_folder: ClassVar[str] = ''
     always_painted: ClassVar[bool] = False
+    is_label: ClassVar[bool] = False
     has_boxes: ClassVar[bool] = False
     is_mask: ClassVar[bool] = False
     is_depth: ClassVar[bool] = False
@@ -74,6 +78,10 @@ class Kind(ABC):
     def to_message(self, types: Types, header: Any, answer: Any, task: Task) -> Any:
         """The answer as a message of the type `message`; header: of the image, passed on."""
 
-    def caption(self, answer: Any, task: Task) -> tuple[str, float] | None:
+    def caption(self, answer: Any, task: Task) -> tuple[str, float | None] | None:
         """What the overlay writes in its corner, and how probable that is; None for nothing."""
+        return None
+
+    def paint(self, image: Image, result: Result, task: Task, style: Style) -> None:
+        """Paint the task's answer into uint8 [H, W, 3] RGB, in place; nothing by default."""
         return None

@@ -33,6 +33,7 @@ class ClassificationKind(Kind):
     message = 'vision_msgs/msg/Classification'
     topic_folder = 'scene/'
     always_painted = True
+    is_label = True
 
     def decode(
         self,

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_perception.decode.maps import normals
+from mtl_perception.frame import Result
 from mtl_perception.kinds.base import IMAGE, Kind, Types
-from mtl_perception.kinds.images import map_message
+from mtl_perception.kinds.images import map_message, tint
+from mtl_perception.painting import Image, Style
 from mtl_perception.tasks import Task
 
 
@@ -29,6 +31,15 @@ class NormalsKind(Kind):
     def to_message(self, types: Types, header: Any, answer: NDArray[np.float32], task: Task) -> Any:
         """As it is."""
         return map_message(types, header, answer)
+
+    def paint(self, image: Image, result: Result, task: Task, style: Style) -> None:
+        """Components as red, green, blue."""
+        tint(image, normal_colours(result.maps[task.name]))
+
+
+def normal_colours(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """RGB [H, W, 3]: -1 to 1 as 1 to 255; black where unknown (zeros)."""
+    return np.where(vectors.any(-1, keepdims=True), vectors * 127 + 128, 0).astype(np.uint8)
 
 
 KIND = NormalsKind()

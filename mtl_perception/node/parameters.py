@@ -152,8 +152,8 @@ TABLE: tuple[Parameter, ...] = (
     Parameter('max_detections', 100, 'live', 'At most so many detections per frame.', 1, 1000),
     Parameter(
         'overlay_task', MASK_AUTO, 'configure',
-        'Segmentation task painted into ~/overlay; `auto`: drivable if the model has it, else its '
-        'first one; `none`: no mask.',
+        'Mask, depth or normals task painted into ~/overlay; `auto`: drivable if the model has it, '
+        'else its first mask; `none`: none of them.',
     ),
     Parameter(
         'track_start_score', 0.4, 'live',
@@ -377,13 +377,14 @@ def refusal_of_change(
 
 
 def overlay_task(value: str, tasks: Sequence[Task]) -> str | None:
-    """The mask that `overlay.draw` is to paint, None for none; raises ParameterError."""
-    masks = [task.name for task in tasks if kinds.of(task).is_mask]
-    if value not in (MASK_AUTO, MASK_NONE, *masks):
+    """The task that `overlay.draw` is to tint with, None for none; raises ParameterError."""
+    images = [task.name for task in tasks if kinds.of(task).is_image]
+    if value not in (MASK_AUTO, MASK_NONE, *images):
         raise ParameterError(
-            f'overlay_task must be {MASK_AUTO!r}, {MASK_NONE!r} or a segmentation task of the '
-            f'model ({masks}), found {quoted(value)}'
+            f'overlay_task must be {MASK_AUTO!r}, {MASK_NONE!r} or a mask, depth or normals task '
+            f'of the model ({images}), found {quoted(value)}'
         )
+    masks = [task.name for task in tasks if kinds.of(task).is_mask]
     if value == MASK_AUTO:
         return 'drivable' if 'drivable' in masks else next(iter(masks), None)
     return None if value == MASK_NONE else value

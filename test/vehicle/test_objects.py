@@ -12,9 +12,10 @@ import pytest
 from mtl_perception.camera_model import CameraModel
 from mtl_perception.frame import Detections, Result
 from mtl_perception.geometry import Mount, locate
+from mtl_perception.kinds.detection import box_text
 from mtl_perception.lanes import lane_lines
 from mtl_perception.objects import Deviations, between_lines, closest, in_path, place, size_m
-from mtl_perception.overlay import box_text, draw
+from mtl_perception.overlay import draw
 from mtl_perception.tasks import DETECTION, DRIVABLE, LANE
 
 CAMERA = CameraModel(1280, 720, 1000.0, 1000.0, 639.5, 359.5)

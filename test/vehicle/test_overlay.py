@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from mtl_perception.frame import Detections, Result, Tracks
-from mtl_perception.overlay import box_text, draw
+from mtl_perception.kinds.detection import box_text
+from mtl_perception.overlay import draw
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TASKS, Task
 
 ALL = tuple(TASKS.values())
@@ -158,3 +159,21 @@ def test_the_id_of_a_track_is_written_at_its_box():
     assert changed[85:99, 420:].any() and not changed[:, :420].any()
     assert box_text('car', 0.9, 7) == 'car #7 0.90'
     assert box_text('car', float('nan')) == 'car'
+
+
+def test_depth_and_normals_are_painted_where_they_are_chosen():
+    metres = np.zeros((360, 640), np.float32)
+    metres[:, 320:480], metres[:, 480:] = 2, 60
+    vectors = np.zeros((360, 640, 3), np.float32)
+    vectors[:, 320:, 2] = -1
+    result = Result({'depth': metres, 'normals': vectors})
+
+    depth = draw(grey(), result, ALL, 'depth').astype(int)
+    normals = draw(grey(), result, ALL, 'normals').astype(int)
+
+    near, far = depth[200, 400], depth[200, 600]
+    assert near[0] > near[2] and far[2] > far[0]
+    assert normals[200, 400, 2] < normals[200, 400, 0]
+    for painted in (depth, normals):
+        assert (painted[:, :320] == 100).all()
+    np.testing.assert_array_equal(draw(grey(), result, ALL), grey())
