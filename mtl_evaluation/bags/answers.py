@@ -18,22 +18,21 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation import kinds
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import (
+from mtl_evaluation.bags.outputs import PREFIX, answer_topic, tracks_topic
+from mtl_evaluation.messages.cdr import (
     CAMERA,
-    CLASSIFICATION,
     COMPRESSED_IMAGE,
     DETECTIONS,
     detection_message,
     header_of,
-    image_message,
     label_info_message,
-    map_message,
     serialise,
     typestore,
 )
-from mtl_evaluation.bags.outputs import PREFIX, answer_topic, tracks_topic
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception import kinds as vehicle
 from mtl_perception.annotations import Annotations, as_message
 from mtl_perception.frame import Result
 from mtl_perception.tasks import Task
@@ -85,7 +84,7 @@ class AnswerBag:
         self._put(f'{prefix}/overlay/compressed', stamp_ns, overlay)
         for task in self._tasks:
             topic = f'{answer_topic(task, prefix)}/label_info'
-            if task.kind == 'segmentation' and topic not in self._told:
+            if vehicle.of(task).is_mask and topic not in self._told:
                 self._told.add(topic)
                 self._put(topic, stamp_ns, label_info_message(header, task.classes), latched=True)
 
@@ -99,37 +98,20 @@ def answer_messages(
     """Topic and message of everything that was answered about a frame."""
     types = typestore().types
     for task in tasks:
-        topic = answer_topic(task, prefix)
-        if task.name in result.detections:
-            found = result.detections[task.name]
+        answer = result.answers.get(task.name)
+        if answer is None:
+            continue
+        yield answer_topic(task, prefix), kinds.of(task).to_message(header, answer, task)
+        if task.name in result.tracks:
+            tracks = result.tracks[task.name]
             items = [
-                detection_message(header, box, task.classes[label], score)
-                for box, score, label in zip(
-                    found.boxes.tolist(), found.scores.tolist(), found.labels.tolist(), strict=True
+                detection_message(header, box, task.classes[label], score, str(number))
+                for box, score, label, number in zip(
+                    tracks.boxes.tolist(), tracks.scores.tolist(), tracks.labels.tolist(),
+                    tracks.ids.tolist(), strict=True,
                 )
-            ]
-            yield topic, types[DETECTIONS](header, items)
-            if task.name in result.tracks:
-                tracks = result.tracks[task.name]
-                items = [
-                    detection_message(header, box, task.classes[label], score, str(number))
-                    for box, score, label, number in zip(
-                        tracks.boxes.tolist(), tracks.scores.tolist(), tracks.labels.tolist(),
-                        tracks.ids.tolist(), strict=True,
-                    )
-                ]  # fmt: skip
-                yield tracks_topic(task, prefix), types[DETECTIONS](header, items)
-        elif task.name in result.masks:
-            yield topic, image_message(header, result.masks[task.name], 'mono8')
-        elif task.name in result.maps:
-            yield topic, map_message(header, result.maps[task.name])
-        elif task.name in result.probabilities:
-            values = result.probabilities[task.name]
-            hypotheses = [
-                types['vision_msgs/msg/ObjectHypothesis'](task.classes[index], float(values[index]))
-                for index in np.argsort(-values, kind='stable')
-            ]
-            yield topic, types[CLASSIFICATION](header, hypotheses)
+            ]  # fmt: skip
+            yield tracks_topic(task, prefix), types[DETECTIONS](header, items)
 
 
 def _foxglove_type(name: str) -> Any:

@@ -15,9 +15,10 @@ namespace is what stands before the last name: `/camera` of `/camera/image_raw[/
 | `/ground_truth/objects` | vision_msgs/Detection3DArray | optional; feet of detections in order |
 | `/ground_truth/camera_pose` | geometry_msgs/PoseStamped | optional; in the frame of `objects` |
 | `/ground_truth/<segmentation task>` | sensor_msgs/Image mono8 | 255 = unlabelled |
-| `/ground_truth/depth`, `/ground_truth/normals` | sensor_msgs/Image 32FC1, 32FC3 | 0 = unknown |
+| `/ground_truth/<depth or normals task>` | sensor_msgs/Image 32FC1, 32FC3 | 0 = unknown |
 | `/ground_truth/<segmentation task>/label_info` | vision_msgs/LabelInfo | latched |
 | `/ground_truth/scene/<task>` | vision_msgs/Classification | |
+| `/ground_truth/<folder>/<task>` | the type of its kind | of kinds that plug-ins add |
 
 Ground truth of one of several cameras stands in its namespace: `/front/ground_truth/...`. Under the
 root it belongs to the camera only where one camera is read. A frame without a message on a truth
@@ -37,19 +38,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from rosbags.interfaces import Connection
 
+from mtl_evaluation import kinds
 from mtl_evaluation.bags.bag_file import BagInfo, bag_info, by_stamp, open_bag, read_messages
-from mtl_evaluation.bags.cameras import Camera, CameraBag, choose_cameras, other_sensors, with_truth
-from mtl_evaluation.bags.cdr import (
+from mtl_evaluation.bags.cameras import (
+    Camera,
+    CameraBag,
+    choose_cameras,
+    other_sensors,
+    truth_type,
+    with_truth,
+)
+from mtl_evaluation.bags.listing import Listing
+from mtl_evaluation.bags.near import with_near_truth
+from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
+from mtl_evaluation.messages.cdr import (
     CAMERA_INFO,
-    CLASSIFICATION,
     COMPRESSED_IMAGE,
-    DETECTIONS,
     HEADER,
-    IMAGE,
     LABEL_INFO,
     OBJECTS,
     POSE,
@@ -57,19 +64,11 @@ from mtl_evaluation.bags.cdr import (
     check_definition,
     deserialise,
     feet_of,
-    map_of,
-    mask_of,
     mount_of,
-    truth_boxes_of,
 )
-from mtl_evaluation.bags.listing import Listing
-from mtl_evaluation.bags.near import with_near_truth
-from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
 from mtl_evaluation.truth.class_mapping import NO_MAPPING, ClassMapping
-from mtl_evaluation.truth.map_files import MAP_READERS
 from mtl_evaluation.truth.truth import Truth, TruthPlaces
 from mtl_perception.camera_model import CameraModel, GeometryError, is_rectified
-from mtl_perception.decode.answers import UNKNOWN
 from mtl_perception.frame import Frame
 from mtl_perception.image_codec import ImageError, decode_compressed, decode_raw
 from mtl_perception.tasks import TASKS
@@ -122,36 +121,28 @@ class BagFrame(DriveFrame):
 
     def truth(self) -> Truth:
         """Decode the ground truth; raises BagError."""
-        boxes, feet, mount = None, None, None
-        masks: dict[str, NDArray[np.uint8]] = {}
-        maps: dict[str, NDArray[np.float32]] = {}
-        labels: dict[str, str] = {}
+        truth, feet, mount = Truth(), None, None
         for topic, cdr in self.truth_cdr.items():
             name = self.camera.truth[topic]
             try:
-                if name == 'detections':
-                    boxes = truth_boxes_of(deserialise(cdr, DETECTIONS))
-                elif name == 'objects':
+                if name == 'objects':
                     feet = feet_of(deserialise(cdr, OBJECTS))
                 elif name == 'camera_pose':
                     mount = mount_of(deserialise(cdr, POSE))
-                elif name.startswith('scene/'):
-                    results = deserialise(cdr, CLASSIFICATION).results
-                    if results and results[0].class_id != UNKNOWN:
-                        labels[name.removeprefix('scene/')] = results[0].class_id
-                elif name in MAP_READERS:
-                    maps[name] = map_of(deserialise(cdr, IMAGE))
                 else:
-                    masks[name] = mask_of(deserialise(cdr, IMAGE))
-            except BagError as error:
+                    message = deserialise(cdr, truth_type(name))
+                    kind, task = kinds.of_truth(name, getattr(message, 'encoding', ''))
+                    truth = truth.joined(kind.truth_from(message, task))
+            except (BagError, ValueError) as error:
                 raise BagError(f'frame {self.index} of {self.topic}: {topic}: {error}') from error
         places = None if feet is None or mount is None else TruthPlaces(feet, mount)
-        if places is not None and boxes is not None and len(boxes.boxes) != len(places.feet):
+        count = None if truth.boxes is None else len(truth.boxes.boxes)
+        if places is not None and count not in (None, len(places.feet)):
             raise BagError(
-                f'frame {self.index} of {self.topic}: {len(boxes.boxes)} true boxes and '
+                f'frame {self.index} of {self.topic}: {count} true boxes and '
                 f'{len(places.feet)} objects, expected one object for each box in its order'
             )
-        return self.classes(Truth(boxes, masks, labels, places, maps))
+        return self.classes(replace(truth, places=places))
 
 
 class DriveBag(CameraBag):

@@ -17,8 +17,8 @@ from pathlib import Path
 from rosbags.interfaces import Connection
 
 from mtl_evaluation.bags.bag_folder import SUFFIXES, BagReader
-from mtl_evaluation.bags.cdr import BagError, stamp_of
 from mtl_evaluation.bags.storages import McapFile
+from mtl_evaluation.messages.cdr import BagError, stamp_of
 from mtl_perception.text import one_line, quoted
 
 WINDOW_NS = 1_000_000_000

@@ -24,7 +24,6 @@ from rich.console import Console
 from mtl_evaluation import progress
 from mtl_evaluation.bags.bag_parts import PartialBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import CAMERA, BagError
 from mtl_evaluation.bags.generated import GeneratedDrive
 from mtl_evaluation.bags.sources import (
     CONFIG_KEY,
@@ -37,6 +36,7 @@ from mtl_evaluation.bags.sources import (
     Video,
     as_jpeg,
 )
+from mtl_evaluation.messages.cdr import CAMERA, BagError
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_perception.image_codec import ImageError, decode_compressed
 

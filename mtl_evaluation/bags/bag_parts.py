@@ -24,7 +24,7 @@ from typing import Any
 import yaml
 
 from mtl_evaluation.bags.bag_writer import DriveWriter, Storage
-from mtl_evaluation.bags.cdr import BagError
+from mtl_evaluation.messages.cdr import BagError
 
 SOURCE_KEY = 'mtl_perception.source'
 DONE_KEY = 'mtl_perception.partial'

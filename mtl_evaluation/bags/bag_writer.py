@@ -27,7 +27,8 @@ from rosbags.interfaces import (
 from rosbags.rosbag2 import CompressionMode, StoragePlugin, Writer
 from rosbags.rosbag2.enums import CompressionFormat
 
-from mtl_evaluation.bags.cdr import (
+from mtl_evaluation.bags.truth_messages import truth_messages
+from mtl_evaluation.messages.cdr import (
     CAMERA,
     COMPRESSED_IMAGE,
     IMAGE,
@@ -38,7 +39,6 @@ from mtl_evaluation.bags.cdr import (
     image_message,
     label_info_message,
     serialise,
-    truth_messages,
     typestore,
 )
 from mtl_evaluation.truth.truth import Truth

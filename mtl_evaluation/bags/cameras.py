@@ -13,8 +13,8 @@ from pathlib import Path
 
 from rosbags.interfaces import Connection
 
-from mtl_evaluation.bags.cdr import (
-    CLASSIFICATION,
+from mtl_evaluation import kinds
+from mtl_evaluation.messages.cdr import (
     COMPRESSED_IMAGE,
     DETECTIONS,
     IMAGE,
@@ -23,6 +23,7 @@ from mtl_evaluation.bags.cdr import (
     TRUTH,
     BagError,
 )
+from mtl_perception import kinds as vehicle
 from mtl_perception.camera_model import CameraModel, info_topic
 from mtl_perception.tasks import TASKS
 from mtl_perception.text import one_line
@@ -174,6 +175,12 @@ def with_truth(
         yield replace(camera, truth=truth)
 
 
+def truth_type(name: str) -> str:
+    """Message type of a ground-truth topic by its name below the root."""
+    kind = kinds.folder_of(name)
+    return TRUTH_TYPES.get(name, IMAGE) if kind is None else vehicle.KINDS[kind.name].message
+
+
 def _truth_below(path: Path, root: str, connections: list[Connection]) -> dict[str, str]:
     """Ground-truth topics under a prefix and what they hold; others there are left alone."""
     found = {}
@@ -182,8 +189,8 @@ def _truth_below(path: Path, root: str, connections: list[Connection]) -> dict[s
         if name == item.topic or not item.msgcount:
             continue
         task = TASKS.get(name)
-        known = name in TRUTH_TYPES or name.startswith('scene/') or task is not None
-        expected = TRUTH_TYPES.get(name, CLASSIFICATION if name.startswith('scene/') else IMAGE)
+        known = name in TRUTH_TYPES or kinds.folder_of(name) is not None or task is not None
+        expected = truth_type(name)
         if item.msgtype == expected:
             found[item.topic] = name
         elif known:

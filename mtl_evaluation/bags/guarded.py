@@ -31,9 +31,9 @@ from mtl_evaluation.bags import wire
 from mtl_evaluation.bags.bag import BagFrame, DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera, CameraBag
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.read_options import AS_RECORDED, ReadOptions
+from mtl_evaluation.messages.cdr import BagError
 from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
 from mtl_perception.camera_model import CameraModel
 from mtl_perception.children import module_command

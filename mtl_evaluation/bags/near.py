@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 from mtl_evaluation.bags.cameras import Camera
-from mtl_evaluation.bags.cdr import BagError
+from mtl_evaluation.messages.cdr import BagError
 
 Group = tuple[int, dict[str, bytes], list[str]]
 """Stamp, CDR by topic, topics that repeated: what `by_stamp` yields."""

@@ -7,24 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from mtl_evaluation import kinds
 from mtl_evaluation.bags.bag import DriveBag, DriveFrame
 from mtl_evaluation.bags.bag_file import by_stamp, open_bag, read_messages
-from mtl_evaluation.bags.cdr import (
-    BagError,
-    boxes_of,
-    deserialise,
-    map_of,
-    mask_of,
-)
 from mtl_evaluation.bags.guarded import GuardedBag
-from mtl_evaluation.truth.truth import class_ids
-from mtl_perception import kinds
-from mtl_perception.decode.answers import UNKNOWN
-from mtl_perception.frame import Detections, Result
+from mtl_evaluation.messages.cdr import BagError, deserialise
+from mtl_perception import kinds as vehicle
+from mtl_perception.frame import Result
 from mtl_perception.tasks import Task
 
 PREFIX = '/perception'
@@ -47,7 +37,8 @@ def recorded_results(
             for topic, cdr in messages.items():
                 task = topics[topic]
                 try:
-                    _add(result, task, deserialise(cdr, kinds.of(task).message))
+                    message = deserialise(cdr, vehicle.of(task).message)
+                    result.answers[task.name] = kinds.of(task).from_message(message, task)
                 except (ValueError, BagError) as error:
                     raise BagError(f'{path}: {topic}: {error}') from error
             yield stamp, result
@@ -77,28 +68,9 @@ def joined(
 def answer_topic(task: Task, prefix: str) -> str:
     """As `topics.output_topic` names it, which cannot be imported without ROS; a test compares."""
     name = 'detections' if task.name == 'detection' else task.name
-    return f'{prefix}/{kinds.of(task).topic_folder}{name}'
+    return f'{prefix}/{vehicle.of(task).topic_folder}{name}'
 
 
 def tracks_topic(task: Task, prefix: str = PREFIX) -> str:
     """Where the node publishes the tracks of a detection task."""
     return f'{prefix}/tracks' if task.name == 'detection' else f'{prefix}/{task.name}/tracks'
-
-
-def _add(result: Result, task: Task, message: Any) -> None:
-    if kinds.of(task).has_boxes:
-        boxes, names = boxes_of(message)
-        scores = [item.results[0].hypothesis.score for item in message.detections if item.results]
-        result.answers[task.name] = Detections(
-            boxes, np.array(scores, np.float32), np.array(class_ids(task, names), np.int64)
-        )
-    elif kinds.of(task).is_mask:
-        result.answers[task.name] = mask_of(message)
-    elif kinds.of(task).is_image:
-        result.answers[task.name] = map_of(message)
-    else:
-        probabilities = np.zeros(len(task.classes), np.float32)
-        known = [item for item in message.results if item.class_id != UNKNOWN]
-        ids = class_ids(task, [item.class_id for item in known])
-        probabilities[ids] = [item.score for item in known]
-        result.answers[task.name] = probabilities

@@ -27,8 +27,8 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.bags import wire
 from mtl_evaluation.bags.bag import BagFrame, DriveBag
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.read_options import ReadOptions
+from mtl_evaluation.messages.cdr import BagError
 from mtl_perception import process
 from mtl_perception.image_codec import ImageError
 

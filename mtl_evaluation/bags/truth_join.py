@@ -20,10 +20,10 @@ from typing import Literal
 from mtl_evaluation.bags.bag import DriveBag, DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import CameraBag
-from mtl_evaluation.bags.cdr import HEADER, BagError
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.read_options import TOLERANCE_MS
+from mtl_evaluation.messages.cdr import HEADER, BagError
 from mtl_evaluation.truth.class_mapping import NO_MAPPING, ClassMapping
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import Entry, TruthFiles, stem_of

@@ -4,9 +4,10 @@
 """Which engines keep the accuracy of the fp32 reference, on labelled images, and how fast they are.
 
 `mtl-perception compile MODEL --check FOLDER`. Every engine answers every image, one after the
-other, through the deployed pipeline; average precision and mIoU are replay's own. An engine that
-loses more than its limit is not offered: the verdict is stored next to it in the cache, where
-`auto` reads it, with its speed relative to the reference in this run.
+other, through the deployed pipeline; the figures are replay's own: average precision, mIoU, and what
+else a kind of tasks is held to. An engine that loses more than its limit is not offered: the verdict
+is stored next to it in the cache, where `auto` reads it, with its speed relative to the reference
+in this run.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from mtl_evaluation import kinds
 from mtl_evaluation.bench.frames import images, read_bgr
 from mtl_evaluation.metrics.metrics import THRESHOLDS
-from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.scores import Scores
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception import compile as building
 from mtl_perception import machine
@@ -46,11 +48,10 @@ from mtl_perception.pipeline import Pipeline
 from mtl_perception.tables import print_table
 
 LOSS_LIMITS = {'fp32': 0.5, 'bf16': 0.5, 'fp16': 0.5, 'int8': 1.0}
-"""Points (hundredths) of AP and mIoU that a precision may lose."""
+"""Points (hundredths) of AP, mIoU and other `kinds.Kind.checked` that a precision may lose."""
 REFERENCES = ('torch_export', 'onnxruntime', 'openvino')
 """The fp32 engine that others are measured against: the first that is there. torch without a
 compiler is the definition; on the same frames ONNX Runtime answers as it does (training.parity)."""
-MEASURED = {'detection': 'AP', 'segmentation': 'miou'}
 
 
 @dataclass
@@ -79,7 +80,7 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
     found = images(args.check, 'val', args.frames)
     if not any(measurable(bundle, found.labels.truth(path.name)) for path in found.paths):
         raise EngineError(
-            f'{args.check}: none of {len(found.paths)} images has boxes or masks for a task of '
+            f'{args.check}: none of {len(found.paths)} images is labelled for a task of '
             f'{bundle.manifest.name}; the check needs labels beside the images (docs/data.md)'
         )
     contestants = [
@@ -144,11 +145,10 @@ def run(bundle: Bundle, options: Options, args: argparse.Namespace) -> int:
 
 
 def measurable(bundle: Bundle, truth: Truth) -> bool:
-    """Whether an image has boxes or masks for a task of the bundle."""
+    """Whether an image is labelled for a task of the bundle that engines are held to."""
     return any(
-        truth.boxes is not None if task.kind == 'detection' else task.name in truth.masks
+        kinds.of(task).checked and kinds.of(task).truth(truth, task) is not None
         for task in bundle.manifest.tasks
-        if task.kind in MEASURED
     )
 
 
@@ -197,12 +197,12 @@ def _contestants(bundle: Bundle, name: str, options: Options) -> list[tuple[str,
 
 
 def points(scores: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
-    """AP and mIoU of every task that labels were found for, in hundredths."""
+    """The figure that engines are held to, of every task with labels, in hundredths."""
     found = {}
     for task, values in scores.items():
-        value = values.get(MEASURED.get(values['kind'], ''))
-        if value is not None:
-            found[f'{task} {MEASURED[values["kind"]]}'] = 100 * value
+        figure = kinds.named(values['kind']).checked
+        if values.get(figure) is not None:
+            found[f'{task} {figure}'] = 100 * values[figure]
     return found
 
 

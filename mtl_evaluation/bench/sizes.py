@@ -18,7 +18,7 @@ from rich.progress import track
 from mtl_evaluation.bench.accuracy import measurable, points
 from mtl_evaluation.bench.frames import images, read_bgr
 from mtl_evaluation.metrics.metrics import THRESHOLDS
-from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.scores import Scores
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines import EngineError
 from mtl_perception.frame import Frame

@@ -19,10 +19,10 @@ from mtl_evaluation import progress
 from mtl_evaluation.bags import bag_make
 from mtl_evaluation.bags.bag_parts import DONE_KEY
 from mtl_evaluation.bags.cameras import Camera
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.sources import CONFIG_KEY
+from mtl_evaluation.messages.cdr import BagError
 from mtl_perception.cli import HelpFormatter
 from mtl_perception.image_codec import ImageError
 from mtl_perception.tables import print_table

@@ -186,9 +186,10 @@ def _print(comparison: Comparison, output: Path) -> None:
         found = item.interval()
         table.add_row(
             item.task, item.title,
-            f'{100 * (item.first or 0):.2f}', f'{100 * (item.second or 0):.2f}',
-            f'{100 * (item.difference or 0):+.2f}',
-            '-' if found is None else f'{100 * found[0]:+.2f} to {100 * found[1]:+.2f}',
+            item.shown(item.first or 0), item.shown(item.second or 0),
+            item.shown(item.difference or 0, '+.2f'),
+            '-' if found is None
+            else f'{item.shown(found[0], "+.2f")} to {item.shown(found[1], "+.2f")}',
             str(item.frames),
         )  # fmt: skip
     print_table(table, console)

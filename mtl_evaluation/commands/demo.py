@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtl_evaluation import progress
-from mtl_evaluation.bags.cdr import BagError
+from mtl_evaluation.accuracy import accuracy_rows, note
 from mtl_evaluation.bags.generated import GeneratedDrive
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.outputs import joined, recorded_results
@@ -45,12 +45,12 @@ from mtl_evaluation.live.timing import (
     rate_hz,
     summary,
 )
-from mtl_evaluation.metrics.accuracy import accuracy_rows, note
-from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.messages.cdr import BagError
 from mtl_evaluation.pictures.frames import placed, rgb_of, shown
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.report.live_report import write_live_report
 from mtl_evaluation.report.pictures import Example, panels, write_png
+from mtl_evaluation.scores import Scores
 from mtl_perception import machine, overlay
 from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.frame import Result

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from mtl_evaluation import kinds
 from mtl_evaluation.compare.bootstrap import (
     ALIKE,
     BLOCK_S,
@@ -18,7 +19,7 @@ from mtl_evaluation.compare.bootstrap import (
     block_length,
     resemblance,
 )
-from mtl_evaluation.compare.differences import HEADLINES, WHOLE, Difference, differences
+from mtl_evaluation.compare.differences import WHOLE, Difference, differences
 from mtl_evaluation.compare.gate import (
     FAIL,
     PASS,
@@ -29,14 +30,12 @@ from mtl_evaluation.compare.gate import (
     rule_on,
 )
 from mtl_evaluation.compare.paired import Pair
-from mtl_evaluation.compare.ratios import ratio_names
 from mtl_evaluation.compare.tracking import (
     check_slices,
     tracking_differences,
     tracking_names,
 )
-from mtl_evaluation.metrics.flaws import Flaw
-from mtl_evaluation.metrics.metrics import figure_names
+from mtl_evaluation.kinds import Flaw
 
 COMPARED = 'COMPARED'
 """The word where there is no gate."""
@@ -148,7 +147,7 @@ def headlines(comparison: Comparison) -> list[Difference]:
     return [
         whole[f'{task.name}/{figure}']
         for task in comparison.pair.tasks
-        for figure in HEADLINES[task.kind]
+        for figure in kinds.of(task).headlines
         if f'{task.name}/{figure}' in whole
         and whole[f'{task.name}/{figure}'].difference is not None
     ]
@@ -158,10 +157,11 @@ def _check(gate: Gate, pair: Pair) -> None:
     metrics = [
         f'{task.name}/{name}'
         for task in pair.tasks
-        for name in (*figure_names(task), *ratio_names(task), *tracking_names(task))
+        for kind in [kinds.of(task)]
+        for name in (*kind.figure_names(task), *kind.ratio_names(task), *tracking_names(task))
     ]
     slices: dict[str, Sequence[str]] = {'bag': (), 'camera': ()}
-    slices |= {task.name: task.classes for task in pair.tasks if task.kind == 'classification'}
+    slices |= {task.name: task.classes for task in pair.tasks if kinds.of(task).is_label}
     slices |= {
         name: () for side in pair.sides for row in side.slices for name in row if name not in slices
     }
@@ -183,7 +183,7 @@ def _verdict(
                 item
                 for item in found
                 if (item.slice, item.task) == (WHOLE, task.name)
-                and item.figure == HEADLINES[task.kind][0]
+                and item.figure == kinds.of(task).headlines[0]
                 and item.difference is not None
             ),
             None,

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation import kinds
 from mtl_evaluation.compare.bootstrap import (
     MIN_BLOCKS,
     Sampling,
@@ -21,32 +22,6 @@ from mtl_evaluation.compare.bootstrap import (
     upper_bound,
 )
 from mtl_evaluation.compare.paired import Pair
-from mtl_evaluation.compare.ratios import LOWER_IS_BETTER
-
-HEADLINES = {
-    'detection': ('AP50', 'AP', 'HOTA'),
-    'segmentation': ('miou', 'official_miou', 'two_class_miou'),
-    'classification': ('accuracy',),
-}
-"""By task kind, the figures that stand for the task."""
-
-_OF_SLICES = {'detection': {'AP50'}}
-"""What is measured in every slice, where not all headlines: AP takes ten times the work."""
-
-TITLES = {
-    'miou': 'mIoU',
-    'official_miou': 'mIoU as BDD100K counts it',
-    'two_class_miou': 'mIoU drivable / not',
-    'pixel_accuracy': 'pixel accuracy',
-    'iou': 'IoU',
-    'f1': 'F1',
-    'macro_f1': 'macro F1',
-    'vanished': 'boxes that vanish for a frame',
-    'score_jitter': 'score jitter',
-    'recall': 'recall of objects',
-    'id_switch_rate': 'id switches for each object in a frame',
-}
-"""Figures whose names are not yet what a person calls them."""
 
 WHOLE = ''
 """Name of the slice that is everything."""
@@ -54,7 +29,9 @@ WHOLE = ''
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure over one slice: `second` - `first`, fractions; None where nothing is labelled.
+    """One figure over one slice: `second` - `first`; None where nothing is labelled.
+
+    Shares are fractions, other figures are in their own unit.
 
     frames: paired frames that say something about it; blocks: stretches of driving they lie in, or
     whatever `unit` calls what is drawn. samples, second_samples: the difference, and the second
@@ -80,8 +57,8 @@ class Difference:
     @property
     def title(self) -> str:
         """As a person names it, without the task: `IoU road`."""
-        figure, _, of = self.figure.partition('/')
-        return f'{TITLES.get(figure, figure)}{f" {of}" if of else ""}'
+        of = self.figure.partition('/')[2]
+        return f'{kinds.figure(self.figure).title}{f" {of}" if of else ""}'
 
     @property
     def difference(self) -> float | None:
@@ -93,7 +70,16 @@ class Difference:
     @property
     def lower_is_better(self) -> bool:
         """Whether a fall is good news."""
-        return self.figure in LOWER_IS_BETTER
+        return kinds.figure(self.figure).lower_is_better
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is shown in percent and points; others have a unit of their own."""
+        return kinds.figure(self.figure).is_share
+
+    def shown(self, value: float, form: str = '.2f') -> str:
+        """A value or difference of this figure, as `kinds.Figure.shown`."""
+        return kinds.figure(self.figure).shown(value, form)
 
     def interval(self, confidence: float = 0.95) -> tuple[float, float] | None:
         """Two-sided interval of the difference; None where the evidence does not carry one."""
@@ -162,7 +148,8 @@ def _wanted(
             if name == WHOLE:
                 wanted[name, task.name] = None
                 continue
-            of_kind = _OF_SLICES.get(task.kind, set(HEADLINES[task.kind]))
+            kind = kinds.of(task)
+            of_kind = set(kind.in_slices or kind.headlines)
             of_gate = {
                 metric.removeprefix(f'{task.name}/')
                 for metric in asked.get(name, ())

@@ -37,9 +37,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mtl_evaluation import kinds
 from mtl_evaluation.compare.bootstrap import MIN_BLOCKS, lower_bound, upper_bound
 from mtl_evaluation.compare.differences import Difference
-from mtl_evaluation.compare.ratios import LOWER_IS_BETTER
 from mtl_perception.plain_yaml import PlainYamlError, read_plain_yaml
 from mtl_perception.schema import did_you_mean
 
@@ -65,6 +65,11 @@ class Rule:
     min_frames: int = 1
     allow_undecided: bool = False
 
+    @property
+    def known(self) -> kinds.Figure:
+        """What is known of its figure."""
+        return kinds.figure(self.metric.partition('/')[2])
+
     def __str__(self) -> str:
         """As a person says it."""
         limit = next(name for name in LIMITS if getattr(self, name) is not None)
@@ -74,7 +79,7 @@ class Rule:
             'min_value': 'must be at least',
         }[limit]
         where = f' in {self.slice}' if self.slice else ''
-        return f'{self.metric}{where} {what} {points(getattr(self, limit))}'
+        return f'{self.metric}{where} {what} {self.known.points(getattr(self, limit), ".3g")}'
 
 
 @dataclass(frozen=True)
@@ -159,24 +164,22 @@ def rule_on(rule: Rule, found: Difference | None, same_answers: bool) -> Ruling:
         return Ruling(
             rule,
             UNDECIDED,
-            f'{_signed(found.difference)} points, on {found.frames} frames in {found.blocks} '
-            f'{found.unit}; expected {rule.min_frames} frames and {MIN_BLOCKS} {found.unit}',
+            f'{rule.known.points(found.difference, "+.2f")}, on {found.frames} frames in '
+            f'{found.blocks} {found.unit}; expected {rule.min_frames} frames and {MIN_BLOCKS} '
+            f'{found.unit}',
         )
     if rule.min_value is not None:
         low = lower_bound(found.second_samples, found.blocks, rule.confidence)
         high = upper_bound(found.second_samples, found.blocks, rule.confidence)
-        return _held(rule, low - rule.min_value, high - rule.min_value, _level(found, low, high))
+        return _held(
+            rule, low - rule.min_value, high - rule.min_value, _level(rule, found, low, high)
+        )
     low, high = found.at_least(rule.confidence), found.at_most(rule.confidence)
-    change = _change(found.difference, low, high)
+    change = _change(rule, found.difference, low, high)
     if rule.max_drop is not None:
         return _held(rule, low + rule.max_drop, high + rule.max_drop, change)
     assert rule.max_rise is not None
     return _held(rule, rule.max_rise - high, rule.max_rise - low, change)
-
-
-def points(value: float) -> str:
-    """A fraction as points of a hundred."""
-    return f'{100 * value:.3g} points'
 
 
 def _held(rule: Rule, worst: float, best: float, text: str) -> Ruling:
@@ -191,17 +194,16 @@ def _held(rule: Rule, worst: float, best: float, text: str) -> Ruling:
     return Ruling(rule, UNDECIDED, f'{text}: too few frames to tell with {sure}')
 
 
-def _change(value: float, low: float, high: float) -> str:
-    return f'{_signed(value)} points ({_signed(low)} to {_signed(high)})'
+def _change(rule: Rule, value: float, low: float, high: float) -> str:
+    shown = rule.known.shown
+    return f'{rule.known.points(value, "+.2f")} ({shown(low, "+.2f")} to {shown(high, "+.2f")})'
 
 
-def _level(found: Difference, low: float, high: float) -> str:
+def _level(rule: Rule, found: Difference, low: float, high: float) -> str:
     assert found.second is not None
-    return f'{100 * found.second:.2f} points ({100 * low:.2f} to {100 * high:.2f})'
-
-
-def _signed(value: float) -> str:
-    return f'{100 * value:+.2f}'
+    return (
+        f'{rule.known.points(found.second)} ({rule.known.shown(low)} to {rule.known.shown(high)})'
+    )
 
 
 def _rule(data: Any, where: str) -> Rule:
@@ -215,11 +217,13 @@ def _rule(data: Any, where: str) -> Rule:
         raise GateError(
             f'{where}: expected exactly one of {", ".join(LIMITS)}, found {limits or "none"}'
         )
-    less = data['metric'].rpartition('/')[2] in LOWER_IS_BETTER
+    known_figure = kinds.figure(data['metric'].partition('/')[2])
+    less = known_figure.lower_is_better
     if limits[0] == ('max_drop' if less else 'max_rise'):
         better = 'less is better: use max_rise' if less else 'more is better: use max_drop'
         raise GateError(f'{where}: {limits[0]} does not fit, {better}')
-    numbers = {limits[0]: (0, 1), 'confidence': (0.5, 1)}
+    most = 1 if known_figure.is_share else math.inf
+    numbers = {limits[0]: (0, most), 'confidence': (0.5, 1)}
     for name, (low, high) in numbers.items():
         value = data.get(name, 0.95)
         if type(value) not in (int, float) or not low <= value < high:

@@ -17,12 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.compare.ratios import RatioTable, ratio_names, ratios
-from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.detection import DetectionMetric
-from mtl_evaluation.metrics.flaws import Flaw, flaw
-from mtl_evaluation.metrics.metrics import Metric, table_for
-from mtl_evaluation.metrics.segmentation import SegmentationMetric
+from mtl_evaluation import kinds
+from mtl_evaluation.compare.ratios import RatioTable
+from mtl_evaluation.kinds import Flaw
 from mtl_evaluation.metrics.sums import Figures, Weights
 from mtl_evaluation.metrics.tracking import TrackingMetric
 from mtl_evaluation.runs.run import FrameRecord, Run
@@ -50,13 +47,14 @@ class TaskRows:
 
     def add(self, row: int, record: FrameRecord) -> None:
         """Append a frame."""
-        self.ratios.add(ratios(self.task, record))
+        kind = kinds.of(self.task)
         piece = record.pieces.get(self.task.name)
+        self.ratios.add(kind.ratios(self.task, piece, record.stability))
         if piece is not None:
             self.pieces.add(piece)
             self.rows.append(row)
-            self.truth.append(_fingerprint(piece))
-            self.flaws.append(flaw(piece))
+            self.truth.append(kind.fingerprint(piece))
+            self.flaws.append(kind.flaw(piece))
 
 
 class Side:
@@ -66,9 +64,9 @@ class Side:
         """Read all records; raises RunError."""
         self.run = run
         self.tasks = {
-            task.name: TaskRows(task, table, RatioTable(ratio_names(task)))
+            task.name: TaskRows(task, kind.table(task), RatioTable(kind.ratio_names(task)))
             for task in run.tasks
-            if (table := table_for(task))
+            for kind in [kinds.of(task)]
         }
         self.keys: list[str] = []
         self.bags: list[str] = []
@@ -210,7 +208,7 @@ class Pair:
         theirs = {task.name: task for task in self.sides[1].run.tasks}
         for task in self.sides[0].run.tasks:
             other = theirs.get(task.name)
-            if other is None or task.name not in self.sides[0].tasks:
+            if other is None:
                 continue
             if (task.kind, task.classes) != (other.kind, other.classes):
                 raise CompareError(
@@ -240,22 +238,6 @@ class Pair:
                 f'ground truth'
             )
         return np.array([[truth is not None for truth in of] for of in known], bool)
-
-
-def _fingerprint(piece: Metric) -> int:
-    """Of the labels that a piece was measured against; equal labels, equal numbers in a process."""
-    if isinstance(piece, DetectionMetric):
-        return hash(
-            tuple(
-                (image.truth.tobytes(), image.truth_labels.tobytes(), image.ignore.tobytes())
-                for image in piece.images.values()
-            )
-        )
-    if isinstance(piece, SegmentationMetric):
-        return hash((piece.confusion.sum(1) + piece.unanswered).tobytes())
-    if isinstance(piece, ClassificationMetric):
-        return hash(piece.confusion.sum(1).tobytes())
-    raise TypeError(f'no rule says what {type(piece).__name__} was measured against')
 
 
 def _nothing_shared(first: Side, second: Side) -> str:

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation import kinds
 from mtl_evaluation.compare.bootstrap import Sampling
 from mtl_evaluation.compare.differences import WHOLE, Difference
 from mtl_evaluation.compare.gate import Gate, GateError
@@ -34,7 +35,7 @@ UNIT = 'bags'
 
 def tracking_names(task: Task) -> list[str]:
     """Names of a task's figures of this kind."""
-    if task.kind != 'detection':
+    if not kinds.of(task).has_boxes:
         return []
     by_class = [f'{figure}/{label}' for figure in HEADLINES for label in task.classes]
     return [*FIGURES, *(f'm{name}' for name in HEADLINES), *by_class]

@@ -36,11 +36,11 @@ from vision_msgs.msg import LabelInfo
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import MessageWriter
 from mtl_evaluation.bags.cameras import Camera
-from mtl_evaluation.bags.cdr import COMPRESSED_IMAGE, deserialise, stamp_of, with_stamp
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.live.live_io import Recorder, environment, prefetched
 from mtl_evaluation.live.node_process import STOP_TIMEOUT_S, LiveError, NodeProcess, RunningNode
 from mtl_evaluation.live.timing import LiveRun, Pace, PlayedFrame
+from mtl_evaluation.messages.cdr import COMPRESSED_IMAGE, deserialise, stamp_of, with_stamp
 from mtl_perception import kinds, process
 from mtl_perception.bundle import Bundle
 from mtl_perception.node.messages import message_type

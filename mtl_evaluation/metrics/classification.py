@@ -15,7 +15,6 @@ from mtl_evaluation.metrics.checks import check_kind, check_same_task
 from mtl_evaluation.metrics.sums import (
     Figures,
     Floats,
-    SumTable,
     by_class,
     mean_of_known,
     plain,
@@ -53,11 +52,6 @@ class ClassificationMetric:
         """Add another metric's frames; raises ValueError when its task differs."""
         check_same_task(self.task, other.task)
         self.confusion += other.confusion
-
-    @classmethod
-    def table(cls, task: Task) -> SumTable:
-        """For the frames of a run, one by one."""
-        return SumTable(cls, task)
 
     @staticmethod
     def figure_names(task: Task) -> Iterator[str]:

@@ -10,13 +10,14 @@ differs where images differ in valid pixels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.checks import check_kind, check_same_task, check_shapes
+from mtl_evaluation.metrics.sums import Figures, Floats, plain, share
 from mtl_perception.tasks import Task
 
 UNIT = 1e-6
@@ -67,17 +68,32 @@ class DepthMetric:
 
         delta1 is the share of pixels with max(p / t, t / p) < 1.25.
         """
-        frames, pixels, near, *sums = self.sums.tolist()
-        absolute, relative, squared = (
-            (total * UNIT / pixels if pixels else None) for total in sums
-        )
+        frames, pixels = self.sums[:2].tolist()
+        return {'frames': frames, 'labelled_pixels': pixels, **plain(self, self.task)}
+
+    @staticmethod
+    def figure_names(task: Task) -> Iterator[str]:
+        """Names of all figures, the headline first."""
+        yield from ('delta1', 'abs_error', 'rel_error', 'rmse')
+
+    def counts(self) -> NDArray[np.int64]:
+        """The sums."""
+        return self.sums
+
+    @staticmethod
+    def labelled(task: Task, counts: Floats) -> NDArray[np.bool_]:
+        """Whether each row of counts has a truth, [rows, 1]."""
+        return np.asarray(counts[:, 1:2] > 0)
+
+    @staticmethod
+    def figures(task: Task, sums: Floats) -> Figures:
+        """As `result`, of each sum of counts [samples, numbers]."""
+        _, pixels, near, absolute, relative, squared = sums.T
         return {
-            'frames': frames,
-            'labelled_pixels': pixels,
-            'delta1': near / pixels if pixels else None,
-            'abs_error': absolute,
-            'rel_error': relative,
-            'rmse': None if squared is None else float(np.sqrt(squared)),
+            'delta1': share(near, pixels),
+            'abs_error': share(absolute * UNIT, pixels),
+            'rel_error': share(relative * UNIT, pixels),
+            'rmse': np.sqrt(share(squared * UNIT, pixels)),
         }
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:

@@ -130,11 +130,6 @@ class DetectionMetric:
         self.images.update(other.images)
 
     @staticmethod
-    def table(task: Task) -> DetectionTable:
-        """For the frames of a run, one by one."""
-        return DetectionTable(task)
-
-    @staticmethod
     def figure_names(task: Task) -> Iterator[str]:
         """Names of all figures, the headline first."""
         yield from ('AP50', 'AP', 'AP75')
@@ -230,7 +225,7 @@ class DetectionTable:
         step = max(1, _CHUNK // (101 * max(1, len(ious)) * len(classes)))
         for first in range(0, len(weights), step):
             rows = slice(first, first + step)
-            precision = self._ranked().precision(counted[rows], ious, (0,))[..., 0]
+            precision = self.ranking.precision(counted[rows], ious, (0,))[..., 0]
             for name in names:
                 of = precision[:, [ious.index(iou) for iou in AP_IOUS[name]]]
                 figures[name][rows] = mean_precision(of)
@@ -240,9 +235,11 @@ class DetectionTable:
 
     def evidence(self, figure: str) -> NDArray[np.bool_]:
         """Which frames say something about a figure: those with an object of its class."""
-        return of_class(self._ranked().truth[:, :, 0] > 0, self.task, figure)
+        return of_class(self.ranking.truth[:, :, 0] > 0, self.task, figure)
 
-    def _ranked(self) -> Ranking:
+    @property
+    def ranking(self) -> Ranking:
+        """All detections so far."""
         if self._ranking is None:
             self._ranking = self._matches.ranked()
         return self._ranking

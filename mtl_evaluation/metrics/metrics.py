@@ -5,22 +5,17 @@
 
 Each metric is a sum over frames: `update` adds one frame, `merge` adds another metric's frames, and
 merging parts gives exactly the result of one pass, in whatever order. All scores are fractions in
-[0, 1]; None means that the truth holds nothing to measure, which is not the same as 0.
+[0, 1]; None means that the truth holds nothing to measure, which is not the same as 0. Which metric
+a task has is up to its kind (`mtl_evaluation.kinds`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeAlias
+from collections.abc import Mapping
+from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.depth import DepthMetric
-from mtl_evaluation.metrics.detection import DetectionMetric, DetectionTable
-from mtl_evaluation.metrics.normals import NormalsMetric
-from mtl_evaluation.metrics.segmentation import SegmentationMetric
-from mtl_evaluation.metrics.sums import SumTable
 from mtl_perception.decode import Thresholds
 from mtl_perception.tasks import Task
 
@@ -29,43 +24,23 @@ THRESHOLDS = Thresholds(score=0.001, max_detections=300, across_iou=1.0)
 average precision is the area of."""
 
 
-Metric: TypeAlias = (
-    SegmentationMetric | DetectionMetric | ClassificationMetric | DepthMetric | NormalsMetric
-)
+class Metric(Protocol):
+    """What every metric has beside its `update`, whose arguments differ by kind."""
 
-_METRICS: dict[str, type[Metric]] = {
-    'segmentation': SegmentationMetric,
-    'detection': DetectionMetric,
-    'classification': ClassificationMetric,
-    'depth': DepthMetric,
-    'normals': NormalsMetric,
-}
+    task: Task
 
-_TABLED: dict[str, type[SegmentationMetric | DetectionMetric | ClassificationMetric]] = {
-    'segmentation': SegmentationMetric,
-    'detection': DetectionMetric,
-    'classification': ClassificationMetric,
-}
+    @property
+    def frames(self) -> int: ...  # noqa: D102
 
+    def merge(self, other: Any) -> None:
+        """Add another metric's frames; raises ValueError when its task differs."""
 
-def metric_for(task: Task) -> Metric:
-    """The metric of the task's kind from no frame."""
-    return _METRICS[task.kind](task)
+    def result(self) -> dict[str, Any]:
+        """Figures so far, `frames` among them; None for what the truth lacks."""
 
+    def to_arrays(self) -> dict[str, NDArray[Any]]:
+        """For storage."""
 
-def metric_from(task: Task, arrays: Mapping[str, NDArray[Any]]) -> Metric:
-    """The metric whose `to_arrays` gave these."""
-    return _METRICS[task.kind].from_arrays(task, arrays)
-
-
-def table_for(task: Task) -> SumTable | DetectionTable | None:
-    """An empty table for the task's frames, one by one; None for a kind that has none yet."""
-    kind = _TABLED.get(task.kind)
-    return kind.table(task) if kind else None
-
-
-def figure_names(task: Task) -> Iterator[str]:
-    """Names of all figures of a task's table, the headline first."""
-    kind = _TABLED.get(task.kind)
-    if kind:
-        yield from kind.figure_names(task)
+    @classmethod
+    def from_arrays(cls, task: Task, arrays: Mapping[str, NDArray[Any]]) -> Metric:
+        """What `to_arrays` gave."""

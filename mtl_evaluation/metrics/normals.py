@@ -10,19 +10,30 @@ parts add up exactly; the shares are exact, mean and median are off by less than
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.metrics.checks import check_kind, check_same_task, check_shapes
+from mtl_evaluation.metrics.sums import Figures, Floats, plain, share
 from mtl_perception.tasks import Task
 
 BINS_A_DEGREE = 100
 """Bins are a hundredth of a degree wide: every limit below is a border between two."""
 
 ANGLE_LIMITS = {'within_11_25': 11.25, 'within_22_5': 22.5, 'within_30': 30.0}
+_LIMITS = tuple(ANGLE_LIMITS.values())
+_CENTRES = (np.arange(180 * BINS_A_DEGREE) + 0.5) / BINS_A_DEGREE
+"""Degrees of each bin."""
+
+
+def angles(found: NDArray[Any], wanted: NDArray[Any]) -> NDArray[np.float64]:
+    """Degrees [...] between vectors [..., 3] of whatever length."""
+    # Not acos of the product, which knows small angles to a tenth of a degree only.
+    across = np.linalg.norm(np.cross(found, wanted), axis=-1)
+    return np.asarray(np.degrees(np.arctan2(across, (found * wanted).sum(axis=-1))))
 
 
 class NormalsMetric:
@@ -46,10 +57,9 @@ class NormalsMetric:
         found, wanted = prediction[known].astype(np.float64), truth[known].astype(np.float64)
         if not (np.isfinite(found).all() and np.isfinite(wanted).all()):
             raise ValueError(f'{self.task.name}: a normal is not a finite vector')
-        # Not acos of the product, which knows small angles to a tenth of a degree only.
-        across = np.linalg.norm(np.cross(found, wanted), axis=-1)
-        angle = np.degrees(np.arctan2(across, (found * wanted).sum(axis=-1)))
-        bins = np.minimum((angle * BINS_A_DEGREE).astype(np.int64), len(self.angles) - 1)
+        bins = np.minimum(
+            (angles(found, wanted) * BINS_A_DEGREE).astype(np.int64), len(self.angles) - 1
+        )
         self.angles += np.bincount(bins, minlength=len(self.angles))
         self.frames += 1
 
@@ -63,16 +73,35 @@ class NormalsMetric:
         """mean_error and median_error in degrees, shares by ANGLE_LIMITS; None without a pixel."""
         counts = np.cumsum(self.angles)
         pixels = int(counts[-1])
-        result: dict[str, Any] = {'frames': self.frames, 'labelled_pixels': pixels}
-        if not pixels:
-            return result | dict.fromkeys([*ANGLE_LIMITS, 'mean_error', 'median_error'])
-        for name, limit in ANGLE_LIMITS.items():
-            result[name] = int(counts[round(limit * BINS_A_DEGREE) - 1]) / pixels
-        centres = (np.arange(len(self.angles)) + 0.5) / BINS_A_DEGREE
         middle = int(np.searchsorted(counts, (pixels + 1) // 2))
-        result['mean_error'] = float(self.angles @ centres) / pixels
-        result['median_error'] = float(centres[middle])
-        return result
+        return {
+            'frames': self.frames,
+            'labelled_pixels': pixels,
+            **plain(self, self.task),
+            'median_error': float(_CENTRES[middle]) if pixels else None,
+        }
+
+    @staticmethod
+    def figure_names(task: Task) -> Iterator[str]:
+        """Names of the figures that are functions of sums: all but the median."""
+        yield from (*ANGLE_LIMITS, 'mean_error')
+
+    def counts(self) -> Floats:
+        """Pixels, those within each limit, and the sum of the angles."""
+        within = np.cumsum(self.angles)[[round(v * BINS_A_DEGREE) - 1 for v in _LIMITS]]
+        return np.array([self.angles.sum(), *within, self.angles @ _CENTRES], np.float64)
+
+    @staticmethod
+    def labelled(task: Task, counts: Floats) -> NDArray[np.bool_]:
+        """Whether each row of counts has a truth, [rows, 1]."""
+        return np.asarray(counts[:, :1] > 0)
+
+    @staticmethod
+    def figures(task: Task, sums: Floats) -> Figures:
+        """Shares and mean angle of each sum of counts [samples, numbers]."""
+        pixels, *within, total = sums.T
+        shares = (share(part, pixels) for part in within)
+        return dict(zip(ANGLE_LIMITS, shares, strict=True)) | {'mean_error': share(total, pixels)}
 
     def to_arrays(self) -> dict[str, NDArray[Any]]:
         """For storage; `from_arrays` is the inverse."""

@@ -16,7 +16,6 @@ from mtl_evaluation.metrics.checks import check_kind, check_same_task
 from mtl_evaluation.metrics.sums import (
     Figures,
     Floats,
-    SumTable,
     by_class,
     mean_of_known,
     plain,
@@ -45,11 +44,6 @@ class SegmentationMetric:
         """Pixels by [truth, prediction]."""
         self.unanswered: NDArray[np.int64] = np.zeros(classes, np.int64)
         """Labelled pixels by truth whose prediction is outside the class table."""
-
-    @classmethod
-    def table(cls, task: Task) -> SumTable:
-        """For the frames of a run, one by one."""
-        return SumTable(cls, task)
 
     @staticmethod
     def figure_names(task: Task) -> Iterator[str]:

@@ -57,7 +57,7 @@ class Counts:
 class Counted(Protocol):
     """A metric whose figures are functions of sums of counts."""
 
-    def counts(self) -> NDArray[np.int64]:
+    def counts(self) -> NDArray[Any]:
         """All that its figures depend on, [numbers]; the counts of two frames add up."""
 
     @staticmethod

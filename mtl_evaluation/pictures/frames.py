@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.flaws import SHOWN_SCORE
-from mtl_evaluation.truth.truth import Truth, class_ids
+from mtl_evaluation import kinds
+from mtl_evaluation.kinds import detection
+from mtl_evaluation.truth.truth import Truth
 from mtl_perception.camera_model import CameraModel, GeometryError
 from mtl_perception.frame import Detections, Frame, Result
 from mtl_perception.objects import place
@@ -42,8 +43,7 @@ def shown(result: Result) -> Result:
     answers = dict(result.answers)
     for name, found in answers.items():
         if isinstance(found, Detections):
-            kept = found.scores >= SHOWN_SCORE
-            answers[name] = Detections(found.boxes[kept], found.scores[kept], found.labels[kept])
+            answers[name] = detection.shown(found)
     # Tracks are of shown detections, and these are the first ones.
     return Result(answers, result.tracks)
 
@@ -71,20 +71,14 @@ def placed(
 
 def truth_as_result(truth: Truth, tasks: Sequence[Task]) -> Result:
     """The truth in the shape of a perfect answer, for painting; its boxes have no score."""
-    result = Result({**truth.masks, **truth.maps})
-    for task in tasks:
-        if task.kind == 'detection' and truth.boxes is not None:
-            kept = ~truth.boxes.ignore
-            labels = np.array(class_ids(task, truth.boxes.classes), np.int64)[kept]
-            boxes = truth.boxes.boxes[kept]
-            result.answers[task.name] = Detections(
-                boxes, np.full(len(boxes), np.nan, np.float32), labels
-            )
-        elif task.kind == 'classification' and task.name in truth.labels:
-            probabilities = np.zeros(len(task.classes), np.float32)
-            probabilities[class_ids(task, [truth.labels[task.name]])] = 1
-            result.answers[task.name] = probabilities
-    return result
+    known = {task.name: kinds.of(task).truth(truth, task) for task in tasks}
+    return Result(
+        {
+            task.name: kinds.of(task).as_answer(known[task.name], task)
+            for task in tasks
+            if known[task.name] is not None
+        }
+    )
 
 
 def as_labelled(tasks: Sequence[Task]) -> list[Task]:

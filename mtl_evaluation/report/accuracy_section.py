@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mtl_evaluation.metrics.accuracy import EXPLAINED, accuracy_rows, class_values
+from mtl_evaluation.accuracy import EXPLAINED, accuracy_rows, class_values
 from mtl_evaluation.report import page, plots
 from mtl_evaluation.report.page import Section, card, dim, grid
 

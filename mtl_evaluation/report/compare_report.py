@@ -11,14 +11,16 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mtl_evaluation import kinds
 from mtl_evaluation.compare.comparison import COMPARED, Changed, Comparison, headlines
-from mtl_evaluation.compare.differences import HEADLINES, TITLES, WHOLE, Difference
+from mtl_evaluation.compare.differences import WHOLE, Difference
 from mtl_evaluation.compare.gate import FAIL, PASS, UNDECIDED
+from mtl_evaluation.kinds.base import Panel
 from mtl_evaluation.pictures.frames import Seen
 from mtl_evaluation.report import page, plots, run_plots
 from mtl_evaluation.report.gallery import ASSETS, Shot, gallery
 from mtl_evaluation.report.page import Section, card, dim, grid
-from mtl_evaluation.report.pictures import Panel, task_panels
+from mtl_evaluation.report.pictures import task_panels
 from mtl_evaluation.report.run_plots import Change
 from mtl_perception.tasks import Task
 
@@ -27,9 +29,6 @@ Look = Callable[[Collection[str]], Iterable[tuple[str, Seen, Seen]]]
 
 KINDS = {PASS: 'good', FAIL: 'bad', UNDECIDED: 'open', COMPARED: 'plain'}
 WORDS = {PASS: 'good', FAIL: 'bad', UNDECIDED: 'open'}
-
-OF_CLASSES = {'detection': 'AP50/', 'segmentation': 'iou/', 'classification': 'f1/'}
-"""By task kind, the figures by class that are plotted."""
 
 STEADINESS = ('flicker', 'blink', 'vanished', 'score_jitter')
 
@@ -79,9 +78,9 @@ def blocks_too_short(alike: Mapping[str, float]) -> str:
 
 
 def _tiles(comparison: Comparison) -> Iterator[tuple[str, str]]:
-    kinds = {task.name: task.kind for task in comparison.pair.tasks}
+    first = {task.name: kinds.of(task).headlines[0] for task in comparison.pair.tasks}
     for item in headlines(comparison):
-        if item.figure == HEADLINES[kinds[item.task]][0]:
+        if item.figure == first[item.task]:
             assert item.difference is not None and item.second is not None
             yield (
                 f'{100 * item.difference:+.1f}',
@@ -113,7 +112,7 @@ def _headlines(comparison: Comparison) -> Section:
     rows = [_row(f'{item.task} {item.title}', item) for item in found]
     plot = run_plots.changes(
         'B - A, points',
-        [_change(item, with_task=True) for item in found],
+        [_change(item, with_task=True) for item in found if item.is_share],
         run_plots.WIDE_INCHES,
     )
     table = _table('figure', rows)
@@ -125,7 +124,7 @@ def _headlines(comparison: Comparison) -> Section:
 def _classes(comparison: Comparison) -> Iterator[Section]:
     cards = []
     for task in comparison.pair.tasks:
-        prefix = OF_CLASSES[task.kind]
+        prefix = f'{kinds.of(task).class_figure}/'
         found = [
             item
             for item in _of(comparison, task.name, WHOLE)
@@ -136,7 +135,7 @@ def _classes(comparison: Comparison) -> Iterator[Section]:
                 Change(item.figure.removeprefix(prefix), item.difference or 0, item.interval())
                 for item in found
             ]
-            title = f'{task.name} {TITLES.get(prefix[:-1], prefix[:-1])}'
+            title = f'{task.name} {kinds.figure(prefix).title}'
             cards.append(card(title, run_plots.changes(f'{title}, points', changes)))
     if cards:
         yield Section('By class', grid(cards, 3))
@@ -144,7 +143,7 @@ def _classes(comparison: Comparison) -> Iterator[Section]:
 
 def _slices(comparison: Comparison) -> Iterator[Section]:
     """A row per slice, a column per task: the change of its first headline."""
-    wanted = {task.name: HEADLINES[task.kind][0] for task in comparison.pair.tasks}
+    wanted = {task.name: kinds.of(task).headlines[0] for task in comparison.pair.tasks}
     found: dict[str, dict[str, Difference]] = {}
     for item in comparison.differences:
         if item.figure == wanted[item.task] and item.difference is not None:
@@ -307,8 +306,8 @@ def _of(comparison: Comparison, task: str, name: str) -> list[Difference]:
 def _row(label: str, item: Difference) -> tuple[page.Cell, ...]:
     return (
         label,
-        f'{100 * (item.first or 0):.2f}',
-        f'{100 * (item.second or 0):.2f}',
+        item.shown(item.first or 0),
+        item.shown(item.second or 0),
         _coloured(item),
         _between(item),
         str(item.frames),
@@ -319,13 +318,13 @@ def _between(item: Difference) -> str:
     found = item.interval()
     if found is None:
         return 'too few blocks'
-    return f'{100 * found[0]:+.2f} to {100 * found[1]:+.2f}'
+    return f'{item.shown(found[0], "+.2f")} to {item.shown(found[1], "+.2f")}'
 
 
 def _coloured(item: Difference) -> Markup:
     change = _change(item)
     kind = {plots.GOOD: 'good', plots.ALARM: 'bad'}.get(change.colour, '')
-    return page.coloured(f'{100 * change.value:+.2f}', kind)
+    return page.coloured(item.shown(change.value, '+.2f'), kind)
 
 
 def _change(item: Difference, with_task: bool = False) -> Change:

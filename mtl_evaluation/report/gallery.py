@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
+from mtl_evaluation.kinds.base import Panel
 from mtl_evaluation.report import page
-from mtl_evaluation.report.pictures import Panel, as_data_uri
+from mtl_evaluation.report.pictures import as_data_uri
 
 WIDTH = 800
 """Pixels of an embedded picture: sharp at three a row, readable when enlarged."""

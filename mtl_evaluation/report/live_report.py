@@ -11,9 +11,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from mtl_evaluation import kinds
+from mtl_evaluation.accuracy import headline, percent
+from mtl_evaluation.kinds.detection import SHOWN_SCORE
 from mtl_evaluation.live.timing import LiveRun
-from mtl_evaluation.metrics.accuracy import headline, percent
-from mtl_evaluation.metrics.flaws import SHOWN_SCORE
 from mtl_evaluation.report import page, plots
 from mtl_evaluation.report.accuracy_section import accuracy_section
 from mtl_evaluation.report.gallery import ASSETS, Shot, gallery
@@ -63,7 +64,7 @@ def _tiles(results: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield or_dash(latency.get('p99'), ' ms', '.1f'), 'latency p99'
     yield or_dash(results['fps'], '', '.1f'), 'answers a second'
     for name, result in results['accuracy'].items():
-        if result['frames'] and result['kind'] != 'classification':
+        if result['frames'] and not kinds.named(result['kind']).is_label:
             title, value = headline(result)
             yield percent(value), f'{name} {title}'
 

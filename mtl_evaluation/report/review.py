@@ -3,7 +3,8 @@
 
 """One pass over a run for what its page shows beside the figures: curves, confusions, worst frames.
 
-Nothing of a frame stays but matches (29 bytes per detection) and how wrong it was at each task.
+Nothing of a frame stays but its row of counts, its matches (29 bytes per detection), and how wrong
+it was at each task.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ from __future__ import annotations
 from array import array
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.average_precision import MatchTable
-from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.curves import Curve, detection_confusion, precision_recall
-from mtl_evaluation.metrics.detection import DetectionMetric
-from mtl_evaluation.metrics.flaws import Flaw, flaw
-from mtl_evaluation.metrics.segmentation import SegmentationMetric
+from mtl_evaluation import kinds
+from mtl_evaluation.kinds import Flaw
+from mtl_evaluation.metrics.curves import Curve
 from mtl_evaluation.report.worst import Worst
 from mtl_evaluation.runs.run import FrameRecord, Run
 from mtl_perception.tasks import Task
@@ -30,22 +29,21 @@ from mtl_perception.tasks import Task
 class TaskReview:
     """What one pass gave for one task.
 
-    confusion: int64 by [truth, prediction], frames or pixels or (with a last row and column for
-    background) boxes. seconds, flaws: how wrong every frame was, by bag and camera.
+    table: its frames one by one, as of its kind. confusion: int64 by [truth, prediction], of what
+    the kind counts; None for kinds without classes, and while no frame is measured. seconds, flaws:
+    how wrong every frame was, by bag and camera.
     """
 
     task: Task
-    confusion: NDArray[np.int64]
+    table: Any
     worst: Worst
-    matches: MatchTable | None = None
+    confusion: NDArray[np.int64] | None = None
     seconds: dict[str, array[float]] = field(default_factory=dict)
     flaws: dict[str, array[float]] = field(default_factory=dict)
 
     def curves(self) -> dict[str, Curve]:
         """Class -> recall and best precision there or above [101], at IoU 0.5."""
-        if self.matches is None or not self.matches.keys:
-            return {}
-        return precision_recall(self.matches.ranked())
+        return kinds.of(self.task).curves(self.table)
 
     def over_time(self) -> dict[str, Curve]:
         """Bag (and camera) -> seconds since its first frame, and how wrong each frame was."""
@@ -59,14 +57,12 @@ class TaskReview:
         piece = record.pieces.get(self.task.name)
         if piece is None:
             return
-        if isinstance(piece, DetectionMetric):
-            assert self.matches is not None
-            self.confusion += detection_confusion(piece)
-            for key, image in piece.images.items():
-                self.matches.add(key, image)
-        elif isinstance(piece, SegmentationMetric | ClassificationMetric):
-            self.confusion += piece.confusion
-        found = flaw(piece)
+        kind = kinds.of(self.task)
+        self.table.add(piece)
+        confusion = kind.confusion(piece)
+        if confusion is not None:
+            self.confusion = confusion if self.confusion is None else self.confusion + confusion
+        found = kind.flaw(piece)
         self.worst.add(record, found)
         place = f'{record.bag} {record.camera}'.strip()
         self.seconds.setdefault(place, array('d')).append((record.stamp_ns - start_ns) / 1e9)
@@ -82,8 +78,10 @@ class Shown:
 
 
 def review(run: Run) -> dict[str, TaskReview]:
-    """Look over every record once; by task, of tasks that have a metric."""
-    reviews = {task.name: made for task in run.tasks if (made := _empty(task))}
+    """Look over every record once; by task."""
+    reviews = {
+        task.name: TaskReview(task, kinds.of(task).table(task), Worst(task)) for task in run.tasks
+    }
     starts: dict[str, int] = {}
     for record in run.records():
         start = starts.setdefault(record.bag, record.stamp_ns)
@@ -106,13 +104,3 @@ def galleries(run: Run, reviews: Mapping[str, TaskReview]) -> dict[str, list[Sho
 def records_of(run: Run, keys: Collection[str]) -> dict[str, FrameRecord]:
     """The records of some frames, in the order of the run."""
     return {record.key: record for record in run.records() if record.key in keys}
-
-
-def _empty(task: Task) -> TaskReview | None:
-    classes = len(task.classes)
-    if task.kind == 'detection':
-        confusion = np.zeros((classes + 1, classes + 1), np.int64)
-        return TaskReview(task, confusion, Worst(task), MatchTable(task.classes))
-    if task.kind in ('segmentation', 'classification'):
-        return TaskReview(task, np.zeros((classes, classes), np.int64), Worst(task))
-    return None

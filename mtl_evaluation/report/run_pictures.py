@@ -10,14 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
-from mtl_evaluation.metrics.flaws import SHOWN_SCORE
+from mtl_evaluation import kinds
+from mtl_evaluation.kinds.detection import SHOWN_SCORE
 from mtl_evaluation.pictures.video import plays_in_browsers
 from mtl_evaluation.report import page
 from mtl_evaluation.report.gallery import Shot, gallery
 from mtl_evaluation.report.page import Section, card, dim
 from mtl_evaluation.report.pictures import task_panels
 from mtl_evaluation.report.review import Shown, TaskReview, galleries, records_of
-from mtl_evaluation.report.worst import RULES
 from mtl_evaluation.runs.revisit import Pictures
 from mtl_evaluation.runs.run import Run
 
@@ -37,7 +37,7 @@ def worst_frames(
     shots = _shots(run, reviews, shown, pictures) if pictures is not None else {}
     parts = []
     for name, frames in shown.items():
-        rule = RULES[reviews[name].task.kind]
+        rule = kinds.of(reviews[name].task).worst_rule
         parts.append(page.subheading(f'{name}: {rule}'))
         places = [(name, item.record.key) for item in frames]
         parts.append(gallery([shots[place] for place in places if place in shots], 3))

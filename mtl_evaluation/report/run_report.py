@@ -11,7 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from mtl_evaluation.metrics.accuracy import (
+from mtl_evaluation import kinds
+from mtl_evaluation.accuracy import (
     class_values,
     headline,
     percent,
@@ -152,7 +153,7 @@ def _tiles(summary: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield str(frames.get('processed', 0)), 'frames answered'
     yield str(frames.get('labelled', 0)), 'of them with labels'
     for name, result in summary.get('accuracy', {}).items():
-        if result['frames'] and result['kind'] != 'classification':
+        if result['frames'] and not kinds.named(result['kind']).is_label:
             title, value = headline(result)
             yield percent(value), f'{name} {title}'
     engine = summary.get('stages_ms', {}).get('engine', {})
@@ -180,14 +181,12 @@ def _detection(reviews: Mapping[str, TaskReview]) -> Iterator[Section]:
 def _confusions(reviews: Mapping[str, TaskReview]) -> Iterator[Section]:
     cards = []
     for name, of in reviews.items():
-        if of.confusion.any():
-            names = list(of.task.classes)
-            if of.task.kind == 'detection':
-                names.append('background')
-            unit = {'detection': 'objects', 'segmentation': 'pixels'}.get(of.task.kind, 'frames')
+        if of.confusion is not None and of.confusion.any():
+            kind = kinds.of(of.task)
+            names = [*of.task.classes, *(['background'] if kind.background else [])]
             table = occurring(of.confusion, names)
             wide = 'wide' if len(table[1]) > 12 else ''
-            cards.append(card(f'{name}, {unit}', confusion_table(*table), wide))
+            cards.append(card(f'{name}, {kind.counted}', confusion_table(*table), wide))
     if cards:
         explained = (
             'A row is what is there, a column what was answered: percent of the row, a dash for '
@@ -322,7 +321,8 @@ def _over_time(reviews: Mapping[str, TaskReview], summary: Mapping[str, Any]) ->
     timeless = {bag['name'] for bag in summary.get('bags', []) if bag.get('kind') == 'images'}
     cards = []
     for name, of in reviews.items():
-        if of.task.kind == 'classification':
+        kind = kinds.of(of.task)
+        if kind.is_label:
             continue
         bags = {
             place: curve
@@ -331,8 +331,8 @@ def _over_time(reviews: Mapping[str, TaskReview], summary: Mapping[str, Any]) ->
         }
         shown = dict(list(bags.items())[:BAGS_OVER_TIME])
         if shown:
-            label = 'mistakes' if of.task.kind == 'detection' else '1 - mIoU'
-            cards.append(card(name, run_plots.over_the_drive(name, label, shown), 'wide'))
+            plot = run_plots.over_the_drive(name, kind.flaw_title, shown)
+            cards.append(card(name, plot, 'wide'))
     if cards:
         explained = (
             'How wrong every labelled frame is. Boxes: missed objects and false boxes. Masks: 1 '

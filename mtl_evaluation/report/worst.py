@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import heapq
 
-from mtl_evaluation.metrics.flaws import SHOWN_SCORE, Flaw
+from mtl_evaluation import kinds
+from mtl_evaluation.kinds import Flaw
 from mtl_evaluation.runs.run import FrameRecord
 from mtl_perception.tasks import Task
 
@@ -20,20 +21,13 @@ FRAMES = 6
 
 APART_NS = 1_000_000_000
 
-RULES = {
-    'detection': f'most missed objects and false boxes (IoU 0.5, score at least {SHOWN_SCORE:g})',
-    'segmentation': 'lowest mean IoU over the classes labelled in the frame',
-    'classification': 'wrong labels, spread over the run',
-}
-"""By task kind, what makes a frame one of the worst."""
-
 
 class Worst:
     """The worst frames of a run at one task, found while its records pass by."""
 
     def __init__(self, task: Task) -> None:
         """Start from no frame."""
-        self._kind = task.kind
+        self._spread = kinds.of(task).is_label
         self._by_moment: dict[tuple[str, str, int], tuple[Flaw, str]] = {}
 
     def add(self, record: FrameRecord, found: Flaw) -> None:
@@ -48,7 +42,7 @@ class Worst:
     def frames(self, count: int = FRAMES) -> list[tuple[str, Flaw]]:
         """Keys of up to `count` frames with their flaws, the worst first."""
         flaws = [(key, found) for found, key in self._by_moment.values()]
-        if self._kind == 'classification':
+        if self._spread:
             step = len(flaws) / count
             return flaws if step <= 1 else [flaws[int((i + 0.5) * step)] for i in range(count)]
         return heapq.nlargest(count, flaws, key=lambda item: (item[1].badness, item[0]))

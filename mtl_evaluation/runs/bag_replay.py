@@ -28,18 +28,18 @@ import numpy as np
 from mtl_evaluation.bags.bag import DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
 from mtl_evaluation.bags.cameras import Camera
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.listing import Listing
 from mtl_evaluation.bags.read_options import AS_RECORDED, TOLERANCE_MS, ReadOptions
 from mtl_evaluation.bags.truth_join import Join, JoinedBag
+from mtl_evaluation.messages.cdr import BagError
 from mtl_evaluation.metrics.metrics import Metric
-from mtl_evaluation.metrics.scores import Scores
 from mtl_evaluation.metrics.temporal import StabilityTracker
 from mtl_evaluation.runs.part import FrameRecord, Part, RunError, frame_key
 from mtl_evaluation.runs.recording import Watch
 from mtl_evaluation.runs.run import part_file
 from mtl_evaluation.runs.tracks import CameraTrackers
+from mtl_evaluation.scores import Scores
 from mtl_evaluation.truth.class_mapping import ClassMapping
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
@@ -385,6 +385,8 @@ def _bytes_of(stamp_ns: int, result: Result) -> Iterator[Any]:
     for arrays in (result.masks, result.probabilities, result.maps):
         for _, values in sorted(arrays.items()):
             yield np.ascontiguousarray(values).data
+    for _, value in sorted(result.others.items()):
+        yield repr(value).encode()
 
 
 def _camera_model(camera: Camera, width: int, height: int) -> CameraModel | str:

@@ -11,22 +11,21 @@ from __future__ import annotations
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.accuracy import note
-from mtl_evaluation.metrics.average_precision import MatchTable, Ranking
+from mtl_evaluation import kinds
+from mtl_evaluation.accuracy import note
+from mtl_evaluation.metrics.average_precision import ScoredImage
 from mtl_evaluation.metrics.box_faults import PublishedBoxes
-from mtl_evaluation.metrics.detection import DetectionMetric
-from mtl_evaluation.metrics.metrics import Metric
+from mtl_evaluation.metrics.gathered import Results
 from mtl_evaluation.metrics.road import RoadRecall
 from mtl_evaluation.metrics.temporal import Stability
 from mtl_evaluation.metrics.tracking import TrackingMetric
 from mtl_evaluation.runs.part import FrameRecord
-from mtl_evaluation.runs.run import Run, answers_hash, new_metrics
+from mtl_evaluation.runs.run import Run, answers_hash
 from mtl_evaluation.runs.tracks import Sequences
 from mtl_perception.geometry import Mount
 from mtl_perception.tasks import Task
@@ -50,10 +49,9 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
     stability = Stability()
     times: dict[str, array[float]] = defaultdict(lambda: array('d'))
     digests: list[str] = []
-    road = {
-        task.name: RoadRecall(task.classes, mount) for task in run.tasks if task.kind == 'detection'
-    }
-    published = {t.name: PublishedBoxes(t) for t in run.tasks if t.kind == 'detection'}
+    boxed = [task for task in run.tasks if kinds.of(task).has_boxes]
+    road = {task.name: RoadRecall(task.classes, mount) for task in boxed}
+    published = {task.name: PublishedBoxes(task) for task in boxed}
     tracking: dict[str, TrackingMetric] = {}
     bags = []
     for bag in run.bags:
@@ -76,7 +74,7 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
                 'frames': of_bag.count,
                 'labelled': of_bag.labelled,
                 'cameras': sorted(of_bag.cameras),
-                'accuracy': of_bag.accuracy(of_bag.ranked()),
+                'accuracy': of_bag.results()[0],
                 'tracking': _results(of_tracks),
             }
         )
@@ -85,9 +83,8 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
         else:
             whole.extend(of_bag)
     whole = whole or _Frames(run.tasks)
-    rankings = whole.ranked()
-    accuracy = whole.accuracy(rankings)
-    kinds = {bag.get('kind') for bag in run.summary['bags']}
+    accuracy, slices = whole.results(whole.slices())
+    origins = {bag.get('kind') for bag in run.summary['bags']}
     return {
         'frames': {'processed': whole.count, 'labelled': whole.labelled},
         'answers_sha256': answers_hash(digests),
@@ -101,8 +98,8 @@ def figures(run: Run, mount: Mount | None = None) -> dict[str, Any]:
             for name, values in times.items()
         },
         'accuracy': accuracy,
-        'accuracy_note': note('generated' if 'generated' in kinds else 'bag', accuracy),
-        'slices': whole.slices(rankings),
+        'accuracy_note': note('generated' if 'generated' in origins else 'bag', accuracy),
+        'slices': slices,
         'bags': bags,
         'published': {name: boxes.result() for name, boxes in published.items()},
         'road': {name: recall.result() for name, recall in road.items()},
@@ -127,14 +124,7 @@ class _Frames:
         self._tasks = tuple(tasks)
         self.count = self.labelled = 0
         self.cameras: set[str] = set()
-        self._sums = self._empty()
-        self._slice_sums: dict[str, dict[str, Metric]] = defaultdict(self._empty)
-        self._tables = {t.name: MatchTable(t.classes) for t in self._tasks if t.kind == 'detection'}
-        self._members: dict[tuple[str, str], array[int]] = defaultdict(lambda: array('I'))
-        """By task and slice: numbers of the images in the task's table."""
-
-    def _empty(self) -> dict[str, Metric]:
-        return new_metrics(task for task in self._tasks if task.kind != 'detection')
+        self._gathered = {task.name: kinds.of(task).gathered(task) for task in self._tasks}
 
     def add(
         self,
@@ -148,88 +138,48 @@ class _Frames:
         groups = [f'{name}={value}' for name, value in record.slices.items()]
         groups.append(f'{CAMERA}={record.camera}')
         for task, piece in record.pieces.items():
-            if isinstance(piece, DetectionMetric):
-                self._add_detections(task, piece, record, groups, road[task])
-                for image in piece.images.values():
+            self._gathered[task].add(piece, groups)
+            if task in road:
+                for image in piece.images.values():  # type: ignore[attr-defined]
+                    _add_places(road[task], image, record)
                     published[task].add(image)
-                continue
-            for sums in (self._sums, *(self._slice_sums[group] for group in groups)):
-                sums[task].merge(piece)  # type: ignore[arg-type]
-
-    def _add_detections(
-        self, task: str, piece: DetectionMetric, record: FrameRecord, groups: list[str],
-        road: RoadRecall,
-    ) -> None:  # fmt: skip
-        table = self._tables[task]
-        for group in groups:
-            self._members[task, group].append(len(table.keys))
-        for key, image in piece.images.items():
-            table.add(key, image)
-            places = record.places
-            road.add(
-                image,
-                record.camera_model,
-                None if places is None else places.mount,
-                None if places is None else places.feet[:, 0],
-            )
 
     def extend(self, other: _Frames) -> None:
         """Add the frames of another bag."""
         self.count += other.count
         self.labelled += other.labelled
         self.cameras |= other.cameras
-        for (task, group), members in other._members.items():
-            first = len(self._tables[task].keys)
-            self._members[task, group].extend(member + first for member in members)
-        for task, table in other._tables.items():
-            self._tables[task].extend(table)
-        _merge(self._sums, other._sums)
-        for group, sums in other._slice_sums.items():
-            _merge(self._slice_sums[group], sums)
+        for name, gathered in self._gathered.items():
+            gathered.extend(other._gathered[name])
 
-    def ranked(self) -> dict[str, Ranking]:
-        """Detections by task."""
-        return {task: table.ranked() for task, table in self._tables.items()}
-
-    def accuracy(self, rankings: Mapping[str, Ranking]) -> dict[str, dict[str, Any]]:
-        """Results by task in the order of the tasks, `frames` 0 where nothing was measured."""
-        return self._results(self._sums, {task: rankings[task].result() for task in rankings})
-
-    def slices(self, rankings: Mapping[str, Ranking]) -> dict[str, dict[str, dict[str, Any]]]:
-        """Results by slice and task, of the tasks that are measured in it."""
-        groups = {*self._slice_sums, *(group for _, group in self._members)}
+    def slices(self) -> list[str]:
+        """Names of the slices, those of cameras only where there are several."""
+        groups = {name for gathered in self._gathered.values() for name in gathered.slices()}
         if len(self.cameras) < 2:
             groups = {group for group in groups if not group.startswith(f'{CAMERA}=')}
-        found = {}
-        for group in sorted(groups):
-            detection = {
-                task: ranking.result(
-                    _times(self._members.get((task, group), array('I')), len(ranking.keys))
-                )
-                for task, ranking in rankings.items()
-            }
-            results = self._results(self._slice_sums.get(group, {}), detection)
-            found[group] = {name: values for name, values in results.items() if values['frames']}
-        return found
+        return sorted(groups)
 
-    def _results(
-        self, sums: Mapping[str, Metric], detection: Mapping[str, dict[str, Any]]
-    ) -> dict[str, dict[str, Any]]:
-        results = {}
+    def results(self, slices: Collection[str] = ()) -> Results:
+        """By task in the order of the tasks, `frames` 0 where nothing was measured.
+
+        And the same by slice, of the tasks that are measured in it.
+        """
+        whole: dict[str, Any] = {}
+        by_slice: dict[str, dict[str, Any]] = {name: {} for name in slices}
         for task in self._tasks:
-            if task.name in detection:
-                results[task.name] = {'kind': task.kind, **detection[task.name]}
-            elif task.name in sums:
-                results[task.name] = {'kind': task.kind, **sums[task.name].result()}
-        return results
+            of_all, of_slices = self._gathered[task.name].results(slices)
+            whole[task.name] = {'kind': task.kind, **of_all}
+            for name, result in of_slices.items():
+                if result['frames']:
+                    by_slice[name][task.name] = {'kind': task.kind, **result}
+        return whole, by_slice
 
 
-def _merge(ours: Mapping[str, Metric], theirs: Mapping[str, Metric]) -> None:
-    for name, metric in theirs.items():
-        ours[name].merge(metric)  # type: ignore[arg-type]
-
-
-def _times(members: array[int], images: int) -> NDArray[np.int64]:
-    times = np.zeros(images, np.int64)
-    times[np.frombuffer(members, np.uint32)] = 1
-    return times
+def _add_places(road: RoadRecall, image: ScoredImage, record: FrameRecord) -> None:
+    places = record.places
+    road.add(
+        image,
+        record.camera_model,
+        None if places is None else places.mount,
+        None if places is None else places.feet[:, 0],
+    )

@@ -23,8 +23,8 @@ from typing import Any, Protocol
 from rich.console import Console
 
 from mtl_evaluation import progress
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.child_process import die_with_parent
+from mtl_evaluation.messages.cdr import BagError
 from mtl_evaluation.metrics.metrics import THRESHOLDS
 from mtl_evaluation.runs.bag_replay import (
     BagJob,

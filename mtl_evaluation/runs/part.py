@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.metrics import Metric, metric_from
+from mtl_evaluation import kinds
+from mtl_evaluation.metrics.metrics import Metric
 from mtl_evaluation.metrics.temporal import Stability
 from mtl_evaluation.runs.tracks import FrameTracks
 from mtl_evaluation.truth.truth import TruthPlaces
@@ -207,10 +208,15 @@ class Part:
         return FrameRecord(
             self.bag, camera, index, stamp_ns, name, (width, height), digest,
             json.loads(slices), json.loads(timings),
-            {task: metric_from(self._task(task), arrays) for task, arrays in grouped.items()},
+            {name: self._piece(name, arrays) for name, arrays in grouped.items()},
             Stability.from_arrays(stability) if stability is not None else None,
             _camera_model(model), tracks, _places(places),
         )  # fmt: skip
+
+    def _piece(self, name: str, arrays: Arrays) -> Metric:
+        task = self._task(name)
+        metric: Metric = kinds.of(task).metric.from_arrays(task, arrays)
+        return metric
 
     def _task(self, name: str) -> Task:
         if name not in self._tasks:

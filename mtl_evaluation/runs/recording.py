@@ -20,6 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation import kinds
 from mtl_evaluation.bags.answers import AnswerBag, as_jpeg
 from mtl_evaluation.bags.bag import DriveFrame
 from mtl_evaluation.bags.bag_file import BagInfo
@@ -33,10 +34,11 @@ from mtl_evaluation.pictures.frames import (
 )
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.truth.truth import Truth
+from mtl_perception import kinds as vehicle
 from mtl_perception import overlay
 from mtl_perception.annotations import annotate
-from mtl_perception.decode.answers import answer
 from mtl_perception.frame import Frame, Result
+from mtl_perception.kinds.detection import box_text
 from mtl_perception.tasks import UNLABELLED, Task
 
 log = logging.getLogger(__name__)
@@ -168,26 +170,15 @@ class _Rerun:
         self._log(f'{camera}/truth', true, as_labelled(self._tasks))
 
     def _log(self, place: str, result: Result, tasks: Sequence[Task]) -> None:
-        rr = self._rr
         for task in tasks:
-            path = f'{place}/{task.name}'
-            if task.name in result.detections:
+            answer = result.answers.get(task.name)
+            if answer is None:
+                continue
+            path, kind = f'{place}/{task.name}', kinds.of(task)
+            if kind.named:
                 self._tell(path, task)
-                found = result.detections[task.name]
-                boxes = rr.Boxes2D(
-                    array=found.boxes, array_format=rr.Box2DFormat.XYXY, class_ids=found.labels,
-                    labels=_labels(result, task),
-                )  # fmt: skip
-                self._stream.log(path, boxes)
-            elif task.name in result.masks:
-                self._tell(path, task)
-                mask = rr.SegmentationImage(result.masks[task.name], opacity=0.5)
-                self._stream.log(path, mask)
-            elif task.name in result.maps:
-                self._stream.log(path, _map(rr, result.maps[task.name]))
-            elif task.name in result.probabilities:
-                label, _ = answer(result.probabilities[task.name], task)
-                self._stream.log(path, rr.TextLog(label))
+            labels = _labels(result, task) if kind.has_boxes else []
+            self._stream.log(path, kind.rerun(self._rr, answer, task, labels))
 
     def _tell(self, path: str, task: Task) -> None:
         """Name the classes of an entity, once."""
@@ -196,7 +187,7 @@ class _Rerun:
         self._told.add(path)
         colours: Mapping[int, tuple[int, ...]] = dict(enumerate(task.colours))
         names = [(i, name, colours.get(i)) for i, name in enumerate(task.classes)]
-        if task.kind == 'segmentation':
+        if vehicle.of(task).is_mask:
             names.append((UNLABELLED, 'unlabelled', (0, 0, 0, 0)))
         self._stream.log(path, self._rr.AnnotationContext(names), static=True)
 
@@ -207,18 +198,11 @@ def _labels(result: Result, task: Task) -> list[str]:
     tracks = result.tracks.get(task.name)
     ids = [0] * len(found) if tracks is None else tracks.of_detections(len(found)).tolist()
     return [
-        overlay.box_text(task.classes[label], score, number)
+        box_text(task.classes[label], score, number)
         for label, score, number in zip(
             found.labels.tolist(), found.scores.tolist(), ids, strict=True
         )
     ]
-
-
-def _map(rr: Any, values: NDArray[np.float32]) -> Any:
-    """Metres [H, W] as a depth image, unit vectors [H, W, 3] as colours."""
-    if values.ndim == 2:
-        return rr.DepthImage(values, meter=1.0)
-    return rr.Image(np.clip(values * 127 + 128, 0, 255).astype(np.uint8))
 
 
 def _rerun() -> Any:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from mtl_evaluation.bags.bag import DriveFrame
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.read_options import TOLERANCE_MS, ReadOptions
+from mtl_evaluation.messages.cdr import BagError
 from mtl_evaluation.pictures.frames import Seen, rgb_of
 from mtl_evaluation.runs.bag_replay import BagJob, TruthJoin, answers_digest
 from mtl_evaluation.runs.fleet import EngineSettings

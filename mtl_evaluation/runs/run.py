@@ -21,13 +21,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from mtl_evaluation.metrics.metrics import Metric, metric_for
+from mtl_evaluation import kinds
+from mtl_evaluation.metrics.metrics import Metric
 from mtl_evaluation.runs.part import FrameRecord, Part, RunError, frame_key
 from mtl_perception.tasks import Task
 
 __all__ = [
-    'FrameRecord', 'Run', 'RunError', 'frame_key', 'merged', 'new_metrics', 'task_from_json',
-    'task_to_json', 'write_json',
+    'FrameRecord', 'Run', 'RunError', 'frame_key', 'merged', 'task_from_json', 'task_to_json',
+    'write_json',
 ]  # fmt: skip
 
 SCHEMA = 2
@@ -42,6 +43,12 @@ class Run:
         self.path = path
         self.summary = summary
         self.tasks = tuple(task_from_json(task) for task in summary['tasks'])
+        for task in self.tasks:
+            if task.kind not in kinds.KINDS:
+                raise RunError(
+                    f'{path}: task {task.name!r} is of kind {task.kind!r}, and only '
+                    f'{[*kinds.KINDS]} can be measured here. Install the package that brings it'
+                )
 
     @classmethod
     def open(cls, path: str | Path) -> Run:
@@ -88,16 +95,11 @@ class Run:
 
 def merged(records: Iterable[FrameRecord], tasks: Iterable[Task]) -> dict[str, Metric]:
     """One metric per task over all records, streaming; equal to one pass, whatever the order."""
-    metrics = new_metrics(tasks)
+    metrics = kinds.new_metrics(tasks)
     for record in records:
         for name, piece in record.pieces.items():
-            metrics[name].merge(piece)  # type: ignore[arg-type]
+            metrics[name].merge(piece)
     return metrics
-
-
-def new_metrics(tasks: Iterable[Task]) -> dict[str, Metric]:
-    """A metric from no frame for every task."""
-    return {task.name: metric_for(task) for task in tasks}
 
 
 def part_file(run: Path, bag: str) -> Path:

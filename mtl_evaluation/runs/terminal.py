@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mtl_evaluation.metrics.accuracy import (
-    MAIN,
+from mtl_evaluation.accuracy import (
     NOT_MEASURED,
     accuracy_rows,
+    main_figure,
     percent,
     published_line,
     tracking_rows,
@@ -83,7 +83,7 @@ def headline(summary: Mapping[str, Any]) -> Iterator[str]:
 def _weakest(summary: Mapping[str, Any]) -> Iterator[str]:
     """By task, the slice in which it does worst."""
     for task, whole in summary['accuracy'].items():
-        key, title = MAIN[whole['kind']]
+        key, title = main_figure(whole['kind'])
         of_slices = {
             name: results[task][key]
             for name, results in summary['slices'].items()
@@ -101,7 +101,8 @@ def _weakest(summary: Mapping[str, Any]) -> Iterator[str]:
 
 def _by_task(summary: Mapping[str, Any], title: str, *first: str) -> Table:
     """A table with a column for each task that was measured."""
-    columns = [f'{task}\n{MAIN[summary["accuracy"][task]["kind"]][1]}' for task in _tasks(summary)]
+    kinds = {task: summary['accuracy'][task]['kind'] for task in _tasks(summary)}
+    columns = [f'{task}\n{main_figure(kind)[1]}' for task, kind in kinds.items()]
     table = Table(title=f'{title}, per cent (frames)', title_justify='left')
     for name in first:
         table.add_column(name)
@@ -116,7 +117,7 @@ def _tasks(summary: Mapping[str, Any]) -> list[str]:
 
 def _cells(summary: Mapping[str, Any], results: Mapping[str, Any]) -> Iterator[str]:
     for task in _tasks(summary):
-        value = results[task][MAIN[results[task]['kind']][0]] if task in results else None
+        value = results[task][main_figure(results[task]['kind'])[0]] if task in results else None
         yield '-' if value is None else f'{100 * value:.1f} ({results[task]["frames"]})'
 
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_evaluation import kinds
 from mtl_evaluation.metrics.tracking import TrackedFrame, TrackingMetric
 from mtl_evaluation.truth.truth import Truth, class_ids
 from mtl_perception.decode import Thresholds
@@ -66,7 +67,7 @@ class CameraTrackers:
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         """Start from no frame."""
-        self._tasks = {task.name: task for task in tasks if task.kind == 'detection'}
+        self._tasks = {task.name: task for task in tasks if kinds.of(task).has_boxes}
         self._trackers = {name: Tracker(len(task.classes)) for name, task in self._tasks.items()}
 
     def update(
@@ -122,7 +123,7 @@ class Sequences:
 
     def __init__(self, tasks: Iterable[Task]) -> None:
         """Start from no frame."""
-        self._tasks = [task for task in tasks if task.kind == 'detection']
+        self._tasks = [task for task in tasks if kinds.of(task).has_boxes]
         self._frames: dict[tuple[str, str], list[TrackedFrame]] = {}
         """By task and sequence."""
 

@@ -65,7 +65,7 @@ class Truth:
 
     masks: uint8 [H, W] class ids, 255 = unlabelled pixel. labels: class name a classification task.
     places: of the boxes. maps: depth float32 [H, W] metres, normals float32 [H, W, 3] unit vectors,
-    zeros where unknown.
+    zeros where unknown. others: of kinds that plug-ins add, by kind and then by task.
     """
 
     boxes: TruthBoxes | None = None
@@ -73,10 +73,26 @@ class Truth:
     labels: Mapping[str, str] = field(default_factory=dict)
     places: TruthPlaces | None = None
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         """Whether anything at all is known."""
-        return self.boxes is not None or bool(self.masks or self.labels or self.maps)
+        return self.boxes is not None or bool(self.masks or self.labels or self.maps or self.others)
+
+    def joined(self, other: Truth) -> Truth:
+        """What either says, the other first where both do."""
+        kinds = self.others.keys() | other.others.keys()
+        return Truth(
+            self.boxes if other.boxes is None else other.boxes,
+            {**self.masks, **other.masks},
+            {**self.labels, **other.labels},
+            other.places or self.places,
+            {**self.maps, **other.maps},
+            {
+                kind: {**self.others.get(kind, {}), **other.others.get(kind, {})}
+                for kind in sorted(kinds)
+            },
+        )
 
 
 def class_ids(task: Task, names: Iterable[str]) -> list[int]:

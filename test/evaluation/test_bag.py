@@ -21,7 +21,7 @@ from mtl_evaluation.bags import bag_file
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_file import by_stamp, open_bag, read_messages
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage, MessageWriter
-from mtl_evaluation.bags.cdr import (
+from mtl_evaluation.messages.cdr import (
     COMPRESSED_IMAGE,
     IMAGE,
     LABEL_INFO,

@@ -22,8 +22,8 @@ from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_make import Stopped
 from mtl_evaluation.bags.bag_make import make_bag as make
 from mtl_evaluation.bags.bag_parts import PartialBag
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.sources import ImageFolder, SourceError
+from mtl_evaluation.messages.cdr import BagError
 from mtl_perception import cli
 
 

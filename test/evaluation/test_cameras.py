@@ -12,7 +12,8 @@ from rosbags.rosbag2 import StoragePlugin, Writer
 
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage, MessageWriter
-from mtl_evaluation.bags.cdr import (
+from mtl_evaluation.bags.guarded import GuardedBag
+from mtl_evaluation.messages.cdr import (
     CAMERA_INFO,
     COMPRESSED_IMAGE,
     DETECTIONS,
@@ -21,7 +22,6 @@ from mtl_evaluation.bags.cdr import (
     camera_info_message,
     serialise,
 )
-from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.truth.truth import Truth, TruthPlaces
 from mtl_perception.geometry import Mount
 

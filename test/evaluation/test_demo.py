@@ -14,7 +14,7 @@ import cv2
 import pytest
 from red_drive import red_image, write_red_drive
 
-from mtl_evaluation.metrics.accuracy import NO_TRUTH_NOTE
+from mtl_evaluation.accuracy import NO_TRUTH_NOTE
 from mtl_perception.cli import main
 
 

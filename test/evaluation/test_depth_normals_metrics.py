@@ -6,8 +6,8 @@
 import numpy as np
 import pytest
 
+from mtl_evaluation.kinds import of
 from mtl_evaluation.metrics.depth import DepthMetric
-from mtl_evaluation.metrics.metrics import metric_for, metric_from
 from mtl_evaluation.metrics.normals import NormalsMetric
 from mtl_perception import kinds
 from mtl_perception.bundle import OutputSpec
@@ -63,13 +63,13 @@ def test_parts_merge_exactly_in_any_order_and_survive_storage(task):
     rng = np.random.default_rng(0)
     shape = (6, 7) if task is DEPTH else (6, 7, 3)
     frames = [rng.uniform(0.1, 50, (2, *shape)).astype(np.float32) for _ in range(5)]
-    whole, parts = metric_for(task), []
+    whole, parts = of(task).metric(task), []
     for prediction, truth in frames:
         whole.update(prediction, truth)
-        part = metric_for(task)
+        part = of(task).metric(task)
         part.update(prediction, truth)
-        parts.append(metric_from(task, part.to_arrays()))
-    merged = metric_for(task)
+        parts.append(of(task).metric.from_arrays(task, part.to_arrays()))
+    merged = of(task).metric(task)
     for part in reversed(parts):
         merged.merge(part)
     assert merged.result() == whole.result() and merged.frames == 5
@@ -78,7 +78,7 @@ def test_parts_merge_exactly_in_any_order_and_survive_storage(task):
 @pytest.mark.parametrize('task', [DEPTH, NORMALS])
 def test_nothing_labelled_is_none_and_nonsense_is_refused(task):
     shape = (2, 2) if task is DEPTH else (2, 2, 3)
-    metric = metric_for(task)
+    metric = of(task).metric(task)
     metric.update(np.ones(shape, np.float32), np.zeros(shape, np.float32))
     assert set(metric.result().values()) == {1, 0, None}
     with pytest.raises(ValueError, match='truth is'):

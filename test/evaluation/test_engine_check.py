@@ -125,7 +125,7 @@ def test_images_without_labels_are_refused(bundle, data, tmp_path, capsys):
     code = cli.main(['compile', str(bundle.path), '--check', str(alone)])
 
     assert code == 1
-    assert 'none of 1 images has boxes or masks' in capsys.readouterr().err
+    assert 'none of 1 images is labelled for' in capsys.readouterr().err
 
 
 def test_fewer_frames_are_spread_over_the_data(data):

@@ -17,8 +17,8 @@ from drive_bags import SECOND, START, TRUTH, image_cdr, jpeg, make_bag, picture,
 from mtl_evaluation.bags import wire
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import IMAGE, BagError
 from mtl_evaluation.bags.guarded import GuardedBag, Limits
+from mtl_evaluation.messages.cdr import IMAGE, BagError
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.image_codec import ImageError
 

@@ -22,7 +22,8 @@ from rosbags.rosbag2.enums import CompressionFormat
 from mtl_evaluation.bags import bag_file
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage, MessageWriter
-from mtl_evaluation.bags.cdr import (
+from mtl_evaluation.bags.guarded import GuardedBag, Limits
+from mtl_evaluation.messages.cdr import (
     CLASSIFICATION,
     DETECTIONS,
     IMAGE,
@@ -30,7 +31,6 @@ from mtl_evaluation.bags.cdr import (
     serialise,
     typestore,
 )
-from mtl_evaluation.bags.guarded import GuardedBag, Limits
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.image_codec import ImageError
 

@@ -25,7 +25,7 @@ from mtl_evaluation.live import node_process
 from mtl_evaluation.live.node_process import LiveError
 from mtl_evaluation.live.session import LiveSession, LiveSettings, run_live
 from mtl_evaluation.live.timing import Pace, frame_counts, rate_hz, stages
-from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.scores import Scores
 from mtl_perception import kinds
 from mtl_perception.bundle import Bundle
 from mtl_perception.cli import main

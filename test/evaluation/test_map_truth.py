@@ -9,12 +9,12 @@ import pytest
 
 from mtl_evaluation.bags.answers import AnswerBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import BagError, header_of, image_message, map_message, map_of
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.outputs import recorded_results
 from mtl_evaluation.bags.truth_join import JoinedBag, truth_content
-from mtl_evaluation.metrics.scores import Scores
+from mtl_evaluation.messages.cdr import BagError, header_of, image_message, map_message, map_of
 from mtl_evaluation.pictures.frames import truth_as_result
+from mtl_evaluation.scores import Scores
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from mtl_evaluation.kinds import of
 from mtl_evaluation.metrics.classification import ClassificationMetric
 from mtl_evaluation.metrics.detection import DetectionMetric
-from mtl_evaluation.metrics.metrics import metric_for
 from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_perception import kinds
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, TIME_OF_DAY, Task
@@ -256,8 +256,10 @@ def test_classification_by_hand():
 
 def test_merging_parts_in_any_order_equals_one_pass():
     rng = np.random.default_rng(7)
-    whole = [metric_for(task) for task in (DETECTION, SEMANTIC, TIME_OF_DAY)]
-    parts = [[metric_for(task) for task in (DETECTION, SEMANTIC, TIME_OF_DAY)] for _ in range(3)]
+    whole = [of(task).metric(task) for task in (DETECTION, SEMANTIC, TIME_OF_DAY)]
+    parts = [
+        [of(task).metric(task) for task in (DETECTION, SEMANTIC, TIME_OF_DAY)] for _ in range(3)
+    ]
     for index in range(12):
         boxes = rng.uniform(0, 60, (6, 2))
         truth = np.concatenate([boxes, boxes + rng.uniform(5, 40, (6, 2))], 1)
@@ -285,4 +287,6 @@ def test_metrics_of_other_class_tables_do_not_merge():
 
 
 def test_every_kind_has_a_metric():
-    assert all(metric_for(Task('some', kind, ('a', 'b'))).frames == 0 for kind in kinds.KINDS)
+    assert all(
+        of(task := Task('some', kind, ('a', 'b'))).metric(task).frames == 0 for kind in kinds.KINDS
+    )

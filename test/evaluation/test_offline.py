@@ -19,17 +19,17 @@ from block_drive import write_block_drive
 from drive_bags import jpeg
 from red_drive import EXPECTED, START_NS, write_red_drive
 
-from mtl_evaluation.bags.bag import DriveBag
-from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import BagError
-from mtl_evaluation.commands.replay import ReplayError, find_bags
-from mtl_evaluation.metrics.accuracy import (
+from mtl_evaluation.accuracy import (
     GENERATED_NOTE,
     NO_TRUTH_NOTE,
     ROAD_ONLY_NOTE,
     note,
     percent,
 )
+from mtl_evaluation.bags.bag import DriveBag
+from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
+from mtl_evaluation.commands.replay import ReplayError, find_bags
+from mtl_evaluation.messages.cdr import BagError
 from mtl_evaluation.runs import bag_replay, part
 from mtl_evaluation.runs.bag_replay import BagJob, Interrupted, bag_state, replay_bag
 from mtl_evaluation.runs.fleet import EngineSettings

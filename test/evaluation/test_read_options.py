@@ -11,7 +11,9 @@ from drive_bags import SECOND, START, header, image_cdr, make_bag
 
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import MessageWriter
-from mtl_evaluation.bags.cdr import (
+from mtl_evaluation.bags.guarded import GuardedBag
+from mtl_evaluation.bags.read_options import ReadOptions
+from mtl_evaluation.messages.cdr import (
     DETECTIONS,
     IMAGE,
     BagError,
@@ -19,8 +21,6 @@ from mtl_evaluation.bags.cdr import (
     serialise,
     typestore,
 )
-from mtl_evaluation.bags.guarded import GuardedBag
-from mtl_evaluation.bags.read_options import ReadOptions
 from mtl_evaluation.truth.class_mapping import ClassMapping, MappingError
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_perception.tasks import SEMANTIC

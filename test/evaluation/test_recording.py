@@ -19,8 +19,8 @@ from red_drive import HEIGHT, PERIOD_NS, START_NS, WIDTH, red_image, red_truth, 
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_file import bag_info, open_bag, read_messages
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import DETECTIONS, boxes_of, deserialise
 from mtl_evaluation.bags.outputs import recorded_results
+from mtl_evaluation.messages.cdr import DETECTIONS, boxes_of, deserialise
 from mtl_evaluation.runs.recording import RecordingError, Recordings, recorder
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.frame import Detections, Result, Tracks

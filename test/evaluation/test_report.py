@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from red_drive import red_image, red_truth
 
+from mtl_evaluation.accuracy import GENERATED_NOTE
 from mtl_evaluation.live.timing import LiveRun, PlayedFrame, frame_counts, spread, stages
-from mtl_evaluation.metrics.accuracy import GENERATED_NOTE
-from mtl_evaluation.metrics.scores import Scores
 from mtl_evaluation.pictures.video import Video
 from mtl_evaluation.report.live_report import write_live_report
 from mtl_evaluation.report.pictures import Example, panels
+from mtl_evaluation.scores import Scores
 from mtl_evaluation.truth.truth import Truth
 from mtl_perception.frame import Detections, Result
 from mtl_perception.tasks import TASKS

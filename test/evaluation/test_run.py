@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mtl_evaluation.kinds import of
 from mtl_evaluation.metrics import average_precision
 from mtl_evaluation.metrics.detection import DetectionMetric
-from mtl_evaluation.metrics.metrics import metric_for
 from mtl_evaluation.metrics.temporal import BOX_COUNTS, MASK_COUNTS, Stability
 from mtl_evaluation.runs.part import pack, unpack
 from mtl_evaluation.runs.run import (
@@ -41,7 +41,7 @@ CAMERA_MODEL = CameraModel(
 def a_record(bag: str, index: int, camera: str = '/camera/image_raw') -> FrameRecord:
     """A frame of random answers, the same for the same bag and index."""
     rng = np.random.default_rng([len(bag), index])
-    detection, semantic, time = (metric_for(task) for task in TASKS)
+    detection, semantic, time = (of(task).metric(task) for task in TASKS)
     corner = rng.uniform(0, 60, (5, 2))
     truth = np.concatenate([corner, corner + rng.uniform(5, 30, (5, 2))], 1)
     labels = rng.integers(0, 3, 5)

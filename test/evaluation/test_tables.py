@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from mtl_evaluation.accuracy import main_figure
 from mtl_evaluation.bench import accuracy, timing
 from mtl_evaluation.commands import bag
 from mtl_evaluation.metrics.box_faults import KINDS
@@ -135,7 +136,7 @@ def test_bag_info_shows_long_topics_whole(narrow):
 def test_replay_shows_every_task_of_every_slice(narrow):
     names = ['semantic', 'drivable', 'lane', 'detection', 'scene/weather', 'scene/timeofday']
     kinds = ['segmentation'] * 3 + ['detection'] + ['classification'] * 2
-    key = {kind: key for kind, (key, _) in terminal.MAIN.items()}
+    key = {kind: main_figure(kind)[0] for kind in kinds}
     found = {
         name: {'kind': kind, 'frames': 1000, key[kind]: 0.625}
         for name, kind in zip(names, kinds, strict=True)

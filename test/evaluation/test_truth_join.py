@@ -14,9 +14,9 @@ from PIL import Image
 
 from mtl_evaluation.bags.bag import DriveBag
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import BagError
 from mtl_evaluation.bags.guarded import GuardedBag
 from mtl_evaluation.bags.truth_join import JoinedBag, truth_content
+from mtl_evaluation.messages.cdr import BagError
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles, stamp_in

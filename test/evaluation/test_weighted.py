@@ -10,10 +10,10 @@ import pytest
 from made_runs import TASK_LIST, write_made_run
 from test_average_precision import oracle, random_metric
 
-from mtl_evaluation.compare.ratios import RatioTable, ratio_names, ratios
+from mtl_evaluation.compare.ratios import RatioTable
+from mtl_evaluation.kinds import of
 from mtl_evaluation.metrics.classification import ClassificationMetric
 from mtl_evaluation.metrics.detection import DetectionMetric, DetectionTable
-from mtl_evaluation.metrics.metrics import figure_names, table_for
 from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.runs.run import merged
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC, WEATHER
@@ -51,7 +51,7 @@ def labels(frames: int, seed: int) -> list[ClassificationMetric]:
 
 def flat(result: dict, task) -> dict[str, float]:
     """A metric's result under the names of figures; NaN where it has none."""
-    found = {name: result[name] for name in figure_names(task) if name in result}
+    found = {name: result[name] for name in of(task).figure_names(task) if name in result}
     for key in ('iou', 'official_iou', 'f1'):
         found |= {f'{key}/{name}': value for name, value in result.get(key, {}).items()}
     for name, values in result.get('per_class', {}).items():
@@ -102,7 +102,7 @@ def test_any_whole_weights_are_copies_of_the_images():
 @pytest.mark.parametrize('task', [SEMANTIC, DRIVABLE])
 def test_masks_under_weights_are_copies_of_the_frames(task):
     pieces = masks(task, 6, seed=1)
-    table = table_for(task)
+    table = of(task).table(task)
     for piece in pieces:
         table.add(piece)
     weights = np.array([[1, 1, 1, 1, 1, 1], [0, 3, 1, 0, 2, 0]], np.float32)
@@ -119,7 +119,7 @@ def test_masks_under_weights_are_copies_of_the_frames(task):
 
 def test_labels_under_weights_are_copies_of_the_frames():
     pieces = labels(20, seed=2)
-    table = table_for(WEATHER)
+    table = of(WEATHER).table(WEATHER)
     for piece in pieces:
         table.add(piece)
     weights = np.random.default_rng(3).integers(0, 3, (4, 20))
@@ -141,7 +141,7 @@ def test_chosen_frames_are_as_if_the_others_were_not_there(kind):
         'segmentation': (DRIVABLE, masks(DRIVABLE, 25, 4)),
         'classification': (WEATHER, labels(25, 5)),
     }[kind]
-    table, part = table_for(task), table_for(task)
+    table, part = of(task).table(task), of(task).table(task)
     chosen = np.arange(0, len(pieces), 3)
     for place, piece in enumerate(pieces):
         table.add(piece)
@@ -151,7 +151,7 @@ def test_chosen_frames_are_as_if_the_others_were_not_there(kind):
 
     whole, alone = table.figures(weights, chosen), part.figures(weights[:, chosen])
 
-    assert whole.keys() == alone.keys() == set(figure_names(task))
+    assert whole.keys() == alone.keys() == set(of(task).figure_names(task))
     for name in whole:
         assert np.array_equal(whole[name], alone[name], equal_nan=True), name
 
@@ -170,9 +170,10 @@ def test_only_what_is_asked_for_is_ranked():
 def test_ratios_are_what_the_run_says_of_itself(tmp_path):
     run = write_made_run(tmp_path / 'run', frames=40)
     for task in TASK_LIST:
-        table = RatioTable(ratio_names(task))
+        table = RatioTable(of(task).ratio_names(task))
         for record in run.records():
-            table.add(ratios(task, record))
+            piece = record.pieces.get(task.name)
+            table.add(of(task).ratios(task, piece, record.stability))
         figures = table.figures(np.ones((1, 40), np.float32))
         for name, value in run.summary['temporal'].get(task.name, {}).items():
             if name in figures:
@@ -187,7 +188,7 @@ def test_tables_of_a_run_give_its_figures(tmp_path):
     run = write_made_run(tmp_path / 'run', frames=30)
     metrics = merged(run.records(), run.tasks)
     for task in run.tasks:
-        table = table_for(task)
+        table = of(task).table(task)
         for record in run.records():
             table.add(record.pieces[task.name])
         same(table.figures(np.ones((1, 30), np.float32)), metrics[task.name].result(), task)

@@ -24,7 +24,7 @@ from pathlib import Path
 from drive_bags import stereo_bag
 
 from mtl_evaluation.bags.bag import DriveBag
-from mtl_evaluation.bags.cdr import BagError
+from mtl_evaluation.messages.cdr import BagError
 from mtl_perception.image_codec import ImageError
 
 STORAGES = (('mcap', True), ('mcap', False), ('sqlite3', True), ('sqlite3', False))

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
-from mtl_evaluation.bags.cdr import IMAGE, serialise, typestore
+from mtl_evaluation.messages.cdr import IMAGE, serialise, typestore
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 
 SECOND = 1_000_000_000

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mtl_evaluation.runs.run import FrameRecord, new_metrics
+from mtl_evaluation.kinds import new_metrics
+from mtl_evaluation.runs.run import FrameRecord
 from mtl_perception.tasks import DRIVABLE, RESEARCH, Task
 from training.evaluation.scoring import COARSE, scored_tasks
 from training.evaluation.yolop import YolopStyle
@@ -53,7 +54,7 @@ def source_results(records: Iterable[FrameRecord], tasks: Iterable[Task]) -> dic
         images += 1
         yolop.add(record.pieces)
         for name, piece in record.pieces.items():
-            metrics[name].merge(piece)  # type: ignore[arg-type]
+            metrics[name].merge(piece)
     results = {name: metric.result() for name, metric in metrics.items() if metric.frames}
     two_class = results.pop(COARSE[DRIVABLE.name].task.name, None)
     if two_class is not None and DRIVABLE.name not in results:

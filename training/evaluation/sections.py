@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mtl_evaluation.metrics.accuracy import shown
+from mtl_evaluation.accuracy import shown
 from mtl_evaluation.report.page import Section, card, dim, or_dash, table
 from training.evaluation.results import BY_KIND
 

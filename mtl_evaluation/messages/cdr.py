@@ -4,13 +4,13 @@
 """ROS messages as serialised bytes, without ROS: types, stamps, and what a drive's messages hold.
 
 CDR as rosbags reads and writes it. vision_msgs is registered from the texts that come with this
-package. Topics and conventions of a drive are described in `bag.py`.
+package. Topics and conventions of a drive are described in `bags/bag.py`.
 """
 
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -20,12 +20,12 @@ from rosbags.interfaces import Connection, MessageDefinitionFormat
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from mtl_evaluation.truth.truth import Truth, TruthBoxes, TruthPlaces
+from mtl_evaluation.truth.truth import TruthBoxes
 from mtl_perception.camera_model import GeometryError
 from mtl_perception.geometry import Mount
 from mtl_perception.interfaces import message_texts
 from mtl_perception.text import one_line, quoted
-from mtl_perception.transforms import quaternion_of, rotation_of
+from mtl_perception.transforms import rotation_of
 
 IMAGE = 'sensor_msgs/msg/Image'
 COMPRESSED_IMAGE = 'sensor_msgs/msg/CompressedImage'
@@ -260,59 +260,6 @@ def label_info_message(header: Any, classes: Sequence[str]) -> Any:
     types = typestore().types
     names = [types['vision_msgs/msg/VisionClass'](i, name) for i, name in enumerate(classes)]
     return types[LABEL_INFO](header, names, 0.0)
-
-
-def truth_messages(header: Any, truth: Truth, root: str = TRUTH) -> Iterator[tuple[str, Any]]:
-    """Topic, below `root`, and message of everything that is known about a frame."""
-    types = typestore().types
-    if truth.boxes is not None:
-        items = [
-            detection_message(header, box, name, 1.0, IGNORED if ignored else identity)
-            for box, name, ignored, identity in zip(
-                truth.boxes.boxes.tolist(),
-                truth.boxes.classes,
-                truth.boxes.ignore,
-                truth.boxes.ids or ('',) * len(truth.boxes.classes),
-                strict=True,
-            )
-        ]
-        yield f'{root}/detections', types[DETECTIONS](header, items)
-    if truth.places is not None:
-        yield from _place_messages(header, truth.places, root)
-    for name, mask in truth.masks.items():
-        yield f'{root}/{name}', image_message(header, mask, 'mono8')
-    for name, values in truth.maps.items():
-        yield f'{root}/{name}', map_message(header, values)
-    for name, label in truth.labels.items():
-        hypothesis = types['vision_msgs/msg/ObjectHypothesis'](label, 1.0)
-        yield f'{root}/scene/{name}', types[CLASSIFICATION](header, [hypothesis])
-
-
-def _place_messages(header: Any, places: TruthPlaces, root: str) -> Iterator[tuple[str, Any]]:
-    """Feet of the boxes of `detections`, in their order, and the pose of the camera."""
-    types = typestore().types
-    base = types[HEADER](header.stamp, BASE_FRAME)
-
-    def pose(at: Sequence[float], turn: Sequence[float]) -> Any:
-        return types['geometry_msgs/msg/Pose'](
-            types['geometry_msgs/msg/Point'](*at), types['geometry_msgs/msg/Quaternion'](*turn)
-        )
-
-    level = (0.0, 0.0, 0.0, 1.0)
-    nothing = types['vision_msgs/msg/BoundingBox3D'](
-        pose((0.0, 0.0, 0.0), level), types['geometry_msgs/msg/Vector3'](0.0, 0.0, 0.0)
-    )
-    objects = []
-    for foot in places.feet.tolist():
-        found = types['vision_msgs/msg/ObjectHypothesisWithPose'](
-            types['vision_msgs/msg/ObjectHypothesis']('', 1.0),
-            types['geometry_msgs/msg/PoseWithCovariance'](pose(foot, level), np.zeros(36)),
-        )
-        objects.append(types['vision_msgs/msg/Detection3D'](base, [found], nothing, ''))
-    yield f'{root}/objects', types[OBJECTS](base, objects)
-    mount = places.mount
-    camera = pose(mount.translation, quaternion_of(mount.matrix))
-    yield f'{root}/camera_pose', types[POSE](base, camera)
 
 
 def detection_message(

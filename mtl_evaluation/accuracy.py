@@ -5,45 +5,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from mtl_evaluation import kinds
+
 NOT_MEASURED = 'not measured'
-
-HEADLINES: dict[str, tuple[tuple[str, str], ...]] = {
-    'detection': (('AP50', 'AP50'), ('AP', 'AP (0.50:0.95)')),
-    'classification': (('accuracy', 'accuracy'), ('macro_f1', 'macro F1')),
-    'depth': (
-        ('delta1', 'within a factor of 1.25'),
-        ('abs_error', 'absolute error'),
-        ('rel_error', 'relative error'),
-    ),
-    'normals': (
-        ('within_11_25', 'within 11.25°'),
-        ('mean_error', 'mean angle'),
-        ('median_error', 'median angle'),
-    ),
-}
-MAIN: dict[str, tuple[str, str]] = {
-    'detection': ('AP50', 'AP50'),
-    'segmentation': ('miou', 'mIoU'),
-    'classification': ('accuracy', 'accuracy'),
-    'depth': ('delta1', 'within a factor of 1.25'),
-    'normals': ('within_11_25', 'within 11.25°'),
-}
-"""The one figure a task kind: key in its result, and its name."""
-
-UNITS = {
-    'abs_error': 'm', 'rmse': 'm', 'rel_error': '', 'mean_error': '°', 'median_error': '°',
-}  # fmt: skip
-"""Units of the figures that are no shares; lower is better."""
-
-SEGMENTATION = (('miou', 'mIoU'), ('pixel_accuracy', 'pixel accuracy'))
-DRIVABLE = (
-    ('miou', 'mIoU strict'),
-    ('official_miou', 'mIoU as BDD100K counts it'),
-    ('two_class_miou', 'mIoU drivable / not'),
-)
 
 GENERATED_NOTE = (
     'Generated scenes are no evidence of real-world accuracy: these figures only show that the '
@@ -68,17 +35,11 @@ EXPLAINED = (
 
 def accuracy_rows(scores: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, str, str, int]]:
     """Task, metric, value and frames it was measured on, one row a headline figure."""
-    rows = []
-    for name, result in scores.items():
-        kind = result['kind']
-        if kind == 'segmentation':
-            # With one class beside the background all three figures are nearly one.
-            tells_areas_apart = 'official_miou' in result and len(result['iou']) > 2
-            lines: Sequence[tuple[str, str]] = DRIVABLE if tells_areas_apart else SEGMENTATION
-        else:
-            lines = HEADLINES[kind]
-        rows += [(name, title, shown(key, result[key]), result['frames']) for key, title in lines]
-    return rows
+    return [
+        (name, title, shown(key, result[key]), result['frames'])
+        for name, result in scores.items()
+        for key, title in kinds.named(result['kind']).rows(result)
+    ]
 
 
 def published_line(counts: Mapping[str, Any]) -> str:
@@ -121,24 +82,26 @@ def class_values(result: Mapping[str, Any]) -> tuple[str, dict[str, float | None
 
     No values for kinds without classes.
     """
-    if result['kind'] == 'detection':
-        return 'AP50', {label: value['AP50'] for label, value in result['per_class'].items()}
-    if result['kind'] == 'segmentation':
-        return 'IoU', dict(result['iou'])
-    return 'F1', dict(result.get('f1', {}))
+    kind = kinds.named(result['kind'])
+    return kinds.figure(kind.class_figure).title, kind.by_class(result)
+
+
+def main_figure(kind: str) -> tuple[str, str]:
+    """The one figure that stands for a kind of tasks: key in its results, and its title."""
+    key = kinds.named(kind).headlines[0]
+    return key, kinds.figure(key).title
 
 
 def headline(result: Mapping[str, Any]) -> tuple[str, float | None]:
-    """The one figure that stands for a task: its name and value."""
-    key, title = MAIN[result['kind']]
+    """The one figure that stands for a task: its title and value."""
+    key, title = main_figure(result['kind'])
     return title, result[key]
 
 
 def shown(key: str, value: float | None) -> str:
     """A figure in its unit."""
-    if key not in UNITS or value is None:
-        return percent(value)
-    return f'{value:.3f} {UNITS[key]}'.rstrip()
+    figure = kinds.figure(key)
+    return percent(value) if figure.is_share or value is None else figure.shown(value, '.3f')
 
 
 def percent(value: float | None, places: int = 1) -> str:
@@ -146,11 +109,11 @@ def percent(value: float | None, places: int = 1) -> str:
     return NOT_MEASURED if value is None else f'{100 * value:.{places}f} %'
 
 
-def note(kind: str, scores: Mapping[str, Mapping[str, Any]]) -> str:
-    """What the reader has to know about the figures; `kind` is where the drive came from."""
+def note(origin: str, scores: Mapping[str, Mapping[str, Any]]) -> str:
+    """What the reader has to know about the figures; `origin` is where the drive came from."""
     if not any(result['frames'] for result in scores.values()):
         return NO_TRUTH_NOTE
-    text = GENERATED_NOTE if kind == 'generated' else REAL_NOTE
+    text = GENERATED_NOTE if origin == 'generated' else REAL_NOTE
     drivable = [result['official_iou'] for result in scores.values() if 'official_iou' in result]
     road_only = any({None} < {*iou.values()} for iou in drivable)
     return f'{text} {ROAD_ONLY_NOTE}' if road_only else text
