@@ -354,7 +354,11 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument('run', type=Path, help='output folder of training.train')
     parser.add_argument('bundle', type=Path, help='folder to write, e.g. models/NAME')
     parser.add_argument(
-        '--metrics', type=Path, nargs='*', default=[], help='JSON of training.evaluate'
+        '--metrics',
+        type=Path,
+        nargs='*',
+        default=[],
+        help='JSON of training.evaluate, or of mtl-perception compile --rate HZ --data FOLDER',
     )
     parser.add_argument('--weights', choices=('best', 'last'), help='default best, if validated')
     parser.add_argument('--description', type=Path, help='Markdown that opens the card')

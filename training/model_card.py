@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -19,25 +20,14 @@ from training.networks.base import MultiTaskNetwork
 
 
 def read_metrics(path: Path) -> list[Metric]:
-    """Finite values of a `training.evaluate` JSON, one Metric per source; raises ConfigError."""
+    """Finite values of a JSON that holds figures of the model; raises ConfigError.
+
+    Of `training.evaluate MODEL --json`, one Metric per source; of `mtl-perception compile MODEL
+    --rate HZ --data FOLDER --json`, one per input size, of its fp32 engine where it has one.
+    """
     try:
         record = json.loads(path.read_text('utf-8'))
-        return [
-            Metric(
-                data=str(source),
-                split=str(record['split']),
-                values={
-                    f'{task}/{key}': round(value, 4)
-                    for task, values in sources.items()
-                    if isinstance(values, dict)
-                    for key, value in values.items()
-                    if isinstance(value, float) and math.isfinite(value)
-                }
-                | {'images': float(sources['images'])},
-                command=str(record['command']),
-            )
-            for source, sources in record['results'].items()
-        ]
+        return _by_size(record) if 'measured' in record else _by_source(record)
     except OSError as error:
         raise ConfigError(f'--metrics: {path} cannot be read: {error}') from error
     except (
@@ -45,8 +35,49 @@ def read_metrics(path: Path) -> list[Metric]:
     ) as error:  # fmt: skip
         raise ConfigError(
             f'--metrics: {path} is no JSON of `python -m training.evaluate MODEL --json {path}` '
+            f'nor of `mtl-perception compile MODEL --rate HZ --data FOLDER --json {path}` '
             f'({type(error).__name__}: {error})'
         ) from error
+
+
+def _by_source(record: Mapping[str, Any]) -> list[Metric]:
+    return [
+        Metric(
+            data=str(source),
+            split=str(record['split']),
+            values={
+                f'{task}/{key}': round(value, 4)
+                for task, values in sources.items()
+                if isinstance(values, dict)
+                for key, value in values.items()
+                if isinstance(value, float) and math.isfinite(value)
+            }
+            | {'images': float(sources['images'])},
+            command=str(record['command']),
+        )
+        for source, sources in record['results'].items()
+    ]
+
+
+def _by_size(record: Mapping[str, Any]) -> list[Metric]:
+    rows: dict[str, Mapping[str, Any]] = {}
+    for row in record['measured']:
+        size = f'{row["height"]}x{row["width"]}'
+        if size not in rows or row['precision'] == 'fp32':
+            rows[size] = row
+    return [
+        Metric(
+            data=f'input {size}',
+            split=str(record['choice']['data']).partition(' (')[0],
+            values={
+                name.replace(' ', '/'): round(value / 100, 4)
+                for name, value in row['accuracy'].items()
+                if math.isfinite(value)
+            },
+            command=str(record['command']),
+        )
+        for size, row in rows.items()
+    ]
 
 
 def read_description(path: Path | None) -> str:
@@ -90,12 +121,20 @@ def card(
         '## Measured',
         '',
     ]
-    for metric in metrics:
-        lines += [f'`{metric.command}`: {metric.data}, {metric.split}', '', '| metric | value |',
-                  '|---|---|']  # fmt: skip
-        lines += [f'| {key} | {value:g} |' for key, value in metric.values.items()]
-        lines.append('')
+    for (command, split), of in groupby(metrics, lambda each: (each.command, each.split)):
+        lines += [f'`{command}`: {split}', '', *_table(list(of)), '']
     return '\n'.join(lines).rstrip() + '\n'
+
+
+def _table(metrics: Sequence[Metric]) -> list[str]:
+    """A row per figure, a column per source or input size."""
+    names = dict.fromkeys(name for metric in metrics for name in metric.values)
+    head = ['', *(metric.data for metric in metrics)]
+    rows = [
+        [name, *(f'{m.values[name]:g}' if name in m.values else '' for m in metrics)]
+        for name in names
+    ]
+    return [f'| {" | ".join(row)} |' for row in (head, ['---'] * len(head), *rows)]
 
 
 def _origin(parent: Mapping[str, Any]) -> list[str]:

@@ -3,11 +3,12 @@
 
 """Untrained bundles at 384x640 to time beside each other: one network of four tasks, four of one.
 
-And YOLOP's network with its published tasks. Times do not depend on weights, except that of mask
+And YOLOP's network with its published tasks; with --trunks, the four tasks on other trunks
+instead. Times do not depend on weights, except that of mask
 decoding, which is at its worst on random ones: compare the engine stage. What is run on them is in
 docs/engines.md.
 
-    python test/benchmarks/engine_bundles.py FOLDER [--trunk pvt_v2_b0]
+    python test/benchmarks/engine_bundles.py FOLDER [--trunk pvt_v2_b0 | --trunks NAME ...]
 """
 
 from __future__ import annotations
@@ -35,7 +36,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('folder', type=Path)
     parser.add_argument('--trunk', default='pvt_v2_b0')
+    parser.add_argument('--trunks', nargs='+', metavar='NAME', help='of timm: one bundle each')
     args = parser.parse_args()
+    for trunk in args.trunks or ():
+        write(args.folder / trunk, NetworkConfig(trunk=trunk), TASKS)
+    if args.trunks:
+        return
     ours = NetworkConfig(trunk=args.trunk)
     write(args.folder / 'four_tasks', ours, TASKS)
     for task in TASKS:

@@ -3,6 +3,8 @@
 
 """What is known before the first step ends a run before it, with the cause; endings of commands."""
 
+import json
+import math
 import os
 import signal
 import subprocess
@@ -213,6 +215,18 @@ def test_metrics_that_are_not_finite_are_left_out(tmp_path):
     path.write_text(f'{{"split": "val", "command": "c", "results": {{"s": {values}}}}}')
     (metric,) = read_metrics(path)
     assert metric.values == {'drivable/accuracy': 0.5, 'images': 2.0}
+
+
+def test_figures_by_input_size_are_of_the_fp32_engine(tmp_path):
+    path = tmp_path / 'rate.json'
+    row = {'height': 192, 'width': 320, 'accuracy': {'detection AP': 17.25, 'lane miou': math.nan}}
+    rows = [{**row, 'precision': 'bf16', 'accuracy': {'detection AP': 1.0}},
+            {**row, 'precision': 'fp32'}]  # fmt: skip
+    record = {'command': 'c', 'measured': rows, 'choice': {'data': '9 images of F, val (labels)'}}
+    path.write_text(json.dumps(record))
+    (metric,) = read_metrics(path)
+    assert (metric.data, metric.split) == ('input 192x320', '9 images of F, val')
+    assert metric.values == {'detection/AP': 0.1725}
 
 
 def test_a_description_that_cannot_be_read_is_refused(tmp_path):

@@ -59,6 +59,12 @@ def test_unknown_trunk_is_named_with_its_neighbours():
         Trunk('pvt_v2_b9')
 
 
+def test_trunks_without_stochastic_depth_are_taken_without_it():
+    assert Trunk('efficientvit_b0').channels == [16, 32, 64, 128]
+    with pytest.raises(NetworkError, match=r"'efficientvit_b0' has no stochastic depth; .*0.1"):
+        Trunk('efficientvit_b0', drop_path_rate=0.1)
+
+
 @pytest.fixture(scope='module')
 def small(tmp_path_factory):
     """A timm model with weights of its own and the file that holds them."""

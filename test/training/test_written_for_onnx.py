@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import nn
 
+from training.networks.trunk import Trunk
 from training.networks.written_for_onnx import written_for_onnx
 
 
@@ -24,6 +25,23 @@ def test_a_rewritten_trunk_answers_the_same(trunk):
             torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5)
     assert 'MlpWithDepthwiseConv' not in kinds
     assert 'GELU' not in kinds
+
+
+def test_branches_of_training_become_one_convolution():
+    torch.manual_seed(0)
+    trunk = Trunk('repvit_m0_9').eval()
+    for module in trunk.modules():
+        if isinstance(module, nn.BatchNorm2d):  # as after training: neither 0 nor 1
+            nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            nn.init.uniform_(module.running_var, 0.5, 1.5)
+    rewritten = written_for_onnx(nn.Sequential(trunk))
+    image = torch.randint(0, 256, (1, 3, 64, 96), dtype=torch.uint8)
+    with torch.no_grad():
+        for before, after in zip(trunk(image), rewritten(image), strict=True):
+            torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
+    counts = [sum(isinstance(m, nn.Conv2d) for m in each.modules()) for each in (trunk, rewritten)]
+    assert counts[1] < counts[0]
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in rewritten.modules())
 
 
 def test_the_network_itself_is_left_alone():

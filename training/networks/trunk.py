@@ -11,6 +11,7 @@ uint8 images.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import timm
@@ -51,10 +52,22 @@ class Trunk(nn.Module):
         options: dict[str, Any] = {'drop_path_rate': drop_path_rate}
         if name.startswith('swin'):
             options['strict_img_size'] = False
-        self.body = (
-            make_body(name, weights, **options) if weights
-            else make_timm_body(name, pretrained, **options)
-        )  # fmt: skip
+        make = (
+            partial(make_body, name, weights)
+            if weights
+            else partial(make_timm_body, name, pretrained)
+        )
+        try:
+            self.body = make(**options)
+        except TypeError as error:
+            if 'drop_path_rate' not in str(error):
+                raise
+            if options.pop('drop_path_rate'):
+                raise NetworkError(
+                    f"drop_path_rate: timm's {name!r} has no stochastic depth; expected 0, found "
+                    f'{drop_path_rate}'
+                ) from error
+            self.body = make(**options)
         self.channels_last = getattr(self.body, 'output_fmt', Format.NCHW) == Format.NHWC
         info: Any = self.body.feature_info
         reductions = info.reduction()

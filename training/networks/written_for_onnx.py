@@ -8,7 +8,9 @@ runs in five passes, and PVTv2's mixed feed-forward layer turns its widest tenso
 and planes twice a block. Here GELU is in the order that ONNX Runtime, OpenVINO and TensorRT fuse,
 and the layer stays in planes from its first to its last matrix product, which become 1x1
 convolutions; what is turned is four to eight times narrower. TensorFlow's "same" padding depends on
-the image size; for images of a multiple of 32 it does not, and is written as a constant.
+the image size; for images of a multiple of 32 it does not, and is written as a constant. Branches
+that are parallel in training only (RepViT, FastViT, MobileOne) become the one convolution that
+they add up to.
 """
 
 from __future__ import annotations
@@ -20,8 +22,11 @@ from typing import TypeVar
 import torch
 from timm.layers.conv2d_same import Conv2dSame
 from timm.models.pvt_v2 import MlpWithDepthwiseConv
+from timm.utils.model import reparameterize_model
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from training.networks.trunk import Trunk
 
 AnyModule = TypeVar('AnyModule', bound=nn.Module)
 
@@ -29,6 +34,8 @@ AnyModule = TypeVar('AnyModule', bound=nn.Module)
 def written_for_onnx(network: AnyModule) -> AnyModule:
     """A copy of a network in eval mode with those modules exchanged; the network is left alone."""
     network = copy.deepcopy(network).eval()
+    for trunk in [module for module in network.modules() if isinstance(module, Trunk)]:
+        reparameterize_model(trunk.body, inplace=True)
     for parent in list(network.modules()):
         for name, module in list(parent.named_children()):
             if isinstance(module, MlpWithDepthwiseConv):

@@ -7,6 +7,8 @@
     run       execute what is not finished (failed cells are left alone), measure costs, report
     resume    the same, and try failed cells again
     report    write the report of what is finished
+    pack      keep what report and further seeds need in one small file (training/study/archive.py)
+    unpack    take up the finished cells of such a file
     search    look for hyperparameters (training/study/search.py)
 
 docs/study.md says how a study file is written and what the report means.
@@ -53,6 +55,8 @@ def main(argv: list[str] | None = None) -> int:
             from training.study.search import search
 
             return search(study, args.trials)
+        if args.command in ('pack', 'unpack'):
+            return _archive(study, cells, args)
         whole = True
         if args.command in ('run', 'resume'):
             whole = run_cells(study, cells, args.jobs, retry=args.command == 'resume')
@@ -72,6 +76,19 @@ def main(argv: list[str] | None = None) -> int:
     return 0 if whole else FAILED
 
 
+def _archive(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) -> int:
+    from training.study.archive import pack, unpack
+
+    if args.command == 'unpack':
+        held, new = unpack(study, cells, args.archive)
+        print(f'{args.archive}: {held} finished cells, {new} of them new in {study.output}')
+        return 0
+    _measure(study, cells, args)  # now: without weights they cannot be measured
+    count = pack(study, cells, args.archive)
+    print(f'{args.archive}: {count} finished cells, {args.archive.stat().st_size / 1e6:.2f} MB')
+    return 0
+
+
 def _measure(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) -> None:
     """Costs in a process of its own, where networks have been trained since the last time."""
     from training.study.cost import outdated
@@ -81,7 +98,7 @@ def _measure(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) ->
     output = ['--output', str(args.output)] if args.output else []
     command = module_command('training.study.cost', str(args.study), *output)
     if subprocess.run(command, check=False).returncode:
-        print('costs could not be measured; the report goes without', file=sys.stderr)
+        print('costs could not be measured; the report has those of before', file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,6 +112,8 @@ def _parser() -> argparse.ArgumentParser:
         ('run', 'execute, measure costs, report'),
         ('resume', 'as run, and try failed cells again'),
         ('report', 'write the report of what is finished'),
+        ('pack', 'keep the finished cells in one small file, without weights'),
+        ('unpack', 'take up the finished cells of such a file'),
         ('search', 'look for hyperparameters'),
     ):
         command = commands.add_parser(name, help=what)
@@ -108,6 +127,8 @@ def _parser() -> argparse.ArgumentParser:
         if name in ('run', 'resume'):
             command.add_argument('--jobs', type=at_least(1), default=1, help='cells at a time')
             command.add_argument('--dry-run', action='store_true', help='only list the cells')
+        if name in ('pack', 'unpack'):
+            command.add_argument('archive', type=Path, metavar='FILE.tar.gz')
         if name == 'search':
             command.add_argument(
                 '--trials', type=at_least(1), help='in the place of the file’s own'

@@ -227,7 +227,8 @@ def affinity_rows(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
     """How the tasks of each multi-task combination agreed, by thirds of the training and all steps.
 
     Each matrix is a mean over steps and seeds, [from task, to task]; None where two tasks never met
-    in a batch. through: mean over seeds of every measured step's cosine, by pair.
+    in a batch. by_seed: means over steps. through: mean over seeds of every measured step's cosine,
+    by pair.
     """
     rows = []
     for each in combinations:
@@ -243,6 +244,12 @@ def affinity_rows(combinations: Sequence[Combination]) -> list[dict[str, Any]]:
                 kind: mean_matrix(chosen, kind, tasks) for kind in ('cosine', 'lookahead')
             }
         row['all'] = {kind: mean_matrix(lines, kind, tasks) for kind in ('cosine', 'lookahead')}
+        row['by_seed'] = {
+            str(record.seed): {
+                kind: mean_matrix(record.affinity, kind, tasks) for kind in ('cosine', 'lookahead')
+            }
+            for record in each.records if record.affinity
+        }  # fmt: skip
         row['through'] = {
             f'{first} and {second}': through(lines, first, second)
             for i, first in enumerate(tasks)
@@ -270,11 +277,12 @@ def through(lines: Sequence[Mapping[str, Any]], first: str, second: str) -> list
 
 
 def _entries(lines: Sequence[Mapping[str, Any]], kind: str, first: str, second: str) -> list[float]:
-    return [
+    found = [
         line[kind][line['tasks'].index(first)][line['tasks'].index(second)]
         for line in lines
         if first in line['tasks'] and second in line['tasks']
     ]
+    return [value for value in found if value is not None]
 
 
 def _mean(values: Sequence[float]) -> float | None:

@@ -6,9 +6,10 @@
 RQ1: does multi-task PVTv2 beat single-task PVTv2 on accuracy, AP, mIoU, parameters and time?
 RQ2: how does it compare with the HydraNet-style reference (RegNet trunk, BiFPN)?
 
-The primary comparisons of the study file come first, with their test. Below them the first sharing
-structure and method of the file stand for multi-task learning, each figure with its difference and
-interval, exploratory. What came out best is named beside it, and as such.
+One paragraph each, for every task set that is not another one without a task. The primary
+comparisons of the study file come first, with their test. After them the first sharing structure
+and method of the file stand for multi-task learning, exploratory: the gain of each task's first
+figure with its interval, what it costs, what was not shown and what was not measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from training.study.analysis import compared, paired_ratio
 from training.study.comparisons import percent
 from training.study.config import StudyConfig
 from training.study.records import Combination, baseline_of, lower_is_better
+from training.study.transfer import parts_of
 
 NOT_MEASURED = 'not measured'
 ASKED = {'accuracy': 'classification', 'AP': 'detection', 'mIoU': 'segmentation'}
@@ -42,7 +44,8 @@ class Measured:
     """What the answers are made of.
 
     rows: of `analysis.combination_rows`. primary: of `comparisons.primary_rows`. costs: what
-    cost.py measured. earlier: lines of cost by question, of a report whose measurements are gone.
+    cost.py measured. in_time: whether the primary comparisons were named before the first run.
+    earlier: lines of cost by question, of a report whose measurements are gone.
     """
 
     study: StudyConfig
@@ -50,6 +53,7 @@ class Measured:
     rows: Sequence[Mapping[str, Any]]
     primary: Sequence[Mapping[str, Any]]
     costs: Mapping[str, Any]
+    in_time: bool
     earlier: Mapping[str, list[dict[str, Any]]] = field(default_factory=dict)
 
     def plain(self, trunk: str | None, tasks: str) -> Combination | None:
@@ -62,11 +66,12 @@ class Measured:
 
 
 def answers(measured: Measured) -> list[dict[str, Any]]:
-    """Both questions, for every task set."""
-    trunk = pvt_trunk(measured.study)
+    """Both questions, for every task set that is not another one without a task."""
+    trunk, sets = pvt_trunk(measured.study), measured.study.tasks
     return [
         question(measured, trunk, tasks)
-        for tasks in measured.study.tasks
+        for tasks in sets
+        if tasks not in parts_of(sets)
         for question in (_first, _second)
     ]
 
@@ -86,17 +91,17 @@ def _first(measured: Measured, trunk: str | None, tasks: str) -> dict[str, Any]:
             lines.append({'kind': kind, 'metric': asked, 'verdict': NOT_MEASURED})
     singles = [f'{trunk}.{ours.key[1]}.{task}.single' for task in ours.model.task_names]
     lines += measured.earlier.get(question) or _costs(measured.costs, ours, singles)
+    primary = [
+        row['words']
+        for row in measured.primary
+        if row['theirs'] is None and (row['ours']['trunk'], row['ours']['tasks']) == (trunk, tasks)
+    ]
     return {
         'question': question,
-        'ours': ours.name,
+        'ours': f'{trunk}: {ours.name}',
         'theirs': f'{len(singles)} single-task networks of the same trunk',
-        'primary': [
-            row['words']
-            for row in measured.primary
-            if row['theirs'] is None
-            and (row['ours']['trunk'], row['ours']['tasks']) == (trunk, tasks)
-        ],
-        'answer': _in_words(lines),
+        'primary': primary,
+        'answer': _paragraph(primary, measured.in_time, lines),
         'best': _best(measured.rows, ours.key[0], tasks),
         'lines': lines,
     }
@@ -114,18 +119,19 @@ def _second(measured: Measured, trunk: str | None, tasks: str) -> dict[str, Any]
              for figure in ours.figures(task)]  # fmt: skip
     costs = measured.earlier.get(question) or _costs(measured.costs, ours, [theirs.model.id])
     lines = _accuracy(ours, pairs) + costs
+    primary = [
+        row['words']
+        for row in measured.primary
+        if row['theirs']
+        and row['ours']['tasks'] == tasks
+        and {row['ours']['trunk'], row['theirs']['trunk']} == {trunk, reference}
+    ]
     return {
         'question': question,
         'ours': f'{trunk}: {ours.name}',
         'theirs': f'{reference}: {theirs.name}',
-        'primary': [
-            row['words']
-            for row in measured.primary
-            if row['theirs']
-            and row['ours']['tasks'] == tasks
-            and {row['ours']['trunk'], row['theirs']['trunk']} == {trunk, reference}
-        ],
-        'answer': _in_words(lines),
+        'primary': primary,
+        'answer': _paragraph(primary, measured.in_time, lines),
         'best': '',
         'lines': lines,
     }
@@ -189,34 +195,31 @@ def _ratio(ratio: float) -> dict[str, Any]:
     return {'ratio': ratio, 'verdict': 'better' if ratio < 1 else 'worse'}
 
 
-def _in_words(lines: Sequence[Mapping[str, Any]]) -> str:
-    """The lines as sentences: signs only where an interval leaves zero out."""
-    accuracy = [line for line in lines if line['kind'] != 'cost']
-    measured = [line for line in accuracy if line['verdict'] != NOT_MEASURED]
-    sentences = []
-    for better, word in ((True, 'better'), (False, 'worse')):
-        named = [_named(x) for x in measured if x['clear'] and x['better'] == better]
-        if named:
+def _paragraph(primary: Sequence[str], in_time: bool, lines: Sequence[Mapping[str, Any]]) -> str:
+    """Primary comparisons, gains by task, costs, and what was not shown or not measured."""
+    sentences = ['No primary comparison asks this.']
+    if primary:
+        named = 'before the first run' if in_time else 'after the first run, so exploratory'
+        sentences = [f'Named {named}:', *primary]
+    first: dict[str, Mapping[str, Any]] = {}
+    for line in (line for line in lines if 'clear' in line):
+        first.setdefault(line['metric'].split()[0], line)
+    accuracy = list(first.values())
+    gains = [line for line in accuracy if line['gain'] is not None]
+    if gains:
+        seeds = max(max(line['n']) for line in gains)
+        sentences.append(
+            f'Task by task, exploratory, n = {seeds}: {", ".join(map(_named, gains))}.'
+        )
+    for line in accuracy:
+        if line['gain'] is None:
             sentences.append(
-                f'Exploratory, an interval that leaves zero out, {word}: {", ".join(named)}.'
+                f'The other side’s {line["metric"]} ({line["theirs"]:.2g}; ours '
+                f'{line["ours"]:.2g}) is too small for a relative gain, which would be noise.'
             )
-    unclear = [line for line in measured if not line['clear']]
-    if unclear:
-        seeds = max(max(line['n']) for line in unclear)
-        sentences.append(
-            f'No difference is shown with {seeds} seed{"s" * (seeds != 1)} on '
-            f'{", ".join(map(_named, unclear))}.'
-        )
-    small = [
-        f'{line["metric"]} ({line["theirs"]:.2g}; ours {line["ours"]:.2g})'
-        for line in measured
-        if line['gain'] is None
-    ]
-    if small:
-        sentences.append(
-            f'The other side is too small for a relative gain, which would be noise, on '
-            f'{", ".join(small)}.'
-        )
+    clear = [f'{x["metric"]} ({x["verdict"]})' for x in accuracy if x['clear']]
+    if clear:
+        sentences.append(f'An interval leaves zero out on {", ".join(clear)}.')
     ratios = [
         f'{line["ratio"]:.2f} of the {line["metric"]}'
         for line in lines
@@ -224,6 +227,9 @@ def _in_words(lines: Sequence[Mapping[str, Any]]) -> str:
     ]
     if ratios:
         sentences.append(f'It needs {", ".join(ratios)}.')
+    unclear = [line['metric'] for line in accuracy if not line['clear']]
+    if unclear:
+        sentences.append(f'Not shown: a difference on {", ".join(unclear)}.')
     missing = [line['metric'] for line in lines if line['verdict'] == NOT_MEASURED]
     if missing:
         sentences.append(f'Not measured: {", ".join(missing)}.')
@@ -232,12 +238,10 @@ def _in_words(lines: Sequence[Mapping[str, Any]]) -> str:
 
 def _named(line: Mapping[str, Any]) -> str:
     """The metric with its gain and interval, in percent."""
-    if line['gain'] is None:
-        return str(line['metric'])
+    text = f'{line["metric"]} {100 * line["gain"]:+.1f} %'
     if line['gain_low'] is None:
-        return f'{line["metric"]} ({100 * line["gain"]:+.1f} %)'
-    low, high = 100 * line['gain_low'], 100 * line['gain_high']
-    return f'{line["metric"]} ({100 * line["gain"]:+.1f} % [{low:.1f}, {high:.1f}])'
+        return text
+    return f'{text} [{100 * line["gain_low"]:.1f}, {100 * line["gain_high"]:.1f}]'
 
 
 def _best(rows: Sequence[Mapping[str, Any]], trunk: str, tasks: str) -> str:

@@ -26,7 +26,7 @@ from mtl_evaluation.bench.timing import take_turns
 from mtl_perception import machine
 from mtl_perception.engines.base import EngineError
 from mtl_perception.frame import Frame
-from training.checkpoint import CheckpointError
+from training.checkpoint import BEST, LAST, CheckpointError, find_checkpoint
 from training.command import run
 from training.config import ConfigError
 from training.data.layout import open_layouts
@@ -43,12 +43,17 @@ FRAMES = 10
 
 
 def representatives(cells: Iterable[Cell]) -> dict[str, Cell]:
-    """Model id -> the first finished cell that trained such a network."""
+    """Model id -> the first finished cell that trained such a network, with weights if any is."""
     found: dict[str, Cell] = {}
-    for cell in cells:
-        if cell.model.id not in found and cell.state() == 'finished':
+    for cell in (cell for cell in cells if cell.state() == 'finished'):
+        known = found.setdefault(cell.model.id, cell)
+        if not _has_weights(known) and _has_weights(cell):
             found[cell.model.id] = cell
     return found
+
+
+def _has_weights(cell: Cell) -> bool:
+    return any(find_checkpoint(cell.folder / RUN / name) for name in (BEST, LAST))
 
 
 def outdated(study: StudyConfig, cells: Iterable[Cell]) -> bool:
@@ -59,9 +64,13 @@ def outdated(study: StudyConfig, cells: Iterable[Cell]) -> bool:
 
 def measure_costs(study: StudyConfig, cells: Iterable[Cell]) -> dict[str, Any]:
     """Measure all networks and write cost.json; raises what opening a run raises."""
-    models = {
-        name: open_model(str(cell.folder / RUN)) for name, cell in representatives(cells).items()
-    }
+    found = representatives(cells)
+    if bare := [name for name, cell in found.items() if not _has_weights(cell)]:
+        raise StudyError(
+            f'costs: the weights of {bare[0]} are not in {study.output}, as after `unpack`, and '
+            f'times are of networks that take turns; run one of its cells under another seed'
+        )
+    models = {name: open_model(str(cell.folder / RUN)) for name, cell in found.items()}
     if not models:
         raise StudyError(f'{study.output}: no finished cell whose network could be measured')
     config = plan(study)[0].config()

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -99,6 +99,8 @@ def deltas(rows: Rows) -> Draw:
 def pareto(points: Rows) -> Draw:
     """Accuracy against cost: points have x, y (a fraction), low and high or None, label, group."""
     groups = list(dict.fromkeys(point['group'] for point in points))
+    apart = 0.012 * max(point['x'] for point in points)
+    at = {id(point): point['x'] + apart * shift for point, shift in _beside(points)}
 
     def draw(palette: Palette) -> Any:
         figure, axes = new_figure((WIDTH, 4.6))
@@ -108,25 +110,27 @@ def pareto(points: Rows) -> Draw:
             for point in mine:
                 if point['low'] is not None:
                     axes.plot(
-                        [point['x']] * 2, [100 * point['low'], 100 * point['high']],
-                        color=LINES[index % len(LINES)], linewidth=0.8, alpha=0.5,
+                        [at[id(point)]] * 2, [100 * point['low'], 100 * point['high']],
+                        color=LINES[index % len(LINES)], linewidth=1.2, alpha=0.6,
                     )  # fmt: skip
             axes.plot(
-                [point['x'] for point in mine], [100 * point['y'] for point in mine],
+                [at[id(point)] for point in mine], [100 * point['y'] for point in mine],
                 MARKS[index % len(MARKS)], color=LINES[index % len(LINES)], markersize=6.5,
                 linestyle='', label=group,
             )  # fmt: skip
         front = pareto_front(points)
         axes.plot(
-            [point['x'] for point in front], [100 * point['y'] for point in front],
+            [at[id(point)] for point in front], [100 * point['y'] for point in front],
             color=palette.ink, linewidth=0.8, linestyle='--', label='best for its cost', zorder=1,
         )  # fmt: skip
         for point in front:
             axes.annotate(
-                point['label'], (point['x'], 100 * point['y']), xytext=(6, 4), fontsize=8,
+                point['label'], (at[id(point)], 100 * point['y']), xytext=(6, 4), fontsize=8,
                 textcoords='offset points',
             )  # fmt: skip
-        axes.set_xlabel('GFLOP an image (single-task: of all its networks together)')
+        axes.set_xlabel(
+            'GFLOP per image (single-task: of all its networks; methods of one side by side)'
+        )
         axes.set_ylabel('Delta_MTL, %')
         axes.margins(x=0.12, y=0.15)
         axes.set_xlim(left=0)
@@ -136,6 +140,13 @@ def pareto(points: Rows) -> Draw:
     return draw
 
 
+def _beside(points: Rows) -> Iterator[tuple[Mapping[str, Any], float]]:
+    """Points of one network, whose cost is the same, side by side: each with its place from 0."""
+    for x in dict.fromkeys(point['x'] for point in points):
+        mine = [point for point in points if point['x'] == x]
+        yield from ((point, i - (len(mine) - 1) / 2) for i, point in enumerate(mine))
+
+
 def pareto_front(points: Rows) -> list[Mapping[str, Any]]:
     """Points that no other beats in accuracy at the same or a lower cost, by cost."""
     front: list[Mapping[str, Any]] = []
@@ -143,6 +154,33 @@ def pareto_front(points: Rows) -> list[Mapping[str, Any]]:
         if not front or point['y'] > front[-1]['y']:
             front.append(point)
     return front
+
+
+def transfers(row: Mapping[str, Any]) -> Draw:
+    """What each task gives each other one, with intervals: a row of `transfer.transfer_matrices`.
+
+    Transfers without a relative gain are left out.
+    """
+    shown_rows = [x for x in row['transfers'] if x['gain'] is not None]
+    ordered = sorted(shown_rows, key=lambda x: row['task_names'].index(x['to']), reverse=True)
+
+    def draw(palette: Palette) -> Any:
+        figure, axes = new_figure((WIDTH, 1.0 + 0.27 * len(ordered)))
+        axes.axvline(0, color=palette.ink, linewidth=0.8)
+        for at, found in enumerate(ordered):
+            colour = LINES[row['task_names'].index(found['from']) % len(LINES)]
+            if found['gain_low'] is not None:
+                axes.plot([100 * found['gain_low'], 100 * found['gain_high']], [at, at], '-',
+                          color=colour, linewidth=1.6)  # fmt: skip
+            axes.plot(100 * found['gain'], at, 'o', color=colour, markersize=5.5)
+        axes.set_yticks(
+            range(len(ordered)), [f'{x["from"]} to {x["to"]} {x["figure"]}' for x in ordered]
+        )
+        axes.set_ylim(-0.7, len(ordered) - 0.3)
+        axes.set_xlabel('transfer, % of the receiving task’s figure (line: 95 % interval)')
+        return figure
+
+    return draw
 
 
 def cosines(through: Mapping[str, Sequence[tuple[int, float]]]) -> Draw:

@@ -95,15 +95,18 @@ def key_of(cell: Cell) -> Key:
 
 
 def reported_records(report: Mapping[str, Any]) -> list[Combination]:
-    """The same from a report.json, which holds every figure of every seed, without the affinity.
+    """The same from a report.json, which holds every figure of every seed.
 
-    Raises StudyError where seeds and values cannot be matched.
+    Of the affinities it has means over steps, by seed, which stand as one measurement; reports of
+    before have none. Raises StudyError where seeds and values cannot be matched.
     """
     combinations = []
     try:
+        affinities = {(row['model'], row['balancing']): row for row in report['affinity']}
         for row in report['combinations']:
             labels = (row['trunk'], row['pretraining'], row['tasks'], row['sharing'])
             model = Model(*labels, tuple(row['task_names']))
+            affinity = affinities.get((model.id, row['balancing']), {}).get('by_seed', {})
             records = tuple(
                 Record(
                     (*labels, row['balancing']), seed, model,
@@ -111,7 +114,9 @@ def reported_records(report: Mapping[str, Any]) -> list[Combination]:
                         task: {figure: found['values'][i] for figure, found in figures.items()}
                         for task, figures in row['figures'].items()
                     },
-                    row['training'], [],
+                    row['training'],
+                    [{'step': 0, 'tasks': row['task_names'], **affinity[str(seed)]}]
+                    if str(seed) in affinity else [],
                 )
                 for i, seed in enumerate(row['seeds'])
             )  # fmt: skip

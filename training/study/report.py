@@ -37,6 +37,7 @@ from training.study.cost import COST
 from training.study.pages import ASSETS, head, sections
 from training.study.plots import saved
 from training.study.records import Combination, read_records, reported_records
+from training.study.transfer import parts_of, transfer_matrices
 
 FOLDER = 'report'
 
@@ -55,7 +56,7 @@ def write_study_report(study: StudyConfig, earlier: Path | None = None) -> Path:
     pictures.mkdir(parents=True, exist_ok=True)
     for old in pictures.iterdir():
         if old.suffix in ('.png', '.svg') and old.name.startswith(
-            ('delta_mtl', 'pareto', 'cosines')
+            ('delta_mtl', 'pareto', 'transfer', 'cosines')
         ):
             old.unlink()
     replace_text(folder / 'report.json', json.dumps(report, indent=1) + '\n')
@@ -65,6 +66,10 @@ def write_study_report(study: StudyConfig, earlier: Path | None = None) -> Path:
         saved(plots.deltas(axis['rows']), pictures, f'delta_mtl_{axis["name"]}')
     for axis in report['pareto']:
         saved(plots.pareto(axis['points']), pictures, f'pareto_{axis["name"]}')
+    for row in report['leave_one_out']:
+        if all(x['gain'] is None for x in row['transfers']):
+            continue
+        saved(plots.transfers(row), pictures, f'transfer_{row["model"]}.{row["balancing"]}')
     plain = next(iter(study.balancing))
     for row in report['affinity']:
         if row['balancing'] == plain:
@@ -130,6 +135,7 @@ def _report(
     rows = combination_rows(combinations, main_trunk)
     in_time = taken['in_time']
     primary = primary_rows(study, combinations)
+    whole = [row for row in rows if row['tasks'] not in parts_of(study.tasks)]
     return {
         'name': study.name,
         'seeds': study.seeds,
@@ -144,11 +150,12 @@ def _report(
             'notices': notices(study, in_time),
             'comparisons': primary,
         },
-        'answers': answers(Measured(study, combinations, rows, primary, costs, earlier)),
+        'answers': answers(Measured(study, combinations, rows, primary, costs, in_time, earlier)),
         'combinations': rows,
         'costs': taken['costs'],
-        'deltas': delta_axes(rows),
-        'pareto': pareto_axes(rows, taken['costs']),
+        'deltas': delta_axes(whole),
+        'pareto': pareto_axes(whole, taken['costs']),
+        'leave_one_out': transfer_matrices(combinations),
         'transfer': transfer_rows(combinations),
         'affinity': taken['affinity'],
         'made': taken['made'],
@@ -250,6 +257,9 @@ def _made(study: StudyConfig, cells: Sequence[Cell], costs: Mapping[str, Any]) -
         'balancing': json.dumps(study.balancing),
         'optimizer': json.dumps(vars(config.optimizer)),
     }
+    statuses = [cell.status() for cell in cells]
+    seconds = sum(x.get(key, 0.0) for x in statuses for key in ('training_s', 'evaluation_s'))
+    made['hours'] = f'{seconds / 3600:.1f}, of all runs added up: training and evaluation'
     for cell in cells:
         environment = read_json(cell.folder / EVALUATION).get('environment')
         if environment:

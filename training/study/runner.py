@@ -25,6 +25,7 @@ from mtl_perception.engines.base import cores
 from training.study.cells import LOG, STATUS, Cell, replace_text
 from training.study.comparisons import named_in_time, notices, remember
 from training.study.config import StudyConfig, StudyError
+from training.study.initial import remember_initial_weights
 
 Say = Callable[[str], None]
 
@@ -59,6 +60,7 @@ def run_cells(
     for cell in everything:
         cell.check()
     remember(study, everything)
+    remember_initial_weights(study, everything)
     for line in notices(study, named_in_time(study, everything)):
         say(f'{study.name}: {line}')
     for cell in waiting:
