@@ -4,10 +4,10 @@
 """Which engines keep the accuracy of the fp32 reference, on labelled images, and how fast they are.
 
 `mtl-perception compile MODEL --check FOLDER`. Every engine answers every image, one after the
-other, through the deployed pipeline; the figures are replay's own: average precision, mIoU, and what
-else a kind of tasks is held to. An engine that loses more than its limit is not offered: the verdict
-is stored next to it in the cache, where `auto` reads it, with its speed relative to the reference
-in this run.
+other, through the deployed pipeline; the figures are replay's own: average precision, mIoU, and
+what else a kind of tasks is held to. An engine that loses more than its limit is not offered: the
+verdict is stored next to it in the cache, where `auto` reads it, with its speed relative to the
+reference in this run.
 """
 
 from __future__ import annotations

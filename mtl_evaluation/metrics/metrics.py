@@ -5,8 +5,8 @@
 
 Each metric is a sum over frames: `update` adds one frame, `merge` adds another metric's frames, and
 merging parts gives exactly the result of one pass, in whatever order. All scores are fractions in
-[0, 1]; None means that the truth holds nothing to measure, which is not the same as 0. Which metric
-a task has is up to its kind (`mtl_evaluation.kinds`).
+[0, 1]; None means that the truth holds nothing to measure, which is not the same as 0. The kind of
+a task says which it has (`mtl_evaluation.kinds`).
 """
 
 from __future__ import annotations
