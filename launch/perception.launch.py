@@ -25,7 +25,7 @@ from mtl_perception.node.launch_checks import (
     require_package,
     require_topic,
 )
-from mtl_perception.node.parameters import BY_NAME
+from mtl_perception.node.parameter_table import BY_NAME
 
 CONFIG = Path(__file__).parents[1] / 'config'
 RESPAWN_DELAY_S = 2.0

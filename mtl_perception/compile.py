@@ -32,7 +32,7 @@ from mtl_perception.engines import (
     is_built,
     open_engine,
 )
-from mtl_perception.node.parameters import BY_NAME
+from mtl_perception.node.parameter_table import BY_NAME
 
 PRECISIONS = BY_NAME['precision'].choices
 

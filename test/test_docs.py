@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mtl_perception.node import parameters
+from mtl_perception.node import parameter_table
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [
@@ -23,7 +23,7 @@ NODE = (ROOT / 'docs' / 'node.md').read_text('utf-8')
 
 
 def test_the_parameter_table_is_the_one_of_parameters_py():
-    assert parameters.as_markdown().strip() in NODE
+    assert parameter_table.as_markdown().strip() in NODE
 
 
 @pytest.mark.parametrize('document', DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))

@@ -41,7 +41,7 @@ from mtl_perception.engines import (
     open_engine,
 )
 from mtl_perception.frame import Frame
-from mtl_perception.node.parameters import BY_NAME
+from mtl_perception.node.parameter_table import BY_NAME
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.tables import print_table
 from mtl_scenes import Drive, DriveConfig

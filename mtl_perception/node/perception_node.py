@@ -34,6 +34,7 @@ from mtl_perception.node.camera_geometry import CameraGeometry, Geometry
 from mtl_perception.node.endpoints import OF_IMAGES, create_subscription
 from mtl_perception.node.health import CameraHealth, EngineHealth, Status
 from mtl_perception.node.lifecycle import ERROR, FAILURE, SUCCESS, ManagedNode
+from mtl_perception.node.parameter_table import BY_NAME
 from mtl_perception.node.parameters import ParameterError, Parameters
 from mtl_perception.node.topics import (
     CameraTopics,
@@ -220,7 +221,7 @@ class PerceptionNode(ManagedNode):
     # Parameters ----------------------------------------------------------------------------------
 
     def _check_parameters(self, changes: Sequence[RosParameter]) -> SetParametersResult:
-        present = {name: self.get_parameter(name).value for name in parameters.BY_NAME}
+        present = {name: self.get_parameter(name).value for name in BY_NAME}
         wanted = {change.name: change.value for change in changes}
         refusal = parameters.refusal_of_change(present, wanted, self._worker is not None)
         return SetParametersResult(successful=not refusal, reason=refusal)

@@ -23,7 +23,7 @@ import yaml
 
 from mtl_perception.node import launch_checks
 from mtl_perception.node.launch_checks import LaunchError
-from mtl_perception.node.parameters import BY_NAME
+from mtl_perception.node.parameter_table import BY_NAME
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = sorted((ROOT / 'launch').glob('*.launch.py'))

@@ -24,7 +24,7 @@ from tiny_bundle import write_tiny_bundle
 from mtl_perception import adaptive
 from mtl_perception.bundle import Bundle
 from mtl_perception.engines.fake import FakeEngine
-from mtl_perception.node import parameters
+from mtl_perception.node import parameter_table
 from mtl_perception.node.parameters import ParameterError, Parameters
 from mtl_perception.node.perception_node import FAILURE, SUCCESS, PerceptionNode
 from mtl_perception.node.topics import Wanted
@@ -166,4 +166,4 @@ def test_without_a_choice_configuring_fails_with_the_command(start) -> None:
 def test_settings_that_do_not_go_together_are_refused(settings, expected: str) -> None:
     with pytest.raises(ParameterError, match=expected):
         Parameters.of(settings)
-    assert 'target_rate_hz' in parameters.as_yaml()
+    assert 'target_rate_hz' in parameter_table.as_yaml()

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mtl_perception.node import parameters
-from mtl_perception.node.parameters import BY_NAME, TABLE, ParameterError, Parameters
+from mtl_perception.node import parameter_table, parameters
+from mtl_perception.node.parameter_table import BY_NAME, TABLE
+from mtl_perception.node.parameters import ParameterError, Parameters
 from mtl_perception.tasks import DETECTION, DRIVABLE, SEMANTIC
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -102,19 +103,21 @@ def test_overlay_task_is_one_of_the_model() -> None:
 
 def test_yaml_file_is_written_from_the_table() -> None:
     text = (ROOT / 'config' / 'perception.param.yaml').read_text()
-    assert text == parameters.as_yaml(), 'run: python -m mtl_perception.node.parameters yaml'
+    assert text == parameter_table.as_yaml(), (
+        'run: python -m mtl_perception.node.parameter_table yaml'
+    )
     values = yaml.safe_load(text)['/**']['ros__parameters']
     assert values == {p.name: p.default for p in TABLE}
 
 
 def test_markdown_has_a_row_a_parameter() -> None:
-    rows = parameters.as_markdown().splitlines()[2:]
+    rows = parameter_table.as_markdown().splitlines()[2:]
     assert [row.split('`')[1] for row in rows] == [p.name for p in TABLE]
     assert all(row.count('|') == 7 for row in rows)
 
 
 def test_command_prints_or_explains(capsys: pytest.CaptureFixture[str]) -> None:
-    assert parameters.main(['yaml']) == 0
-    assert capsys.readouterr().out == parameters.as_yaml()
-    assert parameters.main(['html']) == 2
+    assert parameter_table.main(['yaml']) == 0
+    assert capsys.readouterr().out == parameter_table.as_yaml()
+    assert parameter_table.main(['html']) == 2
     assert 'yaml|markdown' in capsys.readouterr().err
