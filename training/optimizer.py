@@ -41,7 +41,8 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
 
     Weight decay on matrices and kernels; not on biases and norms, nor on what a module lists in
     `no_weight_decay` (gates, queries, mixing weights), whose zero means something. The trunk learns
-    with `trunk_lr`, its earlier stages with less (`layer_decay`; BEiT: Bao et al., ICLR 2022).
+    with `trunk_lr`, its earlier stages with less (`layer_decay`; BEiT: Bao et al., ICLR 2022), and
+    a module that has an `lr_factor` with that times the learning rate.
     """
     kept = {
         id(getattr(module, name))
@@ -49,6 +50,9 @@ def parameter_groups(network: nn.Module, config: OptimizerConfig) -> list[dict[s
         for name in getattr(module, 'no_weight_decay', ())
     }
     scales = trunk_scales(getattr(network, 'trunk', None), config)
+    for module in network.modules():
+        if factor := getattr(module, 'lr_factor', None):
+            scales |= {id(parameter): factor for parameter in module.parameters()}
     groups: dict[tuple[float, bool], dict[str, Any]] = {}
     for parameter in network.parameters():
         if parameter.requires_grad:

@@ -157,6 +157,24 @@ def test_fairgrad_of_one_is_nash_mtl():
     close(toy.step(toy.make('FairGrad'))[0], nash)
 
 
+@pytest.mark.parametrize('name', ['Nash-MTL', 'FairGrad'])
+def test_fair_heads_are_plain_as_in_the_papers_or_weighted_as_in_their_code(name):
+    """LibMTL: sum_i a_i L_i is differentiated; Nash-MTL's a are of the Gramian over its norm."""
+    rows = random_rows(5)
+    toy = Toy(rows)
+    plain, weights = toy.step(toy.make(name))
+    assert all(head.grad.item() == 1 for head in toy.heads.values())
+    direction, _ = toy.step(toy.make(name, {'heads': 'weighted'}))
+    assert torch.equal(direction, plain)
+    factors = torch.tensor([head.grad.item() for head in toy.heads.values()])
+    gramian = gram(rows).float()
+    if name == 'FairGrad':
+        close(factors, list(weights.values()))
+    else:
+        gramian = gramian / gramian.norm()
+    close(gramian @ factors, 1 / factors, 1e-4)
+
+
 @pytest.mark.parametrize('seed', range(30))
 def test_alpha_fair_solver_finds_hard_cases(seed):
     generator = torch.Generator().manual_seed(seed)
@@ -176,7 +194,7 @@ def test_aligned_mtl_has_condition_number_one(scale):
     u, s, vt = torch.linalg.svd(rows, full_matrices=False)
     size = {'min': s.min(), 'median': (s**2).median().sqrt(), 'rmse': (s**2).mean().sqrt()}[scale]
     aligned = size * (u @ vt)
-    close(direction, aligned.mean(0), 1e-4)
+    close(direction, aligned.mean(0), 1e-4)  # LibMTL: their sum, T times as long
     assert torch.linalg.cond(aligned).item() == pytest.approx(1, abs=1e-4)
 
 

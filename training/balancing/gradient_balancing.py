@@ -93,7 +93,7 @@ class GramianWeighting(Balancer):
     """
 
     Options: ClassVar[type] = GramianOptions
-    weights_heads: ClassVar[bool] = False
+    weights_heads: bool = False
     """The weights are of losses, not only of a direction for what is shared."""
 
     def __init__(self, options: Any, *args: Any) -> None:
@@ -110,6 +110,10 @@ class GramianWeighting(Balancer):
     @abstractmethod
     def weights(self, gramian: Tensor, labelled: Labelled) -> Tensor:
         """Weights float64 [M]; gramian: float64 [M, M], finite."""
+
+    def head_weights(self, gramian: Tensor, weights: Tensor) -> Tensor:
+        """Factors of the heads' gradients [M], where the method weights heads."""
+        return weights
 
     def differentiate(self, losses: Mapping[str, Tensor], features: CutFeatures | None) -> None:
         """One backward pass per task, through its head only with gradients=features."""
@@ -131,7 +135,7 @@ class GramianWeighting(Balancer):
         weights = self.weights(gramian, labelled)
         average_gradients(self.own(tasks))
         if self.weights_heads:
-            self.scale_heads(tasks, weights)
+            self.scale_heads(tasks, self.head_weights(gramian, weights))
         if isinstance(gradients, ParameterGradients):
             write_gradient(self.parameters.shared, gradients.combined(tasks, weights))
         else:

@@ -21,6 +21,7 @@ from training.networks.sharing.adashare import AdaShare, AdaShareOptions
 from training.networks.sharing.cgc import CGC, CGCOptions
 from training.networks.sharing.cross_stitch import CrossStitch, CrossStitchOptions
 from training.networks.sharing.distillation import DistilledOptions
+from training.networks.sharing.film import FiLM, FiLMOptions
 from training.networks.sharing.hard import Hard, HardOptions
 from training.networks.sharing.mmoe import MMoE, MMoEOptions
 from training.networks.sharing.moe_ffn import MoEFFN, MoEFFNOptions
@@ -32,7 +33,6 @@ from training.networks.sharing.pad_net import PADNet
 from training.networks.sharing.parts import Parts
 from training.networks.sharing.ple import PLE, PLEOptions
 from training.networks.sharing.single import Single, SingleOptions
-from training.networks.sharing.task_query import TaskQuery, TaskQueryOptions
 
 __all__ = ['STRUCTURES', 'build_sharing']
 
@@ -50,9 +50,12 @@ STRUCTURES: dict[str, tuple[Callable[[Parts, Any], MultiTaskNetwork], type]] = {
     'adapters': (Adapters, AdaptersOptions),
     'adashare': (AdaShare, AdaShareOptions),
     'moe_ffn': (MoEFFN, MoEFFNOptions),
-    'task_query': (TaskQuery, TaskQueryOptions),
+    'film': (FiLM, FiLMOptions),
 }
 """Network and options by name."""
+
+RENAMED = {'task_query': 'film'}
+"""Names of before."""
 
 ONLY_HARD = ('own_neck', 'frozen_stages')
 """Keys of the configuration that mean something for one shared trunk and neck."""
@@ -64,6 +67,8 @@ def build_sharing(
     """The network that `config.sharing` names; raises NetworkError."""
     given = dict(config.sharing)
     name = str(given.pop('name', 'hard'))
+    if name in RENAMED:
+        raise NetworkError(f'sharing {name!r} is called {RENAMED[name]!r} now, with its options')
     if name not in STRUCTURES:
         raise unknown('sharing structure', name, list(STRUCTURES))
     for key in ONLY_HARD:

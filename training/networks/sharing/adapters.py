@@ -11,7 +11,9 @@ adapter, a 1x1 convolution beside the block:
 
 Changed: whole blocks, not the convolutions in them, so that any timm trunk will do; gates begin at
 1 and adapters at 0, so training begins from the plain trunk; no adversarial term on the gradients.
-Shared: the trunk. Gates, adapters, neck and head are a task's own.
+With `rank` the adapter is the product of two matrices of that rank, the second 0 at the start, as
+in LoRA (Hu et al., ICLR 2022), there within the projections of a block and here beside it. Shared:
+the trunk. Gates, adapters, neck and head are a task's own.
 """
 
 from __future__ import annotations
@@ -30,9 +32,13 @@ from training.networks.stages import BlockShape, block_shapes, blocks_of
 
 @dataclass(frozen=True)
 class AdaptersOptions:
-    """reduction: channels between W1 and W2. residual, excitation: which of the two there are."""
+    """reduction: channels between W1 and W2. residual, excitation: which of the two there are.
+
+    rank: of the residual adapters; 0 for full matrices.
+    """
 
     reduction: int = within(4, 1)
+    rank: int = within(0, 0)
     residual: bool = True
     excitation: bool = True
 
@@ -44,10 +50,12 @@ class Adapter(nn.Module):
         """The identity at the start."""
         super().__init__()
         self.axis, channels = shape.axis, shape.channels
-        self.residual = None
+        self.residual: nn.Module | None = None
         if options.residual and shape.keeps:
-            self.residual = nn.Linear(channels, channels, bias=False)
-            nn.init.zeros_(self.residual.weight)
+            up = nn.Linear(options.rank or channels, channels, bias=False)
+            nn.init.zeros_(up.weight)
+            down = nn.Linear(channels, options.rank, bias=False) if options.rank else None
+            self.residual = nn.Sequential(down, up) if down else up
         self.gate = None
         if options.excitation:
             inner = max(4, channels // options.reduction)

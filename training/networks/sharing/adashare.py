@@ -7,9 +7,12 @@ A task has two logits for every block that keeps its input's shape; in training 
 is drawn by Gumbel-softmax, with the gradient passed straight through, and a skipped block is the
 identity. Two penalties: `sparsity`, the mean log-probability of selecting, and `sharing`, how far
 the tasks' logits are apart, both weighted (L - l) / L towards early blocks (means over blocks
-here). Evaluated and deployed is the likelier choice: skipped blocks are not computed. Changed:
-weights and policies are trained together instead of in turns, and the temperature is fixed. Shared:
-the trunk. Policy, neck and head are a task's own.
+here). Evaluated and deployed is the likelier choice: skipped blocks are not computed. Changed: one
+training, where the paper warms up all blocks without policies, opens the policies of one block more
+per epoch from the last to the first (its curriculum), trains weights and policies in turns at a
+falling temperature, and then trains the network of the drawn policies again from the start. Here
+weights and all policies are trained together at a fixed temperature. Shared: the trunk. Policy,
+neck and head are a task's own.
 """
 
 from __future__ import annotations

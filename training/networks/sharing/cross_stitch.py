@@ -5,8 +5,10 @@
 
 After each stage the map of task i becomes sum_j alpha_ij x_j, with a matrix alpha a channel that is
 learnt. It starts with `own` on the diagonal and (1 - own) / (T - 1) beside it, as the paper's
-convex start. Changed: after the four stages of the trunk, where the paper has five poolings.
-Shared: all trunks and all alphas (`lockstep.py`).
+convex start. The paper lets alpha learn faster than the rest, by factors up to 1000:
+`lr_factor`, 1 unless it is set. Changed: after the four stages of the trunk, where the paper has
+five poolings; trunks begin alike, not from single-task training. Shared: all trunks and all alphas
+(`lockstep.py`).
 """
 
 from __future__ import annotations
@@ -23,10 +25,14 @@ from training.networks.sharing.parts import Parts
 
 @dataclass(frozen=True)
 class CrossStitchOptions:
-    """own: alpha_ii at the start. per_channel: one matrix a channel, as the paper; else one."""
+    """own: alpha_ii at the start. per_channel: one matrix a channel, as the paper; else one.
+
+    lr_factor: of alpha's learning rate.
+    """
 
     own: float = within(0.9, 0.0, 1.0)
     per_channel: bool = True
+    lr_factor: float = within(1.0, 0.1, 1000.0)
 
 
 def start_weights(tasks: int, own: float) -> Tensor:
@@ -65,4 +71,7 @@ class CrossStitch(Lockstep):
 
     def make_mix(self, channels: int, tasks: int) -> Stitch:
         """A unit."""
-        return Stitch(channels if self._options.per_channel else 1, tasks, self._options.own)
+        options = self._options
+        stitch = Stitch(channels if options.per_channel else 1, tasks, options.own)
+        stitch.lr_factor = options.lr_factor
+        return stitch

@@ -23,6 +23,8 @@ from training.tasks.base import TaskFeatures
 class Mix(nn.Module):
     """T maps [B, C, H, W] -> T maps of the same shape."""
 
+    lr_factor = 1.0
+
     @abstractmethod
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
         """One map a task."""

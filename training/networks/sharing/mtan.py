@@ -9,9 +9,10 @@ mask is computed from and f the task's features of the finer stage,
     a = h(g([u; f])),  task features = a * p,  f(next) = pooled 3x3 convolution of them
 
 where g and h are 1x1 convolutions with batch norm, and h ends in a sigmoid. Changed: u is p, not
-the stage's first convolution, because a timm stage is not cut inside; and only the trunk has
-attention, not the decoder. Shared: the trunk. A task's attention modules, neck and head are its
-own.
+the stage's first convolution, because a timm stage is not cut inside; the convolution that carries
+f on is each task's own, where paper and authors' code have one for all tasks, so that a task's loss
+alone reaches what is in its head; and only the trunk has attention, not the decoder. Shared: the
+trunk. A task's attention modules, neck and head are its own.
 """
 
 from __future__ import annotations

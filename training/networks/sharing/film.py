@@ -1,15 +1,14 @@
 # Copyright 2026 The mtl_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""One decoder for all tasks, asked by task queries.
+"""FiLM by task (Perez et al., AAAI 2018): all tasks share trunk and neck, each modulates it.
 
-After the shared decoders of MulT (Bhattacharjee et al., CVPR 2022) and SwinMTL (Taghavi et al.,
-IROS 2024) and the task tokens of transformer decoders (DETR's queries: Carion et al., ECCV 2020):
-all tasks share trunk, neck and decoder, and differ by learned queries. Written here, smaller: the T
-queries attend to each other and to the neck's stride-32 level in `layers` transformer decoder
-layers; what a query has become scales and shifts the channels of every neck level for its task
-(FiLM: Perez et al., AAAI 2018), and a light head reads them. A further task costs a query and a
-head. Shared: everything but the heads.
+The channels of every neck level are scaled and shifted for a task, as the image and the task say:
+a learned vector per task attends to those of the other tasks and to the neck's stride-32 level in
+`layers` transformer decoder layers (DETR's queries: Carion et al., ECCV 2020), and what has become
+of it gives scale and shift. A light head reads the result. Not MulT (Bhattacharjee et al., CVPR
+2022) nor SwinMTL (Taghavi et al., IROS 2024), whose tasks share attention maps or a whole decoder.
+A further task costs a query and a head. Shared: everything but the heads.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from training.tasks.base import TaskFeatures
 
 
 @dataclass(frozen=True)
-class TaskQueryOptions:
+class FiLMOptions:
     """layers: of the decoder. attention_heads: must divide network.neck_channels."""
 
     layers: int = within(2, 1)
@@ -40,7 +39,7 @@ class QueryDecoder(nn.Module):
 
     no_weight_decay = ('query',)
 
-    def __init__(self, tasks: int, channels: int, options: TaskQueryOptions) -> None:
+    def __init__(self, tasks: int, channels: int, options: FiLMOptions) -> None:
         """Scales begin at 1 and shifts at 0."""
         super().__init__()
         self.query = nn.Parameter(torch.randn(tasks, channels) * channels**-0.5)
@@ -61,15 +60,15 @@ class QueryDecoder(nn.Module):
         return 1 + scale, shift
 
 
-class TaskQuery(MultiTaskNetwork):
+class FiLM(MultiTaskNetwork):
     """Trunk, neck and query decoder for all; heads."""
 
-    def __init__(self, parts: Parts, options: TaskQueryOptions) -> None:
+    def __init__(self, parts: Parts, options: FiLMOptions) -> None:
         """Raises NetworkError for heads that do not read the neck, or no neck."""
         channels = parts.config.neck_channels
         if parts.config.neck == 'none' or channels % options.attention_heads:
             raise NetworkError(
-                f'task_query decodes the levels of the neck with {options.attention_heads} '
+                f'film modulates the levels of the neck with {options.attention_heads} '
                 f'attention heads: network.neck must be fpn or bifpn, network.neck_channels '
                 f'({channels}) a multiple of them'
             )
