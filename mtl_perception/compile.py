@@ -80,7 +80,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         'measures sizes, precisions, engines and threads in turn, prints them, and stores the most '
         'accurate that keeps the rate, for the node parameter target_rate_hz',
     )
-    rate.add_argument('--rate', type=float, metavar='HZ', help='frames per second to keep')
+    rate.add_argument(
+        '--rate', type=_rates, metavar='HZ,...', help='frames per second to keep, one choice each'
+    )
     rate.add_argument(
         '--headroom', type=float, default=0.25, metavar='SHARE',
         help='of the period that the slowest hundredth of the frames must leave free, for '
@@ -100,6 +102,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     rate.add_argument('--threads', type=int, default=0, help='only this number (all, half)')
     rate.add_argument('--timed', type=int, default=50, help='timed frames per size')
+
+
+def _rates(text: str) -> list[float]:
+    try:
+        return [float(each) for each in text.split(',')]
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f'expected rates in Hz like 10,15,30, found {text!r}'
+        ) from None
 
 
 def _size(text: str) -> tuple[int, int]:

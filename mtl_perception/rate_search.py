@@ -225,10 +225,10 @@ def made_frames(camera: Size, count: int = 8, seed: int = 0) -> list[Frame]:
 
 def run(bundle: Bundle, args: argparse.Namespace) -> int:
     """Measure, print the table, store the choice; raises EngineError and BundleError."""
-    if not 0.1 <= args.rate <= 1000 or not 0 <= args.headroom < 1:
+    if not all(0.1 <= rate <= 1000 for rate in args.rate) or not 0 <= args.headroom < 1:
         raise EngineError(
-            f'--rate {args.rate:g} --headroom {args.headroom:g}: expected 0.1 to 1000 Hz and a '
-            f'share of at least 0 and below 1'
+            f'--rate {" ".join(f"{rate:g}" for rate in args.rate)} --headroom {args.headroom:g}: '
+            f'expected 0.1 to 1000 Hz and a share of at least 0 and below 1'
         )
     options = Options(None, args.device, args.precision)
     threads = [args.threads] if args.threads else thread_counts()
@@ -241,31 +241,37 @@ def run(bundle: Bundle, args: argparse.Namespace) -> int:
         frames, accuracy, data = load(bundle, args.data, args.frames)
     plans = contestants(bundle, args.engine, options, threads, accuracy is not None)
     found = search(bundle, plans, sizes, frames, args.timed, accuracy)
-    try:
-        steps = choose(found, args.rate, args.headroom)
-    except EngineError:
-        _print(bundle, found, args, None)
-        raise
-    choice = Choice(
-        bundle.hash, args.rate, args.headroom, tuple(args.camera), this_machine(), steps, data
-    )
-    path = save(bundle, choice)
-    _print(bundle, found, args, choice)
+    choices, refusals = [], []
+    for rate in args.rate:
+        try:
+            steps = choose(found, rate, args.headroom)
+        except EngineError as error:
+            refusals.append(str(error))
+            continue
+        choices.append(Choice(
+            bundle.hash, rate, args.headroom, tuple(args.camera), this_machine(), steps, data
+        ))  # fmt: skip
+    _print(bundle, found, args, choices)
     if args.json is not None:
-        _write_json(args.json, bundle, found, choice)
-    print(f'{path}\nthe node takes it with target_rate_hz:={args.rate}')
+        _write_json(args.json, bundle, found, choices, data)
+    for choice in choices:
+        path = save(bundle, choice)
+        print(f'{path}\nthe node takes it with target_rate_hz:={choice.rate_hz}')
+    if refusals:
+        raise EngineError('; '.join(refusals))
     return 0
 
 
 def _print(
-    bundle: Bundle, found: Sequence[Measured], args: argparse.Namespace, choice: Choice | None
+    bundle: Bundle, found: Sequence[Measured], args: argparse.Namespace, choices: Sequence[Choice]
 ) -> None:
     names = sorted({name for each in found for name in each.accuracy})
     best = pareto(found)
+    budgets = {rate: budget_ms(rate, args.headroom) for rate in args.rate}
     table = Table(
         title=f'{bundle.manifest.name}, {args.camera[0]}x{args.camera[1]} frames: at most '
-        f'{budget_ms(args.rate, args.headroom):.1f} ms for {args.rate:g} Hz with '
-        f'{args.headroom:.0%} headroom',
+        + ', '.join(f'{budgets[rate]:.1f} ms for {rate:g} Hz' for rate in args.rate)
+        + f' with {args.headroom:.0%} headroom',
         caption='* none is both faster and more accurate; accuracy in hundredths'
         + ('' if names else ': not measured (--data), so a larger input counts as more accurate'),
     )
@@ -274,26 +280,28 @@ def _print(
     for column in ('p50 ms', 'p99 ms', 'frames/s', *names, ''):
         table.add_column(column, justify='right')
     for index, each in enumerate(found):
-        chosen = choice is not None and each == choice.chosen
+        rates = [f'{choice.rate_hz:g} Hz' for choice in choices if choice.chosen == each]
         table.add_row(
             each.size, each.engine, each.precision, str(each.threads or cores()),
             f'{each.p50_ms:.1f}', f'{each.p99_ms:.1f}', f'{each.frames_per_s:.1f}',
             *(f'{each.accuracy[name]:.2f}' if name in each.accuracy else '' for name in names),
-            '* chosen' if chosen else '*' if index in best else '',
-            style='bold' if chosen else '' if each.p99_ms <= budget_ms(args.rate, args.headroom)
-            else 'dim',
+            f'* chosen for {", ".join(rates)}' if rates else '*' if index in best else '',
+            style='bold' if rates else '' if each.p99_ms <= max(budgets.values()) else 'dim',
         )  # fmt: skip
     # A file or pipe has no width of its own, and rich would cut the columns at 80.
     print_table(table, Console(width=None if sys.stdout.isatty() else 140))
 
 
-def _write_json(path: Path, bundle: Bundle, found: Sequence[Measured], choice: Choice) -> None:
+def _write_json(
+    path: Path, bundle: Bundle, found: Sequence[Measured], choices: Sequence[Choice], data: str
+) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     report = {
         'command': shlex.join(['mtl-perception', *sys.argv[1:]]),
         'model': bundle.manifest.name,
         'machine': machine.describe(),
-        'choice': asdict(choice),
+        'data': data,
+        'choices': [asdict(choice) for choice in choices],
         'measured': [asdict(each) for each in found],
     }
     path.write_text(json.dumps(report, indent=1) + '\n', 'utf-8')

@@ -68,7 +68,7 @@ def _by_size(record: Mapping[str, Any]) -> list[Metric]:
     return [
         Metric(
             data=f'input {size}',
-            split=str(record['choice']['data']).partition(' (')[0],
+            split=str(record['data']).partition(' (')[0],
             values={
                 name.replace(' ', '/'): round(value / 100, 4)
                 for name, value in row['accuracy'].items()

@@ -222,7 +222,7 @@ def test_figures_by_input_size_are_of_the_fp32_engine(tmp_path):
     row = {'height': 192, 'width': 320, 'accuracy': {'detection AP': 17.25, 'lane miou': math.nan}}
     rows = [{**row, 'precision': 'bf16', 'accuracy': {'detection AP': 1.0}},
             {**row, 'precision': 'fp32'}]  # fmt: skip
-    record = {'command': 'c', 'measured': rows, 'choice': {'data': '9 images of F, val (labels)'}}
+    record = {'command': 'c', 'measured': rows, 'data': '9 images of F, val (labels)'}
     path.write_text(json.dumps(record))
     (metric,) = read_metrics(path)
     assert (metric.data, metric.split) == ('input 192x320', '9 images of F, val')

@@ -159,24 +159,30 @@ def test_the_command_measures_prints_and_stores_the_choice(
 ) -> None:
     sizes = ','.join(f'{height}x{width}' for height, width in SIZES[:2])
     code = main([
-        'compile', str(bundle.path), '--rate', '0.5', '--engine', 'onnxruntime', '--sizes', sizes,
-        '--timed', '3', '--camera', '192x128', '--json', str(tmp_path / 'rate.json'),
+        'compile', str(bundle.path), '--rate', '0.5,0.4', '--engine', 'onnxruntime', '--sizes',
+        sizes, '--timed', '3', '--camera', '192x128', '--json', str(tmp_path / 'rate.json'),
     ])  # fmt: skip
 
     assert code == 0
     printed = capsys.readouterr().out
-    assert '* chosen' in printed and 'target_rate_hz:=0.5' in printed
+    assert '* chosen for 0.5 Hz, 0.4 Hz' in ' '.join(printed.split())
+    assert 'target_rate_hz:=0.5' in printed and 'target_rate_hz:=0.4' in printed
+    assert load(bundle, 0.4).rate_hz == 0.4
     choice = load(bundle, 0.5)
     assert choice.chosen.label == '256x384 onnxruntime fp32'
     assert [each.size for each in choice.steps][:1] == ['256x384']
     report = json.loads((tmp_path / 'rate.json').read_text())
-    assert len(report['measured']) == 2 and report['choice']['rate_hz'] == 0.5
+    assert len(report['measured']) == 2 and [each['rate_hz'] for each in report['choices']] == [
+        0.5,
+        0.4,
+    ]
 
 
 @pytest.mark.parametrize(
     ('arguments', 'expected'),
     [
         (['--rate', '1000', '--timed', '2'], 'nothing keeps 1000 Hz on this machine: the fastest'),
+        (['--rate', '0.5,1000', '--timed', '2'], 'nothing keeps 1000 Hz on this machine'),
         (['--rate', '0'], 'expected 0.1 to 1000 Hz'),
         (['--rate', '10', '--headroom', '1'], 'a share of at least 0 and below 1'),
         (['--rate', '10', '--sizes', '100x192'], 'both sides must be multiples of 32'),
