@@ -3,6 +3,7 @@
 
 """The study that this project grew from: its networks have the published numbers of parameters."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +15,12 @@ pytest.importorskip('timm', reason='training extras are not installed')
 from training.config import load_config  # noqa: E402
 from training.networks.base import output_specs  # noqa: E402
 from training.networks.build import build_network  # noqa: E402
+from training.study.budget import PEAK_TFLOPS, budget  # noqa: E402
+from training.study.cells import plan  # noqa: E402
+from training.study.config import load_study  # noqa: E402
 
-CONFIGS = Path(__file__).parents[2] / 'training' / 'configs'
+ROOT = Path(__file__).parents[2]
+CONFIGS, DOCS = ROOT / 'training' / 'configs', ROOT / 'docs'
 PUBLISHED = [
     ('pvt_v2_b2', ['nyu13', 'depth', 'normals'], 39.02),
     ('pvt_v2_b2', ['nyu13', 'depth'], 34.30),
@@ -54,6 +59,25 @@ def test_the_original_decodes_the_last_stage_and_ours_all(name, stride):
         specs = {spec.name: spec for spec in output_specs(network.eval(), *size)}
     assert specs['nyu13'].shape == (13, size[0] // stride, size[1] // stride)
     assert specs['depth'].stride == specs['normals'].stride == stride
+
+
+def test_the_budget_is_what_the_document_says():
+    """Counted anew for the smallest network; the record holds the rest."""
+    cells = plan(load_study(CONFIGS / 'study' / 'original.yaml'))
+    singles = [cell for cell in cells if cell.model.id == 'pvt_v2_b2.scratch.nyu13.single']
+    found = budget(singles)
+    record = json.loads((DOCS / 'results' / 'original_budget.json').read_text())
+    (network,) = found['networks'].values()
+    assert network == record['networks'][singles[0].model.id]
+    assert network['pflop'] == pytest.approx(3 * network['gflop'] * 8 * 17875 * 3 / 1e6)
+    assert record['runs'] == len(cells) == 63
+    assert record['pflop'] == pytest.approx(sum(x['pflop'] for x in record['networks'].values()))
+    for gpu, peak in PEAK_TFLOPS.items():
+        hours = record['pflop'] * 1e3 / (peak * 0.2) / 3600
+        assert record['hours'][gpu] == pytest.approx([hours, hours / 2])
+    text = (DOCS / 'study.md').read_text()
+    assert '26 to 52 hours on one RTX 3080' in text and '12 to 23 hours on one H100' in text
+    assert f'{record["pflop"]:,.0f} PFLOP' in text
 
 
 @pytest.mark.parametrize('name', ['tesla_hydranet', 'multinet'])
