@@ -30,7 +30,7 @@ TARGETS = torch.randn(8, 3, generator=torch.Generator().manual_seed(3))
 def toy_run(name: str, rank: int | None) -> list[dict[str, torch.Tensor]]:
     """Gradients, weights and state of each step; rank None is one process with the means."""
     toy = Toy(ROWS[0, 0])
-    parts = 3 if name == 'SDMGrad' else 1
+    parts = 3 if name in ('SDMGrad', 'MoDo') else 1
     balancer = toy.make(name, OPTIONS.get(name, {}), parts=parts, seed=4)
     records = []
     for step in range(STEPS):

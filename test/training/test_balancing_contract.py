@@ -21,7 +21,7 @@ from training.balancing.options import read_options
 ROWS = torch.tensor(THREE)
 VALUES = ([1.0, 2.0, 0.5], [0.8, 1.9, 0.6], [0.9, 1.2, 0.4], [0.7, 1.1, 0.5])
 OPTIONS = {'DWA': {'epoch_steps': 1}, 'STCH': {'nadir_steps': 1}}
-PARTS = {'SDMGrad': 3}
+PARTS = {'SDMGrad': 3, 'MoDo': 3}
 
 every_method = pytest.mark.parametrize('name', METHODS)
 
@@ -250,6 +250,7 @@ def test_wrong_options_are_named(name, options, message):
     [
         ('MGDA', {'gradients': 'features'}, {'parts': 2}, 'does not go with 2 accumulated parts'),
         ('SDMGrad', {}, {'parts': 2}, 'three independent samples.*found 2'),
+        ('MoDo', {}, {'parts': 1}, 'three independent samples.*found 1'),
         ('PCGrad', {}, {'precision': '16-mixed'}, 'PCGrad compares gradients.*use bf16-mixed'),
         ('RLW', {}, {'seed': -1}, 'seed -1'),
     ],

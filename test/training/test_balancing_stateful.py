@@ -127,6 +127,27 @@ def test_sdmgrad_pull_is_towards_the_mean_and_samples_have_their_roles():
     close(toy.shared.grad, expected @ torch.tensor(third).double())
 
 
+def test_modo_is_its_update_and_samples_have_their_roles():
+    toy = Toy(CONFLICT)
+    first, second, third = ([[1.0, 0.0], [-1.0, 2.0]], [[2.0, 1.0], [0.0, 1.0]], [[5.0, 0], [0, 7]])
+    balancer = toy.make('MoDo', {'lr': 0.05, 'decay': 0.3}, parts=3)
+    weights = three_parts(toy, balancer, [first, second, third])
+    g1, g2, g3 = (torch.tensor(rows).double() for rows in (first, second, third))
+    even = torch.full((2,), 0.5).double()
+    expected = project_to_simplex(even - 0.05 * (g1 @ (g2.T @ even) + 0.3 * even))
+    close(list(weights.values()), expected)
+    close(toy.shared.grad, expected @ g3)
+    assert all(head.grad.item() == 3 for head in toy.heads.values())  # plain: 1 from each part
+
+
+def test_modo_of_equal_samples_goes_to_mgda():
+    toy = Toy(CONFLICT)
+    balancer = toy.make('MoDo', {'lr': 0.05, 'decay': 0.0}, parts=3)
+    for step in range(200):
+        weights = three_parts(toy, balancer, [CONFLICT] * 3, step)
+    close(list(weights.values()), [0.75, 0.25], 1e-3)
+
+
 def test_excess_mtl_is_equations_6_7_and_9():
     toy = Toy(CONFLICT)
     balancer = toy.make('ExcessMTL', {'step_size': 0.5})

@@ -31,6 +31,7 @@ from training.balancing.gradnorm import GradNorm
 from training.balancing.gradvac import GradVac
 from training.balancing.loss_weighting import LossWeighting
 from training.balancing.moco import MoCo
+from training.balancing.modo import MoDo
 from training.balancing.norm_scaling import NormScaling
 from training.balancing.options import BalancingError, read_options, unknown
 from training.balancing.scalarisation import GLS, STCH
@@ -40,7 +41,7 @@ from training.balancing.uncertainty import IMTLL, UW
 _CLASSES: tuple[type[Balancer], ...] = (
     Equal, Static, UW, DWA, GLS, RLW, STCH, IMTLL, FAMO,
     GradNorm, NormScaling, DBMTL, MGDA, PCGrad, GradVac, GradDrop, CAGrad, IMTLG, NashMTL,
-    AlignedMTL, FairGrad, UPGrad, ConFIG, SDMGrad, ExcessMTL, MoCo, AutoLambda,
+    AlignedMTL, FairGrad, UPGrad, ConFIG, SDMGrad, MoDo, ExcessMTL, MoCo, AutoLambda,
 )  # fmt: skip
 METHODS: dict[str, type[Balancer]] = {kind.name: kind for kind in _CLASSES}
 
