@@ -12,18 +12,16 @@ torch = pytest.importorskip('torch', reason='training extras are not installed')
 pytest.importorskip('timm', reason='training extras are not installed')
 
 from mtl_perception.tasks import DEPTH, DETECTION, SEMANTIC, WEATHER  # noqa: E402
-from training.config import ConfigError, NetworkConfig, OptimizerConfig  # noqa: E402
+from training.config import ConfigError, NetworkConfig  # noqa: E402
 from training.network_error import NetworkError  # noqa: E402
 from training.networks.__main__ import main  # noqa: E402
 from training.networks.base import DeployedNetwork, output_specs  # noqa: E402
 from training.networks.build import build_network  # noqa: E402
 from training.networks.sharing import STRUCTURES  # noqa: E402
 from training.networks.sharing.distillation import Messages  # noqa: E402
-from training.networks.sharing.moe_ffn import chosen_chances, varied  # noqa: E402
 from training.networks.sharing.mti_net import Propagation  # noqa: E402
 from training.networks.stages import StagedTrunk, block_shapes  # noqa: E402
 from training.networks.trunk import Trunk  # noqa: E402
-from training.optimizer import parameter_groups  # noqa: E402
 
 CONV, TRANSFORMER = 'test_resnet', 'pvt_v2_b0'
 TASKS = (SEMANTIC, DEPTH, WEATHER)
@@ -294,58 +292,6 @@ def test_routers_keep_the_best_experts_of_each_token(image, targets):
     assert network.eval().head('depth')(network.features(image)).penalty is None
 
 
-def test_the_chance_of_an_expert_is_how_often_its_own_noise_chooses_it():
-    torch.manual_seed(0)
-    clean, deviation = torch.randn(5), torch.rand(5) + 0.2
-    noisy = clean + torch.randn(5) * deviation
-    chances = chosen_chances(clean, noisy, deviation, 2)
-    for i in range(5):
-        again = noisy.expand(40_000, 5).clone()
-        again[:, i] = clean[i] + torch.randn(40_000) * deviation[i]
-        often = (again.topk(2).indices == i).any(1).float().mean().item()
-        assert chances[i].item() == pytest.approx(often, abs=0.01)
-
-
-def test_learned_noise_and_the_load_penalty_of_shazeer(image):
-    more = {'experts': 4, 'top_k': 2, 'balance': 0.0, 'load': 0.1, 'learned_noise': True}
-    network = make('moe_ffn', TRANSFORMER, **more).train()
-    outputs = network.head('depth')(network.features(image))
-    outputs.penalty.backward()
-    routers = network.head('depth').visitor
-    assert all(layer.weight.grad.abs().sum() > 0 for layer in routers.noise)
-    even = [torch.full((4,), 0.5)]
-    assert varied(even) == 0 and varied([torch.tensor([1.0, 1.0, 0.0, 0.0])]) == 1
-    assert network.eval().head('depth')(network.features(image)).penalty is None
-
-
-def test_low_rank_adapters_begin_as_the_trunk_and_stay_of_their_rank(image):
-    network = make('adapters', rank=2, excitation=False).eval()
-    plain = network.trunk(network.trunk.start(image))
-    adapted = network.features(image).of('depth').trunk
-    assert all(torch.allclose(a, b, atol=1e-6) for a, b in zip(adapted, plain, strict=True))
-    adapter = next(a for a in network.head('depth').visitor.adapters if a.residual is not None)
-    with torch.no_grad():
-        adapter.residual[-1].weight.normal_()
-    x = torch.zeros(64, *[adapter.residual[-1].out_features if i == adapter.axis else 1
-                          for i in range(1, 4)]).normal_()  # fmt: skip
-    added = (adapter(x, torch.zeros_like(x))).flatten(1)
-    assert torch.linalg.matrix_rank(added, rtol=1e-4) == 2
-    full = sum(p.numel() for p in make('adapters', excitation=False).parameters())
-    assert sum(p.numel() for p in network.parameters()) < full
-
-
-@pytest.mark.parametrize('name', ['cross_stitch', 'nddr'])
-def test_what_is_between_the_trunks_may_learn_faster(name):
-    network = make(name, lr_factor=100.0)
-    groups = parameter_groups(network, OptimizerConfig(trunk_lr=0.5))
-    factor = {id(p): group['lr_scale'] for group in groups for p in group['params']}
-    assert {factor[id(p)] for p in network.mixes.parameters()} == {100.0}
-    assert {factor[id(p)] for p in network.trunk.parameters()} == {0.5}
-    assert {factor[id(p)] for p in network.heads.parameters()} == {1.0}
-    plain = parameter_groups(make(name), OptimizerConfig())
-    assert {group['lr_scale'] for group in plain} == {1.0}
-
-
 def test_film_begins_as_hard_sharing(image):
     network = make('film').eval()
     own = network.features(image).of('depth')
@@ -367,6 +313,7 @@ def test_film_begins_as_hard_sharing(image):
         ({'name': 'hard', 'own': 1}, {}, "unknown option of sharing 'hard'"),
         ({'name': 'mtan'}, {'own_neck': ['depth']}, 'own_neck belongs to sharing'),
         ({'name': 'mtan'}, {'architecture': 'yolop'}, 'is for architecture hydranet'),
+        ({'name': 'dselect_k', 'experts': 3}, {}, '2 selected of 3 experts; expected a power'),
         ({'name': 'moe_ffn'}, {}, r'has none; take pvt_v2'),
         ({'name': 'moe_ffn', 'top_k': 5}, {}, 'top_k 5 of 4 experts'),
         ({'name': 'film'}, {'neck': 'none'}, 'must be fpn or bifpn'),

@@ -21,6 +21,7 @@ from training.networks.sharing.adashare import AdaShare, AdaShareOptions
 from training.networks.sharing.cgc import CGC, CGCOptions
 from training.networks.sharing.cross_stitch import CrossStitch, CrossStitchOptions
 from training.networks.sharing.distillation import DistilledOptions
+from training.networks.sharing.dselect_k import DSelectK, DSelectKOptions
 from training.networks.sharing.film import FiLM, FiLMOptions
 from training.networks.sharing.hard import Hard, HardOptions
 from training.networks.sharing.mmoe import MMoE, MMoEOptions
@@ -43,6 +44,7 @@ STRUCTURES: dict[str, tuple[Callable[[Parts, Any], MultiTaskNetwork], type]] = {
     'nddr': (NDDR, NDDROptions),
     'mtan': (MTAN, MTANOptions),
     'mmoe': (MMoE, MMoEOptions),
+    'dselect_k': (DSelectK, DSelectKOptions),
     'cgc': (CGC, CGCOptions),
     'ple': (PLE, PLEOptions),
     'pad_net': (PADNet, DistilledOptions),

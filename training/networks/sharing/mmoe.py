@@ -100,9 +100,13 @@ class MMoE(MultiTaskNetwork):
         heads: dict[str, Head] = {}
         for task in parts.tasks:
             head = parts.own(task, trunk.channels)
-            heads[task.name] = Gated(shared, trunk.channels, options.experts, head)
+            heads[task.name] = self.gated(trunk.channels, options, head)
         super().__init__(trunk, nn.Identity(), parts.tasks, heads)
         self.experts = nn.ModuleList(parts.stages(shared) for _ in range(options.experts))
+
+    def gated(self, channels: Sequence[int], options: MMoEOptions, head: Head) -> Head:
+        """What a task has; head: with its neck."""
+        return Gated(options.shared_stages, channels, options.experts, head)
 
     def features(self, image: Tensor) -> Features:
         """Shared levels, and all levels of all experts."""

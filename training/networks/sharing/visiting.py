@@ -77,18 +77,8 @@ class Answer(NamedTuple):
     penalty: Tensor | None
 
 
-class Visiting(WrappedHead):
-    """Visitor, neck and head of one task."""
-
-    def __init__(self, visitor: Visitor, head: Head) -> None:
-        """head: with its neck."""
-        super().__init__(head)
-        self.visitor = visitor
-
-    def forward(self, features: TaskFeatures) -> Answer:
-        """Run the trunk in this task's turn, then the head."""
-        outputs = self.head(features.of(self.task.name))
-        return Answer(outputs, self.visitor.penalty() if self.training else None)
+class Penalised(WrappedHead):
+    """A head whose forward pass gives an `Answer`."""
 
     def loss(self, outputs: Answer, targets: TaskTargets) -> Tensor:
         """The head's, and the penalty as often as the loss is divided by later."""
@@ -100,6 +90,20 @@ class Visiting(WrappedHead):
     def deploy(self, outputs: Answer) -> dict[str, Tensor]:
         """The head's."""
         return self.head.deploy(outputs.outputs)
+
+
+class Visiting(Penalised):
+    """Visitor, neck and head of one task."""
+
+    def __init__(self, visitor: Visitor, head: Head) -> None:
+        """head: with its neck."""
+        super().__init__(head)
+        self.visitor = visitor
+
+    def forward(self, features: TaskFeatures) -> Answer:
+        """Run the trunk in this task's turn, then the head."""
+        outputs = self.head(features.of(self.task.name))
+        return Answer(outputs, self.visitor.penalty() if self.training else None)
 
 
 class VisitedNetwork(MultiTaskNetwork):
