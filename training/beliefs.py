@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception import kinds
 from mtl_perception.bundle import InputSpec
 from mtl_perception.frame import Frame
 from mtl_perception.pipeline import Pipeline
@@ -54,11 +55,11 @@ def believed_tasks(network: MultiTaskNetwork, config: RunConfig) -> tuple[Task, 
     real = [one for one in open_layouts(config.data, 'train') if not one.config.generated]
     if not real:
         return network.tasks
-    attributes = [task for task in network.tasks if task.kind == 'classification']
+    attributes = [task for task in network.tasks if kinds.of(task).is_label]
     found = _temperatures(network, config, attributes)
     tasks = []
     for task in network.tasks:
-        if task.kind == 'classification':
+        if kinds.of(task).is_label:
             taught = taught_classes(real, task)
             tasks.append(
                 replace(task, taught=taught, temperature=found[task.name], threshold=THRESHOLD)

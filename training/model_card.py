@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from mtl_perception import kinds
 from mtl_perception.bundle import Metric
 from mtl_perception.tasks import Task
 from training.config import ConfigError, RunConfig
@@ -161,7 +162,7 @@ def beliefs_and_terms(tasks: Sequence[Task], terms: Mapping[str, str]) -> str:
     """The last two sections of the card."""
     lines = ['', '## How far to believe it', '']
     for task in tasks:
-        if task.kind == 'classification' and task.taught is not None:
+        if kinds.of(task).is_label and task.taught is not None:
             lines.append(
                 f'- {task.name}: real data taught {", ".join(task.taught) or "nothing"}; what else '
                 f'it takes for the answer is published as `unknown`, and so is a probability below '

@@ -135,6 +135,7 @@ def _measurable(sample: Sample) -> Iterator[str]:
     yield from (task for task, mask in sample.masks.items() if (mask != UNLABELLED).any())
     yield from (task for task, values in sample.maps.items() if values.any())
     yield from sample.classes
+    yield from (task for by_task in sample.others.values() for task in by_task)
 
 
 def _figures(layout: Layout, seen: Counter[str], config: RunConfig) -> Iterator[str]:

@@ -54,7 +54,8 @@ class TaskDefinition:
             raise ValueError(
                 f'task {name!r}: colours {self.colours}, expected [red, green, blue] per class'
             ) from error
-        if not colours and self.kind != 'classification':
+        kind = kinds.KINDS.get(self.kind)
+        if not colours and kind is not None and not kind.is_label:
             colours = bitwise_colours(1, len(self.classes))
         triples = cast(tuple[tuple[int, int, int], ...], colours)
         task = kinds.check(Task(name, self.kind, tuple(self.classes), triples))

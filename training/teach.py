@@ -95,10 +95,10 @@ def lacking(layout: Layout, index: int, task: Task) -> bool:
     """Whether people left anything of a task open in an image: all of it, classes, class sets."""
     if task.name not in layout.tasks(index):
         return True
-    if task.kind == 'detection':
+    if task.name == layout.detection.name:
         covered = layout.boxes(index).covered
         return covered is not None and not covered.all()
-    return task.kind == 'segmentation' and not told_apart(layout, task.name)
+    return task.name in layout.masks and not told_apart(layout, task.name)
 
 
 def _teach_source(
@@ -144,12 +144,10 @@ def _label(
     task: Task, known: Sequence[Knowledge], rule: Rule, human: NDArray[np.uint8] | None = None
 ) -> Label:
     """What the teachers of a task are sure of in one image; human: a mask by people."""
-    if task.kind == 'detection':
-        found = [one.boxes[task.name] for one in known if task.name in one.boxes]
-        return box_labels(found, task, rule) if found else None
-    if task.kind == 'segmentation':
-        masks = [one.masks[task.name] for one in known if task.name in one.masks]
-        return mask_label(masks, task, rule, human) if masks else None
+    if found := [one.boxes[task.name] for one in known if task.name in one.boxes]:
+        return box_labels(found, task, rule)
+    if masks := [one.masks[task.name] for one in known if task.name in one.masks]:
+        return mask_label(masks, task, rule, human)
     classes = [one.classes[task.name] for one in known if task.name in one.classes]
     return attribute_label(classes, task, rule) if classes else None
 

@@ -24,6 +24,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from mtl_perception import kinds
 from mtl_perception.tables import print_table
 from mtl_perception.tasks import ALL_TASKS
 from training.command import at_least, check_output, run
@@ -117,7 +118,7 @@ def class_table(audits: Sequence[SplitAudit], task: str) -> Table:
     known = {name: found for one in audits for name, found in one.known.items()}
     order = {name: i for i, name in enumerate(known[task].classes if task in known else ())}
     names.sort(key=lambda name: (order.get(name, len(order)), name))
-    masks = task not in known or known[task].kind == 'segmentation'
+    masks = task not in known or kinds.of(known[task]).is_mask
     table = Table(title=f'{task}: {"share of pixels" if masks else "count"} by class')
     table.add_column('class')
     shown = [one for one in audits if one.classes.get(task)]
@@ -137,10 +138,10 @@ def report(audits: Sequence[SplitAudit], findings: Sequence[Finding], console: C
     print_table(labelled_table(audits), console)
     for task in dict.fromkeys(task for one in audits for task in one.classes):
         print_table(class_table(audits, task), console)
-    kinds: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
+    sorts: dict[tuple[bool, str], list[Finding]] = defaultdict(list)
     for finding in findings:
-        kinds[finding.broken, finding.kind].append(finding)
-    for (broken, kind), found in kinds.items():
+        sorts[finding.broken, finding.kind].append(finding)
+    for (broken, kind), found in sorts.items():
         style = 'bold red' if broken else 'yellow'
         console.print(f'{"BROKEN" if broken else "note"}: {kind}: {len(found)}', style=style)
         for finding in found[: SHOWN if broken else 3]:

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from mtl_evaluation.truth.label_files import Frame, scalabel_frames
 from mtl_evaluation.truth.labels import NOT_SCORED, RENAMED
 from mtl_perception.tasks import DETECTION, Task
+from training import tasks as kinds
 from training.data.index import (
     UNKNOWN,
     CocoConfig,
@@ -96,7 +97,7 @@ def index(config: LayoutConfig, split: str) -> Index:
     labels = {
         task.name: _attribute(frames.values(), task, f'data set {config.name!r}: {box_file}')
         for name, task in config.known.items()
-        if name in config.definitions and task.kind == 'classification'
+        if name in config.definitions and kinds.of(task).by_attribute
     }
     return Index(
         images, frames, masks, box_file, str(folder), coco.boxes, maps, labels=labels,
@@ -124,20 +125,18 @@ def _check_names(frames: list[Frame], coco: CocoConfig, task: Task, where: str) 
         )
 
 
-def _attribute(frames: Iterable[Frame], task: Task, where: str) -> dict[str, int]:
-    """Image -> class of a classification task of one's own; raises DatasetError on other values."""
+def _attribute(frames: Iterable[Frame], task: Task, where: str) -> dict[str, Any]:
+    """Image -> label of a task of one's own; raises DatasetError on values that are none."""
     found = {}
     for frame in frames:
         place = f'{where}: {frame["name"]}'
         value = image_attributes(frame, place).get(task.name)
         if value in (None, '', 'undefined'):
             continue
-        if value not in task.classes:
-            raise DatasetError(
-                f'{place}: {task.name} is {value!r}, expected one of {list(task.classes)}, or '
-                f'`undefined`'
-            )
-        found[frame['name']] = task.classes.index(value)
+        try:
+            found[frame['name']] = kinds.of(task).of_attribute(value, task)
+        except ValueError as error:
+            raise DatasetError(f'{place}: {error}') from error
     return found
 
 

@@ -196,7 +196,8 @@ class MapFiles:
 class Index:
     """One split by image name. A frame or mask may lack its image, an image its labels.
 
-    maps: depth and normals by task. labels: by task class ids that no frame tells. detection: the
+    maps: depth and normals by task. labels: by task what else images are labelled with, class ids
+    or of kinds that plug-ins add. detection: the
     task of the boxes. box_file is where the frames stand, for messages. folders are
     where images were looked for. boxed: the frames tell boxes, so that one without any is empty,
     not unlabelled. covered: image -> classes that its boxes cover, none where it is not labelled
@@ -213,7 +214,7 @@ class Index:
     boxed: bool = True
     maps: Mapping[str, MapFiles] = field(default_factory=dict)
     pictures: Pictures = field(default_factory=Pictures)
-    labels: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    labels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     detection: Task = DETECTION
     covered: Mapping[str, Collection[str]] = field(default_factory=dict)
     taught: Mapping[str, Collection[str]] = field(default_factory=dict)

@@ -151,6 +151,8 @@ class Layout:
             known = boxes.labels < len(self.detection.classes)  # of a set nobody knows the class
             return np.unique(boxes.labels[~boxes.ignored & known])
         if task in self.labels:
+            if not self.config.known[task].classes:
+                raise self._without_classes(task)
             label = self.labels[task].get(self.names[index])
             return np.array([] if label is None else [label], np.int64)
         for column, attribute in enumerate(ATTRIBUTES):
@@ -158,13 +160,16 @@ class Layout:
                 value = self._attributes[index, column]
                 return np.array([value] if value >= 0 else [], np.int64)
         if task not in self.masks:
-            raise DatasetError(
-                f'data set {self.config.name!r}: task {task!r} has no classes in its labels; '
-                f'expected one with boxes, masks or image attributes'
-            )
+            raise self._without_classes(task)
         mask = self._mask(task, self.names[index], self.size(index))
         values = np.bincount(mask.ravel(), minlength=256)[: len(self.config.known[task].classes)]
         return np.flatnonzero(values)
+
+    def _without_classes(self, task: str) -> DatasetError:
+        return DatasetError(
+            f'data set {self.config.name!r}: task {task!r} has no classes in its labels; '
+            f'expected one with boxes, masks or image attributes'
+        )
 
     def boxes(self, index: int) -> Boxes:
         """Truth boxes of the index-th image, in its pixels; empty where it is not labelled."""
@@ -193,6 +198,7 @@ class Layout:
                 f'{path}: decodes as {image.shape[:2]}, its header says {(height, width)}'
             )
         wanted = self.tasks(index) if tasks is None else self.tasks(index) & set(tasks)
+        classes, others = self._labels(name, wanted)
         return Sample(
             name,
             self.config.name,
@@ -204,10 +210,24 @@ class Layout:
                 for task, value in zip(ATTRIBUTES, self._attributes[index], strict=True)
                 if task.name in wanted
             }
-            | {t: ids[name] for t, ids in self.labels.items() if t in wanted},
+            | classes,
             {t: self._map(t, name, (width, height)) for t in self.maps if t in wanted},
             shrink,
+            others=others,
         )
+
+    def _labels(
+        self, name: str, wanted: Collection[str]
+    ) -> tuple[dict[str, int], dict[str, dict[str, Any]]]:
+        """Class ids by task, and labels of other kinds by kind and task."""
+        classes: dict[str, int] = {}
+        others: dict[str, dict[str, Any]] = {}
+        for task, labels in self.labels.items():
+            if task in wanted:
+                known = self.config.known[task]
+                of_kind = classes if known.classes else others.setdefault(known.kind, {})
+                of_kind[task] = labels[name]
+        return classes, others
 
     def _mask(self, task: str, name: str, size: tuple[int, int]) -> NDArray[np.uint8]:
         return mask_of(self.masks[task], name, size, self.config.known[task])

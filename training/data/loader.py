@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from mtl_perception.children import IsolatedSpawn
+from training import tasks as kinds
 from training.data.layout import Layout
 from training.data.mosaic import SCALE, draw_tiles, join
 from training.data.sample import Batch, DatasetError, Sample, collate
@@ -40,8 +41,6 @@ from training.tasks.targets import Counting
 log = logging.getLogger(__name__)
 
 SHARED_MEMORY = Path('/dev/shm')
-BYTES = {'segmentation': 1, 'depth': 4, 'normals': 12}
-"""Of a pixel's label, by kind."""
 BROKEN_SHARE = 0.01
 """Share of draws that may be replaced because a file is broken."""
 BROKEN_FREE = 20
@@ -230,7 +229,7 @@ def train_loader(
     ahead = PREFETCH
     if workers and SHARED_MEMORY.is_dir():
         known = draws.layouts[0].config.known
-        labels = sum(BYTES.get(known[t].kind, 0) for t in tasks if t in known)
+        labels = sum(kinds.of(known[t]).label_bytes for t in tasks if t in known)
         pixels = images * draws.config.height * draws.config.width
         free = shutil.disk_usage(SHARED_MEMORY).free
         ahead = batches_ahead(workers, pixels * (3 + labels), free)

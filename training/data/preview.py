@@ -21,7 +21,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception import kinds
+from mtl_perception.frame import Result
+from mtl_perception.painting import Style
 from mtl_perception.tasks import UNLABELLED, Task
+from training import tasks as trained
 from training.command import at_least, check_output, run
 from training.config import ConfigError, RunConfig, load_config
 from training.data.box_classes import label_names
@@ -41,8 +45,6 @@ GAP = 6
 DARK: Colour = (24, 26, 30)
 TEXT: Colour = (235, 235, 235)
 GREY: Colour = (150, 150, 150)
-DRAWN_FARTHEST = 100.0
-"""Metres."""
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -71,25 +73,16 @@ def strip(sample: Sample, tasks: Sequence[Task]) -> Image:
             draw_boxes(boxed, sample.boxes[task.name], task)
     panels = [boxed]
     for task in tasks:
-        if task.kind == 'segmentation':
-            mask = sample.masks.get(task.name)
+        kind, label = kinds.of(task), trained.of(task).label(sample, task)
+        if kind.is_mask:
             none = np.full(image.shape[:2], UNLABELLED, np.uint8)
-            panels.append(tinted(image, none if mask is None else mask, task))
-        elif task.kind in ('depth', 'normals') and task.name in sample.maps:
-            panels.append(coloured(sample.maps[task.name]))
+            panels.append(tinted(image, none if label is None else label, task))
+        elif kind.is_image and label is not None:
+            panels.append(image.copy())
+            kind.paint(panels[-1], Result({task.name: label}), task, Style.for_height(len(image)))
     gap = np.full((len(image), GAP, 3), DARK, np.uint8)
     joined = np.hstack([part for panel in panels for part in (panel, gap)])
     return np.vstack([_caption(sample, tasks, joined.shape[1]), joined, gap_row(joined)])
-
-
-def coloured(values: NDArray[np.float32]) -> Image:
-    """Metres [H, W], near is red and far is blue by logarithm; vectors [H, W, 3] as RGB."""
-    if values.ndim == 3:
-        return np.where(values.any(-1, keepdims=True), values * 127 + 128, 0).astype(np.uint8)
-    known = values > 0
-    near = 1 - np.clip(np.log(np.maximum(values, 1e-3)) / np.log(DRAWN_FARTHEST), 0, 1)
-    bgr = cv2.applyColorMap((near * 255).astype(np.uint8), cv2.COLORMAP_TURBO)
-    return np.where(known[..., None], bgr[..., ::-1], 0).astype(np.uint8)
 
 
 def gap_row(image: Image) -> Image:
@@ -150,16 +143,19 @@ def _caption(sample: Sample, tasks: Sequence[Task], width: int) -> Image:
         for task in tasks
         if task.name in sample.classes
     ]
-    labelled = {*sample.boxes, *sample.masks, *sample.classes, *sample.maps}
-    missing = [task.name for task in tasks if task.name not in labelled]
+    for task in tasks:
+        label = sample.others.get(task.kind, {}).get(task.name)
+        if label is not None and (caption := kinds.of(task).caption(label, task)):
+            labels.append(f'{task.name}: {caption[0]}')
+    missing = [task.name for task in tasks if task.name not in sample.labelled]
     lines = (
         f'{sample.source}  {sample.name}',
         ', '.join(labels) + (f'   not labelled: {", ".join(missing)}' if missing else ''),
     )
-    caption = np.full((CAPTION, width, 3), DARK, np.uint8)
+    strip_above = np.full((CAPTION, width, 3), DARK, np.uint8)
     for row, line in enumerate(lines):
-        cv2.putText(caption, line, (4, 13 + 15 * row), FONT, 0.38, TEXT, 1, cv2.LINE_AA)
-    return caption
+        cv2.putText(strip_above, line, (4, 13 + 15 * row), FONT, 0.38, TEXT, 1, cv2.LINE_AA)
+    return strip_above
 
 
 def _stripes(shape: tuple[int, ...], period: int) -> NDArray[np.bool_]:

@@ -46,7 +46,8 @@ class Sample:
     [H, W], coded as in `training.tasks.segmentation`. classes: task -> class id. maps: task ->
     float32, depth [H, W] in metres and normals [H, W, 3] as in `training.tasks`, zeros where
     unknown. shrink: boxes, masks and maps count pixels of an image this many times as large.
-    broken: what was to be drawn instead and could not be read.
+    broken: what was to be drawn instead and could not be read. others: of kinds that plug-ins add,
+    by kind and then by task.
     """
 
     name: str
@@ -58,6 +59,13 @@ class Sample:
     maps: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     shrink: int = 1
     broken: tuple[str, ...] = ()
+    others: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def labelled(self) -> set[str]:
+        """Names of the tasks with a label."""
+        of_others = {task for by_task in self.others.values() for task in by_task}
+        return {*self.boxes, *self.masks, *self.classes, *self.maps} | of_others
 
 
 @dataclass(frozen=True)
@@ -111,4 +119,4 @@ def _target(sample: Sample, task: str) -> Any:
             None if boxes.covered is None else torch.from_numpy(boxes.covered),
             boxes.complete,
         )
-    return None
+    return next((by_task[task] for by_task in sample.others.values() if task in by_task), None)

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mtl_evaluation.truth.label_files import Frame, scalabel_frames
+from mtl_perception import kinds
 from mtl_perception.tasks import DRIVABLE, Task
 from training.data.box_classes import checked, of_classes
 from training.data.index import UNKNOWN, Index, LayoutConfig, MaskFiles, as_dataset_error, id_table
@@ -35,8 +36,10 @@ TRAIN = 'train'
 """The split that teachers complete."""
 
 
-KINDS = ('detection', 'segmentation', 'classification')
-"""Kinds of tasks that a teacher can label."""
+def can_be_taught(task: Task) -> bool:
+    """Whether teachers can label a task: boxes, masks and classes of images."""
+    kind = kinds.of(task)
+    return kind.has_boxes or kind.is_mask or kind.is_label
 
 
 def completed(index: Index, config: LayoutConfig, split: str) -> Index:
@@ -51,12 +54,12 @@ def completed(index: Index, config: LayoutConfig, split: str) -> Index:
         where = f'data set {config.name!r}: teachers.{name}'
         task = config.known.get(name)
         path = config.folder / 'labels' / Path(folder).expanduser()
-        if task is None or task.kind not in KINDS:
-            known = [name for name, task in config.known.items() if task.kind in KINDS]
+        if task is None or not can_be_taught(task):
+            known = [name for name, task in config.known.items() if can_be_taught(task)]
             raise DatasetError(f'{where}: no task that a teacher labels, expected one of {known}')
-        if task.kind == 'segmentation':
+        if kinds.of(task).is_mask:
             index = _with_masks(index, config, task, path, where)
-        elif task.kind == 'classification':
+        elif kinds.of(task).is_label:
             index = _with_attribute(index, task, path / f'det_{split}.json', where)
         else:
             if task != index.detection:

@@ -25,6 +25,7 @@ from mtl_perception.tasks import LANE, UNLABELLED
 from training.data import weather
 from training.data.bonnet import with_bonnet
 from training.data.sample import Boxes, Sample
+from training.tasks import KINDS
 
 MIN_BOX_SIDE = 3.0
 """Input pixels; what the crop leaves smaller is an ignored region."""
@@ -152,7 +153,13 @@ class View:
             warped = cv2.warpAffine(values, centres, size, flags=cv2.INTER_NEAREST)
             maps[task] = self._seen(warped)
         boxes = {task: self._move(b) for task, b in sample.boxes.items()}
-        return replace(sample, image=image, masks=masks, maps=maps, boxes=boxes, shrink=1)
+        others = {
+            kind: {task: KINDS[kind].seen(label, self) for task, label in by_task.items()}
+            for kind, by_task in sample.others.items()
+        }
+        return replace(
+            sample, image=image, masks=masks, maps=maps, boxes=boxes, others=others, shrink=1
+        )
 
     def _seen(self, values: object) -> NDArray[np.float32]:
         """Numbers of a map as this view changes them: metres [H, W] or vectors [H, W, 3]."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mtl_evaluation.kinds import new_metrics
+from mtl_evaluation import kinds
 from mtl_evaluation.runs.run import FrameRecord
 from mtl_perception.tasks import DRIVABLE, RESEARCH, Task
 from training.evaluation.scoring import COARSE, scored_tasks
@@ -28,17 +28,19 @@ HEADLINES = {
 }
 """By task, the figures that stand for it; the first is a share, and higher is better."""
 
-BY_KIND = {
+BY_KIND = {name: kind.headlines for name, kind in kinds.KINDS.items()} | {
     'detection': HEADLINES['detection'],
     'segmentation': HEADLINES['semantic'],
-    'classification': HEADLINES['scene'],
-    'depth': HEADLINES['depth'],
-    'normals': HEADLINES['normals'],
 }
 """The same of any other task."""
 HEADLINES |= {name: BY_KIND[task.kind] for name, task in RESEARCH.items()}
 
-ERRORS = frozenset({'abs_error', 'rel_error', 'mean_error'})
+ERRORS = frozenset(
+    name
+    for kind in kinds.KINDS.values()
+    for name, figure in kind.figures.items()
+    if figure.lower_is_better
+)
 """Of these, lower is better: they are shown, and choose no weights."""
 
 
@@ -47,7 +49,7 @@ def source_results(records: Iterable[FrameRecord], tasks: Iterable[Task]) -> dic
 
     Where the labels do not tell direct from alternative, `drivable` has `two_class_miou` only.
     """
-    metrics = new_metrics(scored_tasks(tasks))
+    metrics = kinds.new_metrics(scored_tasks(tasks))
     yolop = YolopStyle()
     images = 0
     for record in records:

@@ -16,21 +16,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mtl_evaluation.metrics.classification import ClassificationMetric
-from mtl_evaluation.metrics.depth import DepthMetric
-from mtl_evaluation.metrics.detection import DetectionMetric
+from mtl_evaluation import kinds
 from mtl_evaluation.metrics.metrics import Metric
-from mtl_evaluation.metrics.normals import NormalsMetric
-from mtl_evaluation.metrics.segmentation import SegmentationMetric
 from mtl_evaluation.runs.bag_replay import answers_digest
 from mtl_evaluation.runs.run import FrameRecord, frame_key
 from mtl_perception.frame import Detections, Frame, Result
 from mtl_perception.pipeline import Pipeline
 from mtl_perception.tasks import ALL_TASKS, DRIVABLE, SEMANTIC, UNLABELLED, Task
+from training import tasks as trained
 from training.data.box_classes import scored
 from training.data.index import UNKNOWN
 from training.data.layout import ATTRIBUTES, Layout
@@ -120,7 +118,8 @@ def fingerprint(layout: Layout, indices: Iterable[int]) -> str:
         for task in ATTRIBUTES:
             digest.update(layout.classes(index, task.name).data)
         for task_name in sorted(layout.tasks(index) & layout.labels.keys()):
-            digest.update(layout.classes(index, task_name).data)
+            label = layout.labels[task_name][name]
+            digest.update(np.int64(label).data if isinstance(label, int) else repr(label).encode())
         for paths in [files.paths for files in layout.masks.values()] + [
             files.paths for files in layout.maps.values()
         ]:
@@ -182,36 +181,31 @@ def pieces(
     tasks: by name, those of the result.
     """
     found: dict[str, Metric] = {}
-    height, width = sample.image.shape[:2]
-    for name in result.detections.keys() & sample.boxes.keys():
-        truth = scored(sample.boxes[name], tasks[name])
-        detection = DetectionMetric(tasks[name])
-        found_boxes = _of_covered(result.detections[name], truth)
-        detection.update(
-            key, found_boxes, truth.xyxy, truth.labels, truth.ignored, width=width, height=height
-        )  # fmt: skip
-        found[name] = detection
-    for name in result.masks.keys() & sample.masks.keys():
-        answer, mask = result.masks[name], sample.masks[name]
-        if name in coarse:
+    size = (sample.image.shape[1], sample.image.shape[0])
+    for name, task in tasks.items():
+        answer, label = result.answers.get(name), trained.of(task).label(sample, task)
+        if answer is None or label is None:
+            continue
+        if isinstance(label, Boxes):
+            label = scored(label, task)
+            answer = _of_covered(answer, label)
+        if name in COARSE and name in coarse:
             rough = COARSE[name]
-            segmentation = SegmentationMetric(rough.task)
-            segmentation.update(rough.table[answer], rough.table[mask])
-            found[rough.task.name] = segmentation
+            found[rough.task.name] = _measured(
+                key, rough.task, rough.table[answer], rough.table[label], size
+            )
         if name not in COARSE or name in fine:
-            segmentation = SegmentationMetric(tasks[name])
-            segmentation.update(answer, mask)
-            found[name] = segmentation
-    for name in result.probabilities.keys() & sample.classes.keys():
-        classification = ClassificationMetric(tasks[name])
-        classification.update(int(result.probabilities[name].argmax()), sample.classes[name])
-        found[name] = classification
-    for name in result.maps.keys() & sample.maps.keys():
-        metric = DepthMetric if tasks[name].kind == 'depth' else NormalsMetric
-        measured = metric(tasks[name])
-        measured.update(result.maps[name], sample.maps[name])
-        found[name] = measured
+            truth = trained.of(task).truth(label, task)
+            found[name] = _measured(key, task, answer, truth, size)
     return found
+
+
+def _measured(key: str, task: Task, answer: Any, truth: Any, size: tuple[int, int]) -> Metric:
+    """A metric with one frame in it."""
+    kind = kinds.of(task)
+    metric: Metric = kind.metric(task)
+    kind.measure(metric, key, answer, truth, size)
+    return metric
 
 
 def _of_covered(found: Detections, truth: Boxes) -> Detections:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from mtl_evaluation import kinds
 from mtl_evaluation.accuracy import shown
 from mtl_evaluation.report.page import Section, card, dim, or_dash, table
 from training.evaluation.results import BY_KIND
@@ -52,7 +53,9 @@ def evaluation_sections(record: Mapping[str, Any]) -> Iterator[Section]:
             found = [(values.get(task) or {}).get(key) for values in results.values()]
             if any(value is not None for value in found):
                 cells = ('–' if value is None else shown(key, value) for value in found)
-                rows.append((task.replace('_', ' '), TITLES.get(key, key), *cells))
+                rows.append(
+                    (task.replace('_', ' '), TITLES.get(key, kinds.figure(key).title), *cells)
+                )
     header = ('task', 'metric', *results)
     yield Section(
         'Sources',
@@ -69,7 +72,7 @@ def evaluation_sections(record: Mapping[str, Any]) -> Iterator[Section]:
 def _others(results: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """The same of tasks that `KEYS` does not list."""
     return {
-        task: KEYS[_LIKE[kind]]
+        task: KEYS[_LIKE[kind]] if kind in _LIKE else (*kinds.KINDS[kind].figures,)
         for values in results.values()
         for task, figures in values.items()
         if task not in KEYS and isinstance(figures, Mapping)

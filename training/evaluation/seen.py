@@ -44,6 +44,7 @@ def looker(layouts: Sequence[Layout], pipeline: Pipeline) -> Pictures:
             found = TruthBoxes(boxes.xyxy, names, boxes.ignored)
         known = layout.config.known
         labels = {name: known[name].classes[label] for name, label in sample.classes.items()}
-        return Seen(sample.image, result, Truth(found, masks, labels))
+        truth = Truth(found, masks, labels, maps=sample.maps, others=sample.others)
+        return Seen(sample.image, result, truth)
 
     return look

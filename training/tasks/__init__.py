@@ -1,9 +1,9 @@
 # Copyright 2026 The mtl_perception authors
 # SPDX-License-Identifier: Apache-2.0
 
-"""Task kinds: each file holds a kind's head, target, loss and deployed form together.
+"""Task kinds: each file holds a kind's head, target, loss and deployed form together, and a `KIND`.
 
-A new kind is one file here, one entry in `HEADS`, one decode function and one message conversion.
+A plug-in names further files in the group `training.tasks` of entry points (docs/kinds.md).
 """
 
 from __future__ import annotations
@@ -11,32 +11,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from mtl_perception.extensions import kinds_in
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
-from training.tasks.classification import ClassificationHead
-from training.tasks.depth import DepthConfig, DepthHead
-from training.tasks.detection import DetectionConfig, DetectionHead
-from training.tasks.normals import NormalsConfig, NormalsHead
-from training.tasks.segmentation import SegmentationConfig, SegmentationHead
+from training.tasks.depth import DepthConfig
+from training.tasks.detection import DetectionConfig
+from training.tasks.kind import TaskKind
+from training.tasks.normals import NormalsConfig
+from training.tasks.segmentation import SegmentationConfig
 
-HEADS: dict[str, type[Head]] = {
-    'detection': DetectionHead,
-    'segmentation': SegmentationHead,
-    'classification': ClassificationHead,
-    'depth': DepthHead,
-    'normals': NormalsHead,
-}
+KINDS: dict[str, TaskKind] = kinds_in(__name__, __path__)
+"""By name."""
 
-__all__ = ['HEADS', 'Features', 'Head', 'HeadOptions', 'make_head']
+__all__ = ['KINDS', 'Features', 'Head', 'HeadOptions', 'TaskKind', 'make_head', 'of']
 
 
 class HeadOptions(Protocol):
-    """Options of the heads, by kind."""
+    """Options of the heads, by kind; those of plug-ins have none."""
 
     detection: DetectionConfig
     segmentation: SegmentationConfig
     depth: DepthConfig
     normals: NormalsConfig
+
+
+def of(task: Task) -> TaskKind:
+    """The kind of a task; raises ValueError for one that cannot be trained."""
+    if task.kind not in KINDS:
+        raise ValueError(
+            f'task {task.name!r}: no head for kind {task.kind!r}, only {[*KINDS]}, nor does a '
+            f'package that is installed bring one'
+        )
+    return KINDS[task.kind]
 
 
 def make_head(
@@ -46,8 +52,6 @@ def make_head(
     options: HeadOptions | None = None,
 ) -> Head:
     """The head for a task's kind; raises ValueError for a kind without one."""
-    if task.kind not in HEADS:
-        raise ValueError(f'task {task.name!r}: no head for kind {task.kind!r}, only {list(HEADS)}')
     chosen = getattr(options, task.kind, None)
     further = () if chosen is None else (chosen,)
-    return HEADS[task.kind](task, trunk_channels, neck_channels, *further)
+    return of(task).head(task, trunk_channels, neck_channels, *further)

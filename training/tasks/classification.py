@@ -9,13 +9,18 @@ Target: class id (int). Loss: cross-entropy with label smoothing (Szegedy et al.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mtl_perception.tasks import Task
 from training.tasks.base import Features, Head
+from training.tasks.kind import TaskKind
 from training.tasks.targets import Counting, Targets, TaskTargets, ones
+
+if TYPE_CHECKING:
+    from training.data.sample import Sample
 
 
 class ClassificationHead(Head):
@@ -49,3 +54,30 @@ class ClassificationHead(Head):
     def deployed_names(self) -> dict[str, tuple[str, int]]:
         """One probability vector, named as the task."""
         return {self.task.name: ('probabilities', 1)}
+
+
+class ClassificationKind(TaskKind):
+    """Class ids."""
+
+    name = 'classification'
+    head = ClassificationHead
+    by_attribute = True
+
+    def label(self, sample: Sample, task: Task) -> Any:
+        """Its class id."""
+        return sample.classes.get(task.name)
+
+    def of_attribute(self, value: Any, task: Task) -> int:
+        """The id of a class name."""
+        if value not in task.classes:
+            raise ValueError(
+                f'{task.name} is {value!r}, expected one of {list(task.classes)}, or `undefined`'
+            )
+        return task.classes.index(value)
+
+    def truth(self, label: int, task: Task) -> str:
+        """The name of the class."""
+        return task.classes[label]
+
+
+KIND = ClassificationKind()

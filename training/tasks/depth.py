@@ -13,12 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
 from mtl_perception.tasks import Task
 from training.tasks.decoders import FPN_DECODER, check_decoder
+from training.tasks.kind import TaskKind
 from training.tasks.map_loss import MapHead
+
+if TYPE_CHECKING:
+    from training.data.sample import Sample
 
 DEPTH_LOSSES = ('log_l1', 'l1')
 LOWEST, HIGHEST = -7.0, 9.0
@@ -77,3 +82,19 @@ class DepthHead(MapHead):
 
 def _metres(logarithm: Tensor) -> Tensor:
     return logarithm.clamp(LOWEST, HIGHEST).exp()
+
+
+class DepthKind(TaskKind):
+    """Maps of metres."""
+
+    name = 'depth'
+    head = DepthHead
+    label_bytes = 4
+    is_dense = True
+
+    def label(self, sample: Sample, task: Task) -> Any:
+        """Its map."""
+        return sample.maps.get(task.name)
+
+
+KIND = DepthKind()

@@ -23,16 +23,22 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mtl_evaluation.truth.truth import TruthBoxes
 from mtl_perception.tasks import ALL_TASKS, DETECTION, Task
 from training.layers import SeparableConv
 from training.tasks.assigners import ASSIGNERS, ONE_TO_ONE, Assigner, Points, inside
 from training.tasks.base import Features, Head
+from training.tasks.kind import TaskKind
 from training.tasks.targets import BoxTargets, Counting, Targets, TaskTargets, box_count
+
+if TYPE_CHECKING:
+    from training.data.sample import Sample
 
 LEVELS = {'p3-p5': (8, 16, 32), 'p2-p5': (4, 8, 16, 32)}
 CLASS_LOSSES = ('quality_focal', 'varifocal')
@@ -331,3 +337,22 @@ class DetectionHead(Head):
         """With the task's name before them, but for the tasks of bundles that have been made."""
         prefix = '' if self.task.name in ALL_TASKS else f'{self.task.name}_'
         return f'{prefix}boxes', f'{prefix}scores', f'{prefix}labels'
+
+
+class DetectionKind(TaskKind):
+    """Boxes; ids of classes, and of class sets, are the labels."""
+
+    name = 'detection'
+    head = DetectionHead
+
+    def label(self, sample: Sample, task: Task) -> Any:
+        """`training.data.sample.Boxes`."""
+        return sample.boxes.get(task.name)
+
+    def truth(self, label: Any, task: Task) -> TruthBoxes:
+        """Of boxes without class sets (`training.data.box_classes.scored`)."""
+        names = tuple(task.classes[i] for i in label.labels)
+        return TruthBoxes(label.xyxy, names, label.ignored)
+
+
+KIND = DetectionKind()

@@ -12,13 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from mtl_perception.tasks import Task
 from training.tasks.decoders import FPN_DECODER, check_decoder
+from training.tasks.kind import TaskKind
 from training.tasks.map_loss import MapHead
+
+if TYPE_CHECKING:
+    from training.data.sample import Sample
 
 NORMALS_LOSSES = ('cosine', 'l1')
 
@@ -71,3 +76,19 @@ class NormalsHead(MapHead):
     def deployed_names(self) -> dict[str, tuple[str, int]]:
         """One map, named as the task."""
         return {self.task.name: ('normals', self.stride)}
+
+
+class NormalsKind(TaskKind):
+    """Maps of vectors."""
+
+    name = 'normals'
+    head = NormalsHead
+    label_bytes = 12
+    is_dense = True
+
+    def label(self, sample: Sample, task: Task) -> Any:
+        """Its map."""
+        return sample.maps.get(task.name)
+
+
+KIND = NormalsKind()

@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -26,8 +26,12 @@ from mtl_perception.tasks import DRIVABLE, SEMANTIC, Task
 from training.layers import ConvNorm
 from training.tasks.base import Features, Head
 from training.tasks.decoders import FINEST, Decoding, check_decoder
+from training.tasks.kind import TaskKind
 from training.tasks.mask_loss import MaskLossConfig, amounts, at_loss_stride, mask_loss
 from training.tasks.targets import Counting, TaskTargets
+
+if TYPE_CHECKING:
+    from training.data.sample import Sample
 
 NEVER = 8.0
 """By how much the logit of a class that is not to be said stays below one that is."""
@@ -146,3 +150,19 @@ class SegmentationHead(Decoding, MaskHead):
         if self.training and self.loss_config.auxiliary:
             auxiliary = self.auxiliary(features.trunk[-2])
         return MaskOutputs(self.logits(decoded), auxiliary)
+
+
+class SegmentationKind(TaskKind):
+    """Masks of class ids and class sets."""
+
+    name = 'segmentation'
+    head = SegmentationHead
+    label_bytes = 1
+    is_dense = True
+
+    def label(self, sample: Sample, task: Task) -> Any:
+        """Its mask."""
+        return sample.masks.get(task.name)
+
+
+KIND = SegmentationKind()

@@ -206,7 +206,7 @@ def _image(values: Any, place: int) -> Any:
     """The inverse for one image."""
     if isinstance(values, BoxTargets):
         return values.image(place)
-    return values[place] if values.ndim > 1 else int(values[place])
+    return values[place] if values.ndim > 1 else values[place].item()
 
 
 def _rows(tensor: Tensor, index: Tensor) -> Tensor:

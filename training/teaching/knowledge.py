@@ -17,9 +17,6 @@ from mtl_perception.frame import Detections
 from mtl_perception.schema import did_you_mean
 from mtl_perception.tasks import ALL_TASKS, Task
 
-KINDS = ('detection', 'segmentation', 'classification')
-"""Kinds of tasks that can be taught."""
-
 
 class TeachError(Exception):
     """Teachers, rules or data that do not go together: what, where, expected, found, next step."""
@@ -64,7 +61,10 @@ def checked_tasks(
 ) -> tuple[str, ...]:
     """The tasks asked for, all there are by default, with classes as they are here."""
     if not known:
-        raise TeachError(f'teacher {name!r}: {path} has no task that can be taught: {KINDS}')
+        raise TeachError(
+            f'teacher {name!r}: {path} has no task that can be taught, expected one of boxes, '
+            f'masks or attributes'
+        )
     for task in tasks:
         if task not in known:
             raise TeachError(

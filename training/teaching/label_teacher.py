@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
 from mtl_evaluation.truth.labels import read_mask
+from mtl_perception import kinds
 from mtl_perception.frame import Detections
 from mtl_perception.tasks import ALL_TASKS, UNLABELLED, Task
 from training.data.box_classes import class_of
+from training.data.teacher_labels import can_be_taught
 from training.tasks.segmentation import GROUPS
-from training.teaching.knowledge import KINDS, Knowledge, Place, TeachError, checked_tasks
+from training.teaching.knowledge import Knowledge, Place, TeachError, checked_tasks
 
 UNSURE = 0.3
 """The most that the score of a box counts for that its teacher marked as unsure."""
@@ -36,7 +38,7 @@ class LabelTeacher:
         """Raises TeachError unless the labels are of one task."""
         self.name, self.path = name, path
         self.identity = {'labels': path}
-        known = {task.name: task for task in ALL_TASKS.values() if task.kind in KINDS}
+        known = {task.name: task for task in ALL_TASKS.values() if can_be_taught(task)}
         if len(tasks) != 1:
             raise TeachError(
                 f'teacher {name!r}: labels in {path} are of one task, found tasks {list(tasks)}; '
@@ -50,13 +52,13 @@ class LabelTeacher:
         folder = Path(self.path.format(root=place.root)).expanduser()
         task = ALL_TASKS[self.tasks[0]]
         height, width = image.shape[:2]
-        if task.kind == 'segmentation':
+        if kinds.of(task).is_mask:
             file = folder / 'masks' / place.split / Path(place.name).with_suffix('.png')
             return Knowledge(masks=self._mask(task, file, (height, width)))
         frame = self._listed(folder / f'det_{place.split}.json').get(place.name)
         if frame is None:
             return Knowledge()
-        if task.kind == 'classification':
+        if kinds.of(task).is_label:
             value = (frame.get('attributes') or {}).get(task.name)
             if value not in task.classes:
                 return Knowledge()

@@ -18,6 +18,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from mtl_perception import kinds
 from mtl_perception.bundle import MANIFEST
 from mtl_perception.decode.answers import calibrated
 from mtl_perception.decode.boxes import detection
@@ -25,9 +26,10 @@ from mtl_perception.decode.contract import Thresholds
 from mtl_perception.frame import Detections, Frame
 from mtl_perception.letterbox import Letterbox
 from mtl_perception.tasks import Task
+from training.data.teacher_labels import can_be_taught
 from training.evaluation.model import RUN_CONFIG, open_model
 from training.teaching.boxes import averaged
-from training.teaching.knowledge import KINDS, Knowledge, Place, checked_tasks
+from training.teaching.knowledge import Knowledge, Place, checked_tasks
 from training.teaching.views import View, views
 
 BOXES = Thresholds(score=0.05, nms_iou=0.6, max_detections=300)
@@ -51,7 +53,7 @@ class ModelTeacher:
         self.identity = dict(model.identity)
         self._pipeline = model.pipeline
         self._scales, self._flip = scales, flip
-        self._own = {task.name: task for task in model.pipeline.tasks if task.kind in KINDS}
+        self._own = {task.name: task for task in model.pipeline.tasks if can_be_taught(task)}
         self.tasks = checked_tasks(name, path, tasks, self._own)
 
     def __call__(self, place: Place, image: NDArray[np.uint8]) -> Knowledge:
@@ -67,10 +69,10 @@ class ModelTeacher:
             for name in self.tasks:
                 task, specs = self._own[name], manifest.outputs_of(name)
                 tensors = {meaning: ran.outputs[spec.name] for meaning, spec in specs.items()}
-                if task.kind == 'detection':
+                if kinds.of(task).has_boxes:
                     found = detection(task, specs, tensors, ran.letterbox, BOXES)
                     boxes.setdefault(name, []).append((view, view.boxes(found, width, height)))
-                elif task.kind == 'segmentation':
+                elif kinds.of(task).is_mask:
                     shape = (len(task.classes), height, width)
                     total = masks.setdefault(name, np.zeros(shape, np.float32))
                     view.add(_probabilities(task, specs, tensors, ran.letterbox), total)

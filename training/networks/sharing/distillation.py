@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mtl_perception.tasks import Task
+from training import tasks as kinds
 from training.config import NetworkConfig
 from training.network_error import NetworkError
 from training.networks.sharing.options import within
@@ -108,7 +109,7 @@ class Messages(nn.Module):
 
 def dense_tasks(tasks: Sequence[Task]) -> list[str]:
     """Names of the tasks that exchange messages."""
-    return [task.name for task in tasks if task.kind in DENSE]
+    return [task.name for task in tasks if kinds.of(task).is_dense]
 
 
 def distilled_heads(
@@ -123,7 +124,7 @@ def distilled_heads(
     last, first = _last_options(config, structure, decoder), _first_options(config)
     heads: dict[str, Head] = {}
     for task in parts.tasks:
-        if task.kind in DENSE:
+        if kinds.of(task).is_dense:
             answers = [parts.head(task, channels, first) for _ in range(levels)]
             heads[task.name] = Distilled(parts.head(task, channels, last), answers, weight)
         else:

@@ -17,12 +17,12 @@ from training.network_error import NetworkError
 from training.networks.neck import make_neck
 from training.networks.stages import StagedTrunk
 from training.networks.trunk import STRIDES, Trunk
-from training.tasks import Head, make_head
+from training.tasks import KINDS, Head, make_head
 from training.tasks.base import TaskFeatures
 from training.tasks.own_neck import OwnNeck
 from training.tasks.wrapped import WrappedHead
 
-DENSE = ('segmentation', 'depth', 'normals')
+DENSE = tuple(kind.name for kind in KINDS.values() if kind.is_dense)
 """Kinds whose answer is a map."""
 
 
