@@ -291,7 +291,7 @@ def _unpack_truth(header: Mapping[str, Any], arrays: Iterator[NDArray[Any]]) -> 
         places = TruthPlaces(next(arrays).astype(np.float64), pose)
     masks = {name: next(arrays) for name in header['masks']}
     maps = {name: next(arrays) for name in header['maps']}
-    return Truth(boxes, masks, header['labels'], places, maps)
+    return Truth(boxes, masks, header['labels'], places, maps, header['others'])
 
 
 def _camera(data: Mapping[str, Any]) -> Camera:

@@ -136,6 +136,7 @@ def _pack_truth(frame: BagFrame, arrays: list[NDArray[Any]]) -> dict[str, Any]:
         'masks': list(truth.masks),
         'maps': list(truth.maps),
         'labels': dict(truth.labels),
+        'others': {kind: dict(by_task) for kind, by_task in truth.others.items()},
     }
 
 

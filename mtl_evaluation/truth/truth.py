@@ -65,7 +65,8 @@ class Truth:
 
     masks: uint8 [H, W] class ids, 255 = unlabelled pixel. labels: class name a classification task.
     places: of the boxes. maps: depth float32 [H, W] metres, normals float32 [H, W, 3] unit vectors,
-    zeros where unknown. others: of kinds that plug-ins add, by kind and then by task.
+    zeros where unknown. others: of kinds that plug-ins add, plain data by
+    kind and then by task.
     """
 
     boxes: TruthBoxes | None = None

@@ -206,6 +206,14 @@ class Peer:
             self.send(message, topic)
             self.spin(0.1)
 
+    def repeat(self, message: Image, answered: Callable[[], Any]) -> None:
+        """Send an image until it is answered: the first ones may come before all are connected."""
+        deadline = time.monotonic() + PATIENCE_S
+        while not answered():
+            assert time.monotonic() < deadline, f'no answer to {message.header}'
+            self.send(message)
+            self.spin(0.2)
+
     def call(
         self,
         kind: type,
