@@ -20,6 +20,8 @@ from training.config import load_config
 from training.export import export
 from training.train import train
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 30
 NAMES = ('fruit', 'gauge', 'shift', 'reach')
 

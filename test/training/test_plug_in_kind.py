@@ -19,6 +19,8 @@ from tiny_training import CONFIG, SMALL
 
 pytest.importorskip('torch', reason='training extras are not installed')
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 FILES = {
     'mtl_perception.kinds': 'glow_vehicle',
