@@ -19,7 +19,7 @@ from training.study.cells import plan
 from training.study.config import load_study
 from training.study.pages import sections
 from training.study.report import make_report, write_study_report
-from training.study.transfer import NONE, less_one, spearman
+from training.study.transfer import NONE, UNFINISHED, less_one, spearman
 
 TASKS = ('semantic', 'detection', 'depth', 'weather')
 FIGURES = {'semantic': 'miou', 'detection': 'AP50', 'depth': 'abs_error', 'weather': 'accuracy'}
@@ -79,7 +79,7 @@ def test_sets_are_told_by_their_members_not_their_names():
 
 
 def test_known_transfers_are_found(report):
-    rows = {row['tasks']: row for row in report['leave_one_out']}
+    rows = {row['tasks']: row for row in report['leave_one_out']['matrices']}
     assert set(rows) == {'all', 'x', 'y'} and rows['all']['missing'] == []
     found = {(x['from'], x['to']): x for x in rows['all']['transfers']}
     assert len(found) == 12
@@ -96,12 +96,12 @@ def test_known_transfers_are_found(report):
 
 
 def test_the_affinity_that_foretells_the_transfer_is_told_from_the_one_that_does_not(report):
-    (row,) = (row for row in report['leave_one_out'] if row['tasks'] == 'all')
+    (row,) = (row for row in report['leave_one_out']['matrices'] if row['tasks'] == 'all')
     ahead, cosine = row['predictions']['lookahead'], row['predictions']['cosine']
     assert ahead['pairs'] == cosine['pairs'] == 12 and ahead['seeds'] == [0, 1, 2, 3, 4]
     assert ahead['correlation'] > 0.6 and ahead['low'] > 0.2
     assert cosine['low'] < 0 < cosine['high'] and abs(cosine['correlation']) < 0.5
-    others = [row for row in report['leave_one_out'] if row['tasks'] != 'all']
+    others = [row for row in report['leave_one_out']['matrices'] if row['tasks'] != 'all']
     assert all(set(row['predictions'].values()) == {None} for row in others)  # nothing was logged
 
 
@@ -139,13 +139,14 @@ def test_a_report_alone_gives_the_same_matrix_and_correlation(study, report):
 
 def test_half_a_study_says_what_is_missing(tmp_path):
     study = load_study(write_study(tmp_path, **AXES))
+    assert UNFINISHED in ''.join(part.html for part in sections(make_report(study)))
     for cell in plan(study):
         model = cell.model
         if cell.seed < 2 and (model.single or model.tasks in ('all', 'first')):
             same = 0.5 + 0.01 * cell.seed
             finish(cell, {task: {FIGURES[task]: same} for task in model.task_names})
     report = make_report(study)
-    (row,) = report['leave_one_out']
+    (row,) = report['leave_one_out']['matrices']
     assert row['missing'] == ['semantic', 'detection', 'depth']
     assert {x['from'] for x in row['transfers']} == {'weather'}
     page = ''.join(part.html for part in sections(report))
@@ -156,6 +157,6 @@ def test_half_a_study_says_what_is_missing(tmp_path):
 def test_without_such_sets_one_sentence_takes_the_place(tmp_path):
     tasks = {'all': ['semantic', 'depth', 'weather']}
     report = make_report(load_study(write_study(tmp_path, **{**AXES, 'tasks': tasks})))
-    assert report['leave_one_out'] == []
+    assert report['leave_one_out'] == {'planned': [], 'matrices': []}
     (part,) = (part for part in sections(report) if part.title.startswith('What tasks give'))
     assert part.html.unescape().strip() == f'<p class="dim">{NONE}</p>'

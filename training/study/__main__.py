@@ -83,22 +83,25 @@ def _archive(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) ->
         held, new = unpack(study, cells, args.archive)
         print(f'{args.archive}: {held} finished cells, {new} of them new in {study.output}')
         return 0
-    _measure(study, cells, args)  # now: without weights they cannot be measured
     count = pack(study, cells, args.archive)
+    if _measure(study, cells, args):  # now, as it takes weights; what is finished is safe already
+        count = pack(study, cells, args.archive)
     print(f'{args.archive}: {count} finished cells, {args.archive.stat().st_size / 1e6:.2f} MB')
     return 0
 
 
-def _measure(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) -> None:
-    """Costs in a process of its own, where networks have been trained since the last time."""
+def _measure(study: StudyConfig, cells: list[Cell], args: argparse.Namespace) -> bool:
+    """Costs in a process of its own, where networks have been trained since; whether it was so."""
     from training.study.cost import outdated
 
     if not outdated(study, cells):
-        return
+        return False
     output = ['--output', str(args.output)] if args.output else []
     command = module_command('training.study.cost', str(args.study), *output)
     if subprocess.run(command, check=False).returncode:
         print('costs could not be measured; the report has those of before', file=sys.stderr)
+        return False
+    return True
 
 
 def _parser() -> argparse.ArgumentParser:

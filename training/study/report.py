@@ -66,7 +66,7 @@ def write_study_report(study: StudyConfig, earlier: Path | None = None) -> Path:
         saved(plots.deltas(axis['rows']), pictures, f'delta_mtl_{axis["name"]}')
     for axis in report['pareto']:
         saved(plots.pareto(axis['points']), pictures, f'pareto_{axis["name"]}')
-    for row in report['leave_one_out']:
+    for row in report['leave_one_out']['matrices']:
         if all(x['gain'] is None for x in row['transfers']):
             continue
         saved(plots.transfers(row), pictures, f'transfer_{row["model"]}.{row["balancing"]}')
@@ -155,7 +155,10 @@ def _report(
         'costs': taken['costs'],
         'deltas': delta_axes(whole),
         'pareto': pareto_axes(whole, taken['costs']),
-        'leave_one_out': transfer_matrices(combinations),
+        'leave_one_out': {
+            'planned': sorted(parts_of(study.tasks)),
+            'matrices': transfer_matrices(combinations),
+        },
         'transfer': transfer_rows(combinations),
         'affinity': taken['affinity'],
         'made': taken['made'],

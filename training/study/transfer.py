@@ -29,6 +29,7 @@ NONE = (
     'No task set of this study is another one without one of its tasks, so which task helps which '
     'was not measured.'
 )
+UNFINISHED = 'Not measured yet: no set of tasks and the same without one of them are both finished.'
 
 Floats = NDArray[np.float64]
 

@@ -26,22 +26,23 @@ from training.study.analysis import PHASES
 from training.study.plots import shown
 from training.study.significance import SMALLEST_SHARE
 from training.study.texts import difference_text, gain_text, interval_text
-from training.study.transfer import NONE
+from training.study.transfer import NONE, UNFINISHED
 
 MEASURES = {'cosine': 'gradient cosine', 'lookahead': 'look-ahead'}
 
 
-def transfer_matrix(rows: Sequence[Mapping[str, Any]]) -> Iterator[Markup]:
-    """Rows of `transfer.transfer_matrices`: a matrix, and whether the affinities foretell it."""
+def transfer_matrix(found: Mapping[str, Any]) -> Iterator[Markup]:
+    """The matrices of `transfer.transfer_matrices`, and whether the affinities foretell them."""
+    rows = found['matrices']
     if not rows:
-        yield dim(NONE)
+        yield dim(UNFINISHED if found['planned'] else NONE)
         return
     for row in rows:
         tasks = row['task_names']
-        found = {(x['from'], x['to']): x for x in row['transfers']}
+        by_pair = {(x['from'], x['to']): x for x in row['transfers']}
         figures = {x['to']: x['figure'] for x in (*row['singles'], *row['transfers'])}
         body = [
-            (f'from {source}', [_transfer(found.get((source, task))) for task in tasks])
+            (f'from {source}', [_transfer(by_pair.get((source, task))) for task in tasks])
             for source in tasks
             if source not in row['missing']
         ]
