@@ -57,7 +57,7 @@ from mtl_evaluation.runs.writer import RunWriter
 from mtl_evaluation.truth.class_mapping import ClassMapping
 from mtl_evaluation.truth.truth_files import TruthFiles
 from mtl_perception import machine
-from mtl_perception.bundle import find_bundle
+from mtl_perception.bundle import Bundle, find_bundle
 from mtl_perception.camera_model import GeometryError
 from mtl_perception.engines.base import cores
 from mtl_perception.geometry import Mount
@@ -160,7 +160,11 @@ def run(args: argparse.Namespace) -> int:
     threads = 1 if args.ray is not None else max(1, cores() // local)
     recordings = Recordings(args.video, args.answers, args.rerun)
     recordings.check()
-    truth = truth_content(TruthFiles(args.truth)) if args.truth else None
+    truth = None
+    if args.truth:
+        tasks = Bundle.open(model).manifest.tasks
+        jobs = [replace(job, truth=replace(job.truth, tasks=tasks)) for job in jobs if job.truth]
+        truth = truth_content(TruthFiles(args.truth, tasks))
     settings = EngineSettings(
         str(model.resolve()), args.engine, args.device, args.precision, threads, args.build
     )

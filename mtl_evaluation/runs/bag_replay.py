@@ -49,6 +49,7 @@ from mtl_perception.engines import EngineError
 from mtl_perception.frame import Frame, Result
 from mtl_perception.image_codec import ImageError
 from mtl_perception.pipeline import Inference, Pipeline
+from mtl_perception.tasks import Task
 
 AHEAD = 2
 """Frames at the engine and at the decoder while one is measured."""
@@ -63,11 +64,15 @@ measured; none of before an interruption. See `recording.recorder`."""
 
 @dataclass(frozen=True)
 class TruthJoin:
-    """Truth that is not in the bag: files, and how frames find their labels in them."""
+    """Truth that is not in the bag: files, and how frames find their labels in them.
+
+    tasks: what may be labelled beside the package's own tasks.
+    """
 
     paths: tuple[Path, ...]
     join: Join = 'auto'
     tolerance_ms: float = TOLERANCE_MS
+    tasks: tuple[Task, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -94,7 +99,7 @@ class BagJob:
             if self.truth is None:
                 yield bag
             else:
-                files = TruthFiles(self.truth.paths)
+                files = TruthFiles(self.truth.paths, self.truth.tasks)
                 classes = ClassMapping(self.options.classes)
                 yield JoinedBag(bag, files, self.truth.join, self.truth.tolerance_ms, classes)
 

@@ -59,7 +59,8 @@ def jobs_of(run: Run) -> list[BagJob]:
     truth = None
     if identity.get('truth'):
         paths = tuple(Path(path) for path in identity['truth'])
-        truth = TruthJoin(paths, identity['truth_join'], identity['truth_tolerance_ms'])
+        join, tolerance = identity['truth_join'], identity['truth_tolerance_ms']
+        truth = TruthJoin(paths, join, tolerance, run.tasks)
     options = ReadOptions(
         tuple(identity.get('ignored_topics', ())),
         identity.get('truth_tolerance_ms', TOLERANCE_MS),

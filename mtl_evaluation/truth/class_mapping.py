@@ -86,7 +86,8 @@ class ClassMapping:
     def _boxes(self, boxes: TruthBoxes) -> TruthBoxes:
         found = [self.names.get(name, name) for name in boxes.classes]
         left_out = np.array([not name for name in found], bool)
-        classes = tuple(name or DETECTION.classes[0] for name in found)
+        some = next((name for name in found if name), DETECTION.classes[0])
+        classes = tuple(name or some for name in found)
         return replace(boxes, classes=classes, ignore=boxes.ignore | left_out)
 
     def _mask(self, task: str, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ A frame that a box file lists is labelled for detection even when it has no box;
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,14 +30,14 @@ from mtl_evaluation.truth.label_files import LabelError, flag, number, scalabel_
 from mtl_evaluation.truth.map_files import MAP_READERS
 from mtl_evaluation.truth.mot import is_mot_sequence
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
-from mtl_perception.tasks import DETECTION, DRIVABLE, SCENE, SEMANTIC, TIME_OF_DAY, WEATHER
+from mtl_perception import kinds
+from mtl_perception.tasks import DEPTH, DETECTION, DRIVABLE, NORMALS, SEMANTIC, TASKS, Task
 
 PARENTS = 5
 """How many folders above the images are searched for `labels/`."""
 
 MASK_FOLDERS = {DRIVABLE.name: 'drivable', SEMANTIC.name: 'sem_seg'}
-LABEL_FOLDERS = {**MASK_FOLDERS, **{task: task for task in MAP_READERS}}
-"""By task, where its files are; depth and normals as of `map_files.py`."""
+"""By task, where its files are unless its folder has the name of the task."""
 
 RENAMED = {
     'bike': 'bicycle',
@@ -55,11 +55,15 @@ NOT_SCORED = {'other person': 'pedestrian', 'other vehicle': 'car', 'trailer': '
 class FolderLabels:
     """The labels beside some images; `truth(name)` of an image without any is empty."""
 
-    def __init__(self, images: Sequence[Path]) -> None:
-        """Look for `labels/` beside and above the first; raises LabelError on unreadable files."""
+    def __init__(self, images: Sequence[Path], tasks: Sequence[Task] = ()) -> None:
+        """Look for `labels/` beside and above the first; raises LabelError on unreadable files.
+
+        tasks: what may be labelled beside the package's own.
+        """
         self.root = find_labels(images[0].parent)
+        self._tasks = tasks
         self._frames: dict[str, Mapping[str, Any]] = {}
-        self._masks: dict[str, dict[str, Path]] = {name: {} for name in LABEL_FOLDERS}
+        self._masks: dict[str, dict[str, Path]] = {name: {} for name in readers(tasks)}
         sequence = images[0].parent.parent
         if is_mot_sequence(sequence):
             for frame in scalabel_frames(sequence / 'gt' / 'gt.txt'):
@@ -74,7 +78,7 @@ class FolderLabels:
                 if frame['name'] in names:
                     self._frames[frame['name']] = frame
         stems = {Path(name).stem for name in names}
-        for task in LABEL_FOLDERS:
+        for task in self._masks:
             for path in mask_files(self.root, task):
                 if path.stem in stems:
                     self._add_mask(task, path, parts)
@@ -111,27 +115,57 @@ class FolderLabels:
         """What is known about the image of that file name; raises LabelError."""
         stem = Path(name).stem
         files = {task: paths[stem] for task, paths in self._masks.items() if stem in paths}
-        return truth_of(self._frames.get(name), files)
+        return truth_of(self._frames.get(name), files, self._tasks)
 
 
-def truth_of(frame: Mapping[str, Any] | None, files: Mapping[str, Path]) -> Truth:
+def known(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks, and those of the package that none of them is."""
+    return [*tasks, *(task for name, task in TASKS.items() if name not in {t.name for t in tasks})]
+
+
+def readers(tasks: Sequence[Task]) -> dict[str, Callable[[Path], NDArray[Any]]]:
+    """By name of the tasks, and of the package's own, whose labels are files: what reads one."""
+    found: dict[str, Callable[[Path], NDArray[Any]]] = {}
+    of_package = (*MASK_FOLDERS, DEPTH.name, NORMALS.name)
+    for task in known(tasks):
+        if task.name in TASKS and task.name not in of_package:
+            continue  # lanes are coded otherwise in BDD100K's files
+        if kinds.of(task).is_mask:
+            found[task.name] = read_mask
+        elif task.kind in MAP_READERS:
+            found[task.name] = MAP_READERS[task.kind]
+    return found
+
+
+def detection_of(tasks: Sequence[Task]) -> Task:
+    """Whose classes the boxes have: the first detection task, BDD100K's where there is none."""
+    return next(task for task in known(tasks) if kinds.of(task).has_boxes)
+
+
+def truth_of(
+    frame: Mapping[str, Any] | None, files: Mapping[str, Path], tasks: Sequence[Task] = ()
+) -> Truth:
     """A Scalabel frame, None where no file lists it, and files by task (masks, depth, normals).
 
-    Raises LabelError on a malformed label or a broken file.
+    tasks: those of a model, beside the package's own. Raises LabelError on a malformed label or a
+    broken file.
     """
-    found = {task: read_mask(path) for task, path in files.items() if task not in MAP_READERS}
-    maps = {task: MAP_READERS[task](path) for task, path in files.items() if task in MAP_READERS}
+    read = readers(tasks)
+    images = {task: read[task](path) for task, path in files.items()}
+    found = {task: values for task, values in images.items() if values.dtype == np.uint8}
+    maps = {task: values for task, values in images.items() if task not in found}
     if frame is None:
         return Truth(None, found, maps=maps)
     try:
         attributes = frame.get('attributes') or {}
         labels = {
             task.name: attributes[task.name]
-            for task in (WEATHER, SCENE, TIME_OF_DAY)
-            if attributes.get(task.name) in task.classes
+            for task in known(tasks)
+            if kinds.of(task).is_label and attributes.get(task.name) in task.classes
         }
         clip = str(frame.get('videoName') or '')
-        return Truth(truth_boxes(frame.get('labels') or [], clip), found, labels, maps=maps)
+        boxes = truth_boxes(frame.get('labels') or [], clip, detection_of(tasks))
+        return Truth(boxes, found, labels, maps=maps)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise LabelError(f'malformed label of {frame["name"]}: {error!r}') from error
 
@@ -145,27 +179,32 @@ def find_labels(folder: Path) -> Path | None:
     return None
 
 
-def truth_boxes(labels: Iterable[Mapping[str, Any]], clip: str = '') -> TruthBoxes:
+def truth_boxes(
+    labels: Iterable[Mapping[str, Any]], clip: str = '', task: Task = DETECTION
+) -> TruthBoxes:
     """Scalabel labels of one frame -> boxes; those without `box2d` (lanes, areas) are left out.
 
     clip: the frame's `videoName`; only with it is a label's `id` an identity, elsewhere it is new
     in every image.
 
-    Crowds, boxes that are likely several objects (`suspectMerged`) and categories outside the ten
-    are ignored regions.
+    Crowds, boxes that are likely several objects (`suspectMerged`) and categories outside BDD100K's
+    ten are ignored regions; categories of another task are as the file has them.
     """
     rows, classes, ignore, ids = [], [], [], []
     for label in labels:
         box = label.get('box2d')
         if not box:
             continue
-        category = RENAMED.get(label['category'], label['category'])
-        known = category in DETECTION.classes
+        category = label['category']
+        is_class = True
+        if task == DETECTION:
+            category = RENAMED.get(category, category)
+            is_class = category in task.classes
         attributes = label.get('attributes') or {}
         rows.append([number(box[key]) for key in ('x1', 'y1', 'x2', 'y2')])
-        classes.append(category if known else NOT_SCORED.get(category, DETECTION.classes[0]))
+        classes.append(category if is_class else NOT_SCORED.get(category, DETECTION.classes[0]))
         ignore.append(
-            not known or flag(attributes.get('crowd')) or flag(attributes.get('suspectMerged'))
+            not is_class or flag(attributes.get('crowd')) or flag(attributes.get('suspectMerged'))
         )
         ids.append(f'{clip}/{label["id"]}' if clip and label.get('id') else '')
     return TruthBoxes(
@@ -216,7 +255,7 @@ def box_files(root: Path, parts: Collection[str] = ()) -> list[Path]:
 
 def mask_files(root: Path, task: str) -> list[Path]:
     """PNG files of a task below a folder: of the BDD100K layout, or named as the task is."""
-    for name in dict.fromkeys((LABEL_FOLDERS[task], task)):
+    for name in dict.fromkeys((MASK_FOLDERS.get(task, task), task)):
         for folder in (root / name / 'masks', root / name):
             if folder.is_dir():
                 return sorted(folder.rglob('*.png'))

@@ -18,23 +18,24 @@ it), or its name where that is a time: nanoseconds, or `seconds.fraction`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
 from mtl_evaluation.truth.labels import (
-    LABEL_FOLDERS,
     NOT_SCORED,
     RENAMED,
     box_files,
+    detection_of,
     mask_files,
+    readers,
     truth_of,
 )
 from mtl_evaluation.truth.mot import is_mot_sequence
 from mtl_evaluation.truth.truth import Truth
-from mtl_perception.tasks import DETECTION
+from mtl_perception.tasks import DETECTION, Task
 
 NANOSECONDS = re.compile(r'\d{15,19}')
 SECONDS = re.compile(r'(\d{1,10})\.(\d{1,9})')
@@ -48,10 +49,11 @@ class Entry:
     stamp_ns: int | None = None
     frame: Mapping[str, Any] | None = None
     masks: dict[str, Path] = field(default_factory=dict)
+    tasks: Sequence[Task] = ()
 
     def truth(self) -> Truth:
         """Read it; raises LabelError."""
-        return truth_of(self.frame, self.masks)
+        return truth_of(self.frame, self.masks, self.tasks)
 
 
 class TruthFiles:
@@ -61,8 +63,9 @@ class TruthFiles:
     common with ours.
     """
 
-    def __init__(self, paths: Iterable[str | Path]) -> None:
-        """Read the JSON files, and list the masks."""
+    def __init__(self, paths: Iterable[str | Path], tasks: Sequence[Task] = ()) -> None:
+        """Read the JSON files, and list the masks; tasks: of a model, beside the package's own."""
+        self._tasks = tasks
         self.paths = [Path(path).expanduser() for path in paths]
         self._entries: dict[str, Entry] = {}
         for path in self.paths:
@@ -94,7 +97,7 @@ class TruthFiles:
         for file in box_files(root) or sorted(path.glob('*.json')):
             self._add_frames(file)
         count = 0
-        for task in LABEL_FOLDERS:
+        for task in readers(self._tasks):
             for file in mask_files(root, task):
                 masks = self._entry(file.stem).masks
                 if task in masks:
@@ -109,7 +112,7 @@ class TruthFiles:
     def _add_frames(self, path: Path) -> None:
         frames = scalabel_frames(path)
         try:
-            _check_classes(path, frames)
+            _check_classes(path, frames, detection_of(self._tasks))
             for frame in frames:
                 self._add_frame(path, frame)
         except (AttributeError, TypeError, ValueError, OverflowError) as error:
@@ -125,7 +128,7 @@ class TruthFiles:
             entry.stamp_ns = round(timestamp * 1_000_000)
 
     def _entry(self, name: str) -> Entry:
-        return self._entries.setdefault(name, Entry(name, stamp_in(name)))
+        return self._entries.setdefault(name, Entry(name, stamp_in(name), tasks=self._tasks))
 
 
 def stamp_in(name: str) -> int | None:
@@ -144,7 +147,7 @@ def stem_of(name: str) -> str:
     return last if SECONDS.fullmatch(last) else Path(last).stem
 
 
-def _check_classes(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
+def _check_classes(path: Path, frames: Iterable[Mapping[str, Any]], task: Task) -> None:
     """Raise LabelError when none of the boxes' classes is one of ours."""
     found = {
         str(label.get('category'))
@@ -152,9 +155,9 @@ def _check_classes(path: Path, frames: Iterable[Mapping[str, Any]]) -> None:
         for label in frame.get('labels') or []
         if isinstance(label, dict) and label.get('box2d')
     }
-    known = {*DETECTION.classes, *RENAMED, *NOT_SCORED}
+    known = {*task.classes, *RENAMED, *NOT_SCORED} if task == DETECTION else {*task.classes}
     if found and not found & known:
         raise LabelError(
-            f'{path} names classes {", ".join(sorted(found))}; {DETECTION.name} has '
-            f'{", ".join(DETECTION.classes)}, and nothing of it is there'
+            f'{path} names classes {", ".join(sorted(found))}; {task.name} has '
+            f'{", ".join(task.classes)}, and nothing of it is there'
         )

@@ -3,6 +3,8 @@
 
 """Depth and normals: truth from topics and from files, scores, and answers in a recorded bag."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -15,13 +17,14 @@ from mtl_evaluation.bags.truth_join import JoinedBag, truth_content
 from mtl_evaluation.messages.cdr import BagError, header_of, image_message, map_message, map_of
 from mtl_evaluation.pictures.frames import truth_as_result
 from mtl_evaluation.scores import Scores
+from mtl_evaluation.truth.class_mapping import ClassMapping
 from mtl_evaluation.truth.label_files import LabelError
 from mtl_evaluation.truth.truth import Truth
 from mtl_evaluation.truth.truth_files import TruthFiles
 from mtl_perception import overlay
 from mtl_perception.annotations import annotate
 from mtl_perception.frame import Result
-from mtl_perception.tasks import DEPTH, NORMALS, WEATHER
+from mtl_perception.tasks import DEPTH, NORMALS, WEATHER, Task
 
 HEIGHT, WIDTH = 24, 32
 PICTURE = np.full((HEIGHT, WIDTH, 3), 90, np.uint8)
@@ -93,6 +96,35 @@ def test_a_file_of_another_form_is_one_clear_error(tmp_path):
     (entry,) = TruthFiles([tmp_path]).entries
     with pytest.raises(LabelError, match='16 bits with one channel, found uint8'):
         entry.truth()
+
+
+def test_files_of_a_models_own_tasks_are_read(tmp_path):
+    tasks = (
+        Task('fruit', 'detection', ('papaya', 'quince')), Task('gauge', 'segmentation', ('dial',)),
+        Task('reach', 'depth'), Task('shift', 'classification', ('early', 'late')),
+    )  # fmt: skip
+    for folder, values in (
+        ('gauge', np.zeros((HEIGHT, WIDTH), np.uint8)),
+        ('reach', np.full((HEIGHT, WIDTH), 250, np.uint16)),
+    ):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / '1.png'), values)
+    box = {'x1': 1, 'y1': 2, 'x2': 9, 'y2': 8}
+    labels = [{'category': 'quince', 'box2d': box}]
+    frame = {'name': '1.jpg', 'attributes': {'shift': 'late'}, 'labels': labels}
+    (tmp_path / 'frames.json').write_text(json.dumps([frame]))
+
+    (entry,) = TruthFiles([tmp_path], tasks).entries
+    truth = entry.truth()
+
+    assert truth.boxes.classes == ('quince',) and not truth.boxes.ignore.any()
+    assert {*truth.masks} == {'gauge'} and truth.labels == {'shift': 'late'}
+    assert (truth.maps['reach'] == 2.5).all()
+    mapped = ClassMapping.of('quince=papaya')(truth)
+    assert mapped.boxes.classes == ('papaya',)
+    other = (Task('fruit', 'detection', ('rake',)),)
+    with pytest.raises(LabelError, match='names classes quince; fruit has rake'):
+        TruthFiles([tmp_path / 'frames.json'], other)
 
 
 def test_answers_are_recorded_and_read_back(tmp_path):
