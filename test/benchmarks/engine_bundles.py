@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument('--trunks', nargs='+', metavar='NAME', help='of timm: one bundle each')
     args = parser.parse_args()
     for trunk in args.trunks or ():
-        write(args.folder / trunk, NetworkConfig(trunk=trunk), TASKS)
+        write(args.folder / trunk, NetworkConfig(trunk=trunk, drop_path_rate=0.0), TASKS)
     if args.trunks:
         return
     ours = NetworkConfig(trunk=args.trunk)
