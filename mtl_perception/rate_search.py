@@ -272,7 +272,7 @@ def _print(
         title=f'{bundle.manifest.name}, {args.camera[0]}x{args.camera[1]} frames: at most '
         + ', '.join(f'{budgets[rate]:.1f} ms for {rate:g} Hz' for rate in args.rate)
         + f' with {args.headroom:.0%} headroom',
-        caption='* none is both faster and more accurate; accuracy in hundredths'
+        caption='* none is both faster and more accurate; Hz: chosen for it; accuracy in hundredths'
         + ('' if names else ': not measured (--data), so a larger input counts as more accurate'),
     )
     for column in ('size', 'engine', 'precision', 'threads'):
@@ -280,12 +280,12 @@ def _print(
     for column in ('p50 ms', 'p99 ms', 'frames/s', *names, ''):
         table.add_column(column, justify='right')
     for index, each in enumerate(found):
-        rates = [f'{choice.rate_hz:g} Hz' for choice in choices if choice.chosen == each]
+        rates = [f'{choice.rate_hz:g}' for choice in choices if choice.chosen == each]
         table.add_row(
             each.size, each.engine, each.precision, str(each.threads or cores()),
             f'{each.p50_ms:.1f}', f'{each.p99_ms:.1f}', f'{each.frames_per_s:.1f}',
             *(f'{each.accuracy[name]:.2f}' if name in each.accuracy else '' for name in names),
-            f'* chosen for {", ".join(rates)}' if rates else '*' if index in best else '',
+            f'* {",".join(rates)} Hz' if rates else '*' if index in best else '',
             style='bold' if rates else '' if each.p99_ms <= max(budgets.values()) else 'dim',
         )  # fmt: skip
     # A file or pipe has no width of its own, and rich would cut the columns at 80.

@@ -96,7 +96,7 @@ def measure(
     folder: Path, bundle: Any, frames: list[array[int]], args: argparse.Namespace, adaptive: bool
 ) -> dict[str, Any]:
     """Sums by phase, and what was seen each second."""
-    from fault_runs import camera_values
+    from diagnostic_msgs.msg import DiagnosticArray
     from live_node import NODE, NodeProcess, peer, stamped
     from sensor_msgs.msg import Image
     from vision_msgs.msg import Detection2DArray
@@ -114,6 +114,7 @@ def measure(
     ):  # fmt: skip
         node.wait_for_output('active: listening', 600)
         heard = other.listen(f'{NODE}/detections', Detection2DArray)
+        diagnostics = other.listen('/diagnostics', DiagnosticArray)
         other.spin(2.0)
         started = time.monotonic()
         sent = 0
@@ -132,7 +133,8 @@ def measure(
                 sent += 1
                 other.spin(max(0.0, sent / args.rate - (time.monotonic() - started)))
                 if sent % round(args.rate) == 0:
-                    values = camera_values(other)['']
+                    statuses = diagnostics[-1].status
+                    values = {item.key: item.value for s in statuses for item in s.values}
                     seconds.append({
                         'second': round(time.monotonic() - started),
                         'phase': names[(now >= begin) + (now >= end)],
@@ -145,7 +147,11 @@ def measure(
                     print(json.dumps(seconds[-1]), flush=True)
         finally:
             _stop(busy)
-        log = [line for line in node.output.splitlines() if 'input' in line and ' size' in line]
+        log = [
+            line
+            for line in node.output.splitlines()
+            if 'input becomes' in line or 'again (step' in line
+        ]
     return {'phases': _by_phase(seconds), 'log': log, 'seconds': seconds}
 
 
