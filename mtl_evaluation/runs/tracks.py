@@ -106,8 +106,9 @@ def _compared(task: Task, tracks: Tracks, truth: Truth) -> TrackedFrame | None:
     boxes = truth.boxes
     if boxes is None or not boxes.has_identities:
         return None
+    ids = boxes.ids or ('',) * len(boxes.classes)  # where all boxes are ignored
     return TrackedFrame.of(
-        boxes.boxes, [_number(name) for name in boxes.ids], class_ids(task, boxes.classes),
+        boxes.boxes, [_number(name) for name in ids], class_ids(task, boxes.classes),
         boxes.ignore, tracks.boxes, tracks.ids, tracks.labels,
     )  # fmt: skip
 

@@ -15,10 +15,13 @@ from drive_bags import START, picture
 from mtl_evaluation.bags.bag_writer import DriveWriter, EncodedImage
 from mtl_evaluation.bags.generated import GeneratedDrive
 from mtl_evaluation.bags.guarded import GuardedBag
+from mtl_evaluation.runs.tracks import CameraTrackers
 from mtl_evaluation.truth.label_files import LabelError, scalabel_frames
 from mtl_evaluation.truth.labels import FolderLabels
 from mtl_evaluation.truth.truth import Truth, TruthBoxes
 from mtl_evaluation.truth.truth_files import TruthFiles
+from mtl_perception.frame import Detections, Result
+from mtl_perception.tasks import DETECTION
 
 DATA = Path(__file__).resolve().parents[3] / 'shared' / 'data'
 
@@ -35,6 +38,17 @@ def test_identities_are_known_when_every_scored_object_has_one():
     assert TruthBoxes.none().has_identities
     assert not boxes('a', '').has_identities
     assert not TruthBoxes(boxes('a').boxes, ('car',), np.zeros(1, bool)).has_identities
+
+
+def test_a_frame_of_ignored_boxes_without_identities_is_compared():
+    """Nobody there has to be named, so the frame counts as one whose identities are known."""
+    ignored = TruthBoxes(boxes('a').boxes, ('car',), np.ones(1, bool))
+    none = Detections(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    result = Result({'detection': none})
+    frame = CameraTrackers([DETECTION]).update(START, result, Truth(ignored), (320, 192))
+
+    assert frame['detection'].compared is not None
+    assert len(frame['detection'].compared.truth_ids) == 0
 
 
 def test_a_bag_keeps_identities(tmp_path):
