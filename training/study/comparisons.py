@@ -118,7 +118,9 @@ def _sentence(row: Mapping[str, Any], effect: float) -> str:
     without = ', '.join(delta['without'])
     text = f'{row["name"]}: Delta_MTL{f" (without {without})" if without else ""} {percent(delta)}'
     if word == 'no verdict':
-        found = f'{100 * row["power"]:.0f} %' if row['power'] is not None else 'no test'
+        if row['power'] is None:
+            return f'{text}; no verdict, too few seeds for a test.'
+        found = f'{100 * row["power"]:.0f} %'
         return f'{text}; no verdict, the power for {100 * effect:g} % is {found}.'
     said = {'not shown': 'no difference is shown', 'better': 'better', 'worse': 'worse'}[word]
     return f'{text}; {said} (corrected p {row["p_holm"]:.2g}).'
