@@ -186,6 +186,28 @@ def test_finished_cells_are_never_repeated_and_failed_ones_only_when_asked(study
     assert counts == [2, 1, 1]
 
 
+def test_what_primary_comparisons_need_runs_first_and_patterns_choose(tmp_path, monkeypatch):
+    primary = {'effect_percent': 5, 'deviation_percent': 3, 'comparisons': [{'against': 'single'}]}
+    study = load_study(
+        write_study(
+            tmp_path, run={'data': [{'name': 'made', 'root': 'nowhere'}]}, primary=primary,
+            trunks={'a': {'trunk': 'resnet10t'}, 'b': {'trunk': 'resnet18'}},
+            tasks={'all': ['semantic', 'drivable']}, sharing=['hard', 'mtan'], reference=None,
+            exclude=None, seeds=[0, 1],
+        )
+    )  # fmt: skip
+    children(monkeypatch, {})
+    said: list[str] = []
+    with pytest.raises(StudyError, match=r'--only \*\.s7: no cell of this study matches'):
+        run_cells(study, plan(study), only=['*.s1', '*.s7'])
+    assert not run_cells(study, plan(study), say=said.append, only=['*.s1'])
+    order = [line.split()[1].rstrip(':') for line in said if 'min left' in line]
+    assert all(name.endswith('.s1') for name in order) and len(order) == len(plan(study)) / 2
+    assert {name.removesuffix('.equal.s1') for name in order[:3]} == {
+        'a.scratch.semantic.single', 'a.scratch.drivable.single', 'a.scratch.all.hard',
+    }  # fmt: skip
+
+
 def test_cells_share_gpus_and_cores_out(study, monkeypatch):
     children(monkeypatch, {})
     monkeypatch.setenv('CUDA_VISIBLE_DEVICES', '4,6')

@@ -59,7 +59,9 @@ def main(argv: list[str] | None = None) -> int:
             return _archive(study, cells, args)
         whole = True
         if args.command in ('run', 'resume'):
-            whole = run_cells(study, cells, args.jobs, retry=args.command == 'resume')
+            whole = run_cells(
+                study, cells, args.jobs, retry=args.command == 'resume', only=args.only
+            )
             _measure(study, cells, args)
         from training.study.report import write_study_report
 
@@ -129,6 +131,10 @@ def _parser() -> argparse.ArgumentParser:
             )  # fmt: skip
         if name in ('run', 'resume'):
             command.add_argument('--jobs', type=at_least(1), default=1, help='cells at a time')
+            command.add_argument(
+                '--only', nargs='+', default=[], metavar='PATTERN',
+                help='cells whose ids match, as "*.s1": for one study on several machines',
+            )  # fmt: skip
             command.add_argument('--dry-run', action='store_true', help='only list the cells')
         if name in ('pack', 'unpack'):
             command.add_argument('archive', type=Path, metavar='FILE.tar.gz')

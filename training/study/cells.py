@@ -17,8 +17,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -177,6 +178,20 @@ def plan(study: StudyConfig) -> list[Cell]:
         if cell.seed == study.seeds[0]:
             cell.config()
     return cells
+
+
+def matching(cells: Iterable[Cell], patterns: Iterable[str]) -> list[Cell]:
+    """Those whose ids match a pattern, all without one; raises StudyError for one of no cell."""
+    cells, patterns = list(cells), list(patterns)
+    found = {pattern: [cell for cell in cells if fnmatch(cell.id, pattern)] for pattern in patterns}
+    for pattern in patterns:
+        if not found[pattern]:
+            raise StudyError(
+                f'--only {pattern}: no cell of this study matches, expected a pattern as '
+                f'{cells[0].id} or *.s{cells[0].seed} (`list` names them all)'
+            )
+    chosen = {cell.id for each in found.values() for cell in each}
+    return [cell for cell in cells if not patterns or cell.id in chosen]
 
 
 def _baselines(study: StudyConfig) -> Iterator[Model]:

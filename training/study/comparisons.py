@@ -37,6 +37,20 @@ def remember(study: StudyConfig, cells: Iterable[Cell]) -> None:
     replace_text(path, json.dumps(study.primary.as_dict(), indent=1) + '\n')
 
 
+def is_primary(study: StudyConfig, cell: Cell) -> bool:
+    """Whether a primary comparison needs this cell: its combination or a baseline of it."""
+    labels = cell.labels()
+    for comparison in study.primary.comparisons if study.primary else ():
+        ours, theirs = comparison.ours, comparison.theirs
+        if labels in (ours, theirs):
+            return True
+        alike = all(labels[axis] == ours[axis] for axis in ('trunk', 'pretraining'))
+        baseline = cell.model.single and cell.model.tasks in study.tasks[ours['tasks']]
+        if theirs is None and alike and baseline:
+            return True
+    return False
+
+
 def notices(study: StudyConfig, in_time: bool) -> list[str]:
     """What a reader must know of the plan, for the runner and the report: sentences without dot."""
     if study.primary is None:

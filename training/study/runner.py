@@ -22,8 +22,8 @@ from pathlib import Path
 from mtl_perception import machine
 from mtl_perception.children import module_command
 from mtl_perception.engines.base import cores
-from training.study.cells import LOG, STATUS, Cell, replace_text
-from training.study.comparisons import named_in_time, notices, remember
+from training.study.cells import LOG, STATUS, Cell, matching, replace_text
+from training.study.comparisons import is_primary, named_in_time, notices, remember
 from training.study.config import StudyConfig, StudyError
 from training.study.initial import remember_initial_weights
 
@@ -43,19 +43,23 @@ class Running:
 
 
 def run_cells(
-    study: StudyConfig, cells: Iterable[Cell], jobs: int = 1, retry: bool = False, say: Say = print
-) -> bool:
+    study: StudyConfig, cells: Iterable[Cell], jobs: int = 1, retry: bool = False,
+    say: Say = print, only: Iterable[str] = (),
+) -> bool:  # fmt: skip
     """Execute what is not finished; True when every cell is. Raises StudyError.
 
+    What the primary comparisons need runs first, so that a study cut short can still answer them.
     jobs: cells at a time. They share the GPUs out among themselves, and the cores of a machine
-    without any. retry: cells that failed too.
+    without any. retry: cells that failed too. only: patterns of the ids to work on (fnmatch).
     """
     if jobs < 1:
         raise StudyError(f'--jobs: expected 1 or more, found {jobs}')
     everything = list(cells)
     states: dict[str, str] = {cell.id: cell.state() for cell in everything}
     wanted = {'new', 'begun'} | ({'failed'} if retry else set())
-    waiting = [cell for cell in everything if states[cell.id] in wanted]
+    chosen = matching(everything, only)
+    waiting = [cell for cell in chosen if states[cell.id] in wanted]
+    waiting.sort(key=lambda cell: not is_primary(study, cell))
     say(f'{study.name}: {summary(states.values())}; {len(waiting)} to do')
     for cell in everything:
         cell.check()
