@@ -7,7 +7,7 @@ Teachers are bundles, training runs, or labels of other models. For every image 
 every task that people did not label there, or only by class sets, what the teachers are sure of is
 written below `output/SOURCE/TASK`, in the form that a source's `teachers` reads:
 
-    detection/det_train.json            Scalabel frames: score, crowd and classUnsure of a box
+    detection/det_train.json            Scalabel frames: score, crowd, classUnsure, soft
     semantic/masks/train/NAME.png       class ids, class sets, 255 = not sure
     semantic/confidence/train/NAME.png  of soft labels: 0-255
     weather/det_train.json              attributes, with their probabilities

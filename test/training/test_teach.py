@@ -100,6 +100,13 @@ class TestBoxes:
         agreed = box_labels(found, DETECTION, Rule(sure=0.5, agree=2))
         assert [b['attributes']['crowd'] for b in agreed] == [False, True]
 
+    def test_soft_boxes_are_labels_whatever_their_score(self):
+        found = [detections((0, 0, 9, 9, 0.3, 'car'), (20, 0, 29, 9, 0.2, 'bus'))]
+        (label,) = box_labels(found, DETECTION, Rule(soft=True))
+        assert label['attributes'] == {'crowd': False, 'classUnsure': False, 'soft': True}
+        (hard,) = box_labels(found, DETECTION, Rule())
+        assert hard['attributes'] == {'crowd': True, 'classUnsure': False, 'soft': False}
+
     def test_two_classes_on_one_thing_are_one_box_of_unsure_class(self):
         both = [detections((0, 0, 10, 10, 0.9, 'car'), (0, 0, 10, 10, 0.8, 'truck'))]
         (label,) = box_labels(both, DETECTION, Rule())

@@ -64,6 +64,23 @@ def test_boxes_of_a_teacher_fill_images_without_boxes(root):
     assert index.taught == {'detection': {'frame_2.jpg'}}
 
 
+def test_soft_boxes_count_by_their_scores(root):
+    path = root / 'labels/teacher/det_train.json'
+    soft = [{**sure('car', soft=True), 'id': str(i), 'score': 0.3} for i in range(400)]
+    put_json(
+        path, [frame('frame_2.jpg', *soft, {**soft[0], 'score': 1.0}, {**soft[0], 'score': 0})]
+    )
+    options = {'teachers': {'detection': 'teacher'}}
+    ignored = layout_of(root, **options).boxes(2).ignored
+    assert ignored[-2:].tolist() == [False, True]
+    assert 0.2 < (~ignored).mean() < 0.4
+    again = layout_of(root, **options).boxes(2).ignored
+    assert (again == ignored).all(), 'a sample is a function of its index'
+    put_json(path, [frame('frame_2.jpg', {**soft[0], 'score': '0.3'})])
+    with pytest.raises(DatasetError, match=r"frame_2.jpg: a box is soft and its score is '0.3'"):
+        layout_of(root, **options)
+
+
 def test_a_teacher_adds_the_classes_that_people_left_out(root):
     options = {'box_classes': VEHICLES, 'teachers': {'detection': 'teacher'}}
     layout = layout_of(root, teacher_classes=['pedestrian', 'car'], **options)

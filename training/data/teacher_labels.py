@@ -10,6 +10,8 @@ below `labels/` or absolute, is laid out as `python -m training.teach` writes it
     FOLDER/masks/{split}/NAME.png       our class ids and class sets, 255 = the teacher is not sure
     FOLDER/confidence/{split}/NAME.png  of soft labels: 0-255; pixels count in proportion to it
 
+Boxes that are marked `soft` count in proportion to their scores.
+
 What people labelled stays as it is. A teacher adds boxes of the classes that they left out, tells
 classes apart that a mask names only as a set, and labels the tasks that an image has none of.
 Validation reads no such labels: agreement with a teacher is no accuracy.
@@ -17,9 +19,11 @@ Validation reads no such labels: agreement with a teacher is no accuracy.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import zlib
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,13 +88,34 @@ def _with_boxes(index: Index, config: LayoutConfig, path: Path, where: str) -> I
         human = covered.get(name, frozenset())
         if name in index.images and (added := taught_classes - human):
             own = frames.get(name, {'name': name})
-            labels = [*(own.get('labels') or ()), *of_classes(frame, added, task)]
+            found = [_thinned(label, name, path) for label in of_classes(frame, added, task)]
+            labels = [*(own.get('labels') or ()), *found]
             frames[name] = {**own, 'labels': labels}
             covered[name] = human | added
             taught.add(name)
     box_file = index.box_file or path
     index = replace(index, frames=frames, boxed=True, box_file=box_file, covered=covered)
     return _taught(index, task, taught)
+
+
+def _thinned(label: Mapping[str, Any], image: str, path: Path) -> Mapping[str, Any]:
+    """A soft box as an ignored region with the probability that it is wrong.
+
+    Over many boxes the loss is then that of boxes weighted by their scores. The same boxes of an
+    image every time, as of a mask's pixels: a sample is a function of its index.
+    """
+    attributes = label.get('attributes') or {}
+    if not attributes.get('soft'):
+        return label
+    score = label.get('score')
+    if not isinstance(score, int | float) or not 0 <= score <= 1:
+        raise DatasetError(
+            f'{path}: {image}: a box is soft and its score is {score!r}, expected 0 to 1'
+        )
+    seed = zlib.crc32(f'{image} {label.get("id")}'.encode())
+    if np.random.default_rng(seed).random() < score:
+        return label
+    return {**label, 'attributes': {**attributes, 'crowd': True}}
 
 
 def _with_attribute(index: Index, task: Task, path: Path, where: str) -> Index:

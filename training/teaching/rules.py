@@ -34,9 +34,9 @@ RIVAL = 0.6
 class Rule:
     """sure: 0 to 1, None for the kind's own. classes: the same for some classes.
 
-    unsure: of boxes only. agree: teachers that must say the same. soft, of masks only: every pixel
-    has its likeliest class, and a map of confidences beside it. Raises ValueError on values out of
-    range.
+    unsure: of boxes only. agree: teachers that must say the same. soft: every pixel has its
+    likeliest class, and a map of confidences beside it; every box above `unsure` that enough
+    teachers found is a label, which counts by its score. Raises ValueError on values out of range.
     """
 
     sure: float | None = None
@@ -91,7 +91,7 @@ def box_labels(found: Sequence[Detections], task: Task, rule: Rule) -> list[dict
             if score > RIVAL * scores[kept[rival]]:
                 labels[rival]['attributes']['classUnsure'] = True
             continue
-        agreed = len(objects.sources[row]) >= rule.agree and score >= sure[label]
+        agreed = len(objects.sources[row]) >= rule.agree and (rule.soft or score >= sure[label])
         kept.append(row)
         labels.append(
             {
@@ -99,7 +99,7 @@ def box_labels(found: Sequence[Detections], task: Task, rule: Rule) -> list[dict
                 'category': task.classes[label],
                 'score': round(float(score), 4),
                 'box2d': dict(zip(('x1', 'y1', 'x2', 'y2'), map(_tenth, box), strict=True)),
-                'attributes': {'crowd': not agreed, 'classUnsure': False},
+                'attributes': {'crowd': not agreed, 'classUnsure': False, 'soft': rule.soft},
             }
         )
     return labels
