@@ -3,12 +3,12 @@
 
 """PVTv2-B0 without ImageNet weights: what distillation, teachers and resizing give, step by step.
 
-    PYTHONPATH=. python test/benchmarks/without_imagenet.py [--seeds 0 1 2] [--json FILE]
+    PYTHONPATH=. python test/benchmarks/without_imagenet.py [--seeds 0 1 2] [--only scratch ...]
 
 training/configs/ablation/without_imagenet.yaml from scratch, then with one more step each time, all
-for the same number of optimizer steps of as many images. Every run lies below
-runs/without_imagenet/ and is begun or resumed; one that is complete is only evaluated. Writes
-docs/results/without_imagenet.json after each.
+for the same number of optimizer steps of as many images; and stride 4 for boxes beside the second
+of them. Every run lies below runs/without_imagenet/ and is begun or resumed. Writes
+docs/results/without_imagenet.json after each; what is there is not made again.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import json
 import shlex
 import sys
 from dataclasses import asdict
-from itertools import pairwise
+from itertools import product
 from pathlib import Path
 
 import checkout  # noqa: F401
@@ -39,34 +39,41 @@ RESIZING = [
 ]
 """40 % of the steps at 0.4 of the area, 20 % at 2.25 times: the same pixels in all, to 1 %."""
 
+P2 = ['network.detection.levels=p2-p5']
+
 VARIANTS = {
     'scratch': (PEOPLE, []),
-    '+ distilled': (PEOPLE, DISTILLED),
-    '+ teachers': (TEACHERS, DISTILLED),
-    '+ resizing': (TEACHERS, DISTILLED + RESIZING),
+    'distilled': (PEOPLE, DISTILLED),
+    'teachers': (TEACHERS, DISTILLED),
+    'resizing': (TEACHERS, DISTILLED + RESIZING),
+    'p2': (PEOPLE, DISTILLED + P2),
 }
+BEFORE = {
+    'distilled': 'scratch', 'teachers': 'distilled', 'resizing': 'teachers', 'p2': 'distilled',
+}  # fmt: skip
+"""The variant that each adds one step to."""
 
 
 def differences(results: dict[str, dict[str, dict]]) -> dict[str, dict[str, dict]]:
     """Every figure of every variant against the variant before, paired by seed."""
     found: dict[str, dict[str, dict]] = {}
-    for before, after in pairwise(results):
-        seeds = [seed for seed in results[after] if seed in results[before]]
-        found[after] = {}
-        for figure in results[after][seeds[0]]['val'] if seeds else ():
-            values = [
-                {int(seed): results[name][seed]['val'][figure] for seed in seeds}
-                for name in (before, after)
-                if all(figure in results[name][seed]['val'] for seed in seeds)
-            ]
-            if len(values) == 2:
-                found[after][figure] = asdict(compare(*values))
+    for after, before in BEFORE.items():
+        rows = [results.get(name, {}) for name in (before, after)]
+        seeds = sorted(rows[0].keys() & rows[1].keys())
+        figures = [row[seed]['val'].keys() for row in rows for seed in seeds]
+        found[after] = {
+            figure: asdict(
+                compare(*({int(s): row[s]['val'][figure] for s in seeds} for row in rows))
+            )
+            for figure in (sorted(set.intersection(*map(set, figures))) if figures else ())
+        }
     return found
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('--seeds', type=int, nargs='+', default=[0, 1, 2])
+    parser.add_argument('--only', nargs='+', choices=VARIANTS, default=[*VARIANTS])
     parser.add_argument('--json', type=Path, default=RESULT)
     args = parser.parse_args()
     record = {
@@ -75,14 +82,15 @@ def main() -> None:
         'schedule': schedule(load_config(PEOPLE), []),
     }
     results: dict[str, dict[str, dict]] = {name: {} for name in VARIANTS}
-    for seed in args.seeds:
-        for name, (path, changes) in VARIANTS.items():
-            output = f'runs/without_imagenet/{name.removeprefix("+ ")}_{seed}'
-            run = [f'seed={seed}', f'output={output}']
+    if args.json.is_file():
+        results |= json.loads(args.json.read_text('utf-8'))['results']
+    for seed, name in product(args.seeds, args.only):
+        if str(seed) not in results[name]:
+            path, changes = VARIANTS[name]
+            run = [f'seed={seed}', f'output=runs/without_imagenet/{name}_{seed}']
             results[name][str(seed)] = trained(load_config(path, [*changes, *run]))
-            done = {name: seeds for name, seeds in results.items() if seeds}
-            kept = record | {'results': done, 'differences': differences(done)}
-            args.json.write_text(json.dumps(kept, indent=1) + '\n', 'utf-8')
+        kept = record | {'results': results, 'differences': differences(results)}
+        args.json.write_text(json.dumps(kept, indent=1) + '\n', 'utf-8')
     show({f'{name}, {seed}': row for name, seeds in results.items() for seed, row in seeds.items()})
 
 
