@@ -41,15 +41,19 @@ Labels = dict[str, str]
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two combinations by their labels; theirs is None for the single-task networks of ours."""
+    """Two combinations by their labels; theirs is None for the single-task networks of ours.
+
+    told: the axes that name a combination, all but those on which the study has one label.
+    """
 
     ours: Labels
     theirs: Labels | None
+    told: tuple[str, ...]
 
     @property
     def name(self) -> str:
         """For people."""
-        ours = ', '.join(self.ours.values())
+        ours = ', '.join(label for axis, label in self.ours.items() if axis in self.told)
         if self.theirs is None:
             return f'{ours} against single-task'
         differs = [name for axis, name in self.theirs.items() if name != self.ours[axis]]
@@ -184,7 +188,8 @@ def _comparison(
     for side in (ours, theirs):
         if side is not None and is_excluded(side, rules):
             raise StudyError(f'{where}: the study leaves {", ".join(side.values())} out (exclude)')
-    return Comparison(ours, theirs)
+    told = tuple(axis for axis, names in axes.items() if len(names) > 1)
+    return Comparison(ours, theirs, told or tuple(axes))
 
 
 def _labels(found: Mapping[str, Any], axes: Mapping[str, list[str]], where: str) -> Labels:
