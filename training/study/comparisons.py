@@ -134,7 +134,7 @@ def _sentence(row: Mapping[str, Any], effect: float) -> str:
     if word == 'no verdict':
         if row['power'] is None:
             return f'{text}; no verdict, too few seeds for a test.'
-        found = f'{100 * row["power"]:.0f} %'
+        found = f'{100 * row["power"]:.0f} % (corrected p {row["p_holm"]:.2g})'
         return f'{text}; no verdict, the power for {100 * effect:g} % is {found}.'
     said = {'not shown': 'no difference is shown', 'better': 'better', 'worse': 'worse'}[word]
     return f'{text}; {said} (corrected p {row["p_holm"]:.2g}).'
