@@ -8,7 +8,7 @@
 training/configs/ablation/without_imagenet.yaml from scratch, then with one more step each time, all
 for the same number of optimizer steps of as many images; and stride 4 for boxes beside the second
 of them. Every run lies below runs/without_imagenet/ and is begun or resumed. Writes
-docs/results/without_imagenet.json after each; what is there is not made again.
+docs/results/without_imagenet.json after each; what is there under the same schedule stays.
 """
 
 from __future__ import annotations
@@ -58,15 +58,13 @@ def differences(results: dict[str, dict[str, dict]]) -> dict[str, dict[str, dict
     """Every figure of every variant against the variant before, paired by seed."""
     found: dict[str, dict[str, dict]] = {}
     for after, before in BEFORE.items():
-        rows = [results.get(name, {}) for name in (before, after)]
+        rows = [results[name] for name in (before, after)]
         seeds = sorted(rows[0].keys() & rows[1].keys())
-        figures = [row[seed]['val'].keys() for row in rows for seed in seeds]
-        found[after] = {
-            figure: asdict(
-                compare(*({int(s): row[s]['val'][figure] for s in seeds} for row in rows))
-            )
-            for figure in (sorted(set.intersection(*map(set, figures))) if figures else ())
-        }
+        figures = [set(row[seed]['val']) for row in rows for seed in seeds]
+        found[after] = {}
+        for figure in sorted(set.intersection(*figures)) if figures else ():
+            values = [{int(seed): row[seed]['val'][figure] for seed in seeds} for row in rows]
+            found[after][figure] = asdict(compare(*values))
     return found
 
 
@@ -83,7 +81,8 @@ def main() -> None:
     }
     results: dict[str, dict[str, dict]] = {name: {} for name in VARIANTS}
     if args.json.is_file():
-        results |= json.loads(args.json.read_text('utf-8'))['results']
+        earlier = json.loads(args.json.read_text('utf-8'))
+        results |= earlier['results'] if earlier['schedule'] == record['schedule'] else {}
     for seed, name in product(args.seeds, args.only):
         if str(seed) not in results[name]:
             path, changes = VARIANTS[name]

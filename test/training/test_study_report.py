@@ -143,6 +143,16 @@ def test_delta_mtl_of_a_combination_is_the_mean_gain_over_its_single_tasks(repor
     assert other['delta_main'] != other['delta'] and ours['delta_main'] == ours['delta']
 
 
+def test_every_data_set_has_its_own_figures(report):
+    ours = row(report, trunk='pvt_v2_b0', sharing='hard', balancing='PCGrad')
+    for task, figures in ours['figures'].items():
+        for figure, found in figures.items():
+            assert ours['sources'][f'made/{task}/{figure}'] == found, 'there is one data set only'
+    assert row(report, tasks='depth', trunk='pvt_v2_b0', single=True)['sources'].keys() == {
+        'made/depth/abs_error', 'made/depth/rel_error', 'made/depth/delta1',
+    }  # fmt: skip
+
+
 def test_the_hurt_task_is_named_with_its_interval_and_marked_exploratory(report):
     lines = {(x['trunk'], x['name'], x['task']): x for x in report['transfer']}
     hurt = lines['pvt_v2_b0', 'all, hard, FAMO', 'detection']

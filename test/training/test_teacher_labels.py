@@ -76,6 +76,9 @@ def test_soft_boxes_count_by_their_scores(root):
     assert 0.2 < (~ignored).mean() < 0.4
     again = layout_of(root, **options).boxes(2).ignored
     assert (again == ignored).all(), 'a sample is a function of its index'
+    put_json(path, [frame('frame_2.jpg', {**soft[0], 'attributes': 'soft'})])
+    with pytest.raises(DatasetError, match='a label is malformed'):
+        layout_of(root, **options)
     put_json(path, [frame('frame_2.jpg', {**soft[0], 'score': '0.3'})])
     with pytest.raises(DatasetError, match=r"frame_2.jpg: a box is soft and its score is '0.3'"):
         layout_of(root, **options)

@@ -104,8 +104,8 @@ def _thinned(label: Mapping[str, Any], image: str, path: Path) -> Mapping[str, A
     Over many boxes the loss is then that of boxes weighted by their scores. The same boxes of an
     image every time, as of a mask's pixels: a sample is a function of its index.
     """
-    attributes = label.get('attributes') or {}
-    if not attributes.get('soft'):
+    attributes = label.get('attributes')
+    if not isinstance(attributes, Mapping) or not attributes.get('soft'):
         return label
     score = label.get('score')
     if not isinstance(score, int | float) or not 0 <= score <= 1:

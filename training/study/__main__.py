@@ -28,7 +28,7 @@ from training.checkpoint import CheckpointError
 from training.command import at_least, run
 from training.config import ConfigError
 from training.data.sample import DatasetError
-from training.study.cells import Cell, plan
+from training.study.cells import Cell, matching, plan
 from training.study.comparisons import named_in_time, notices
 from training.study.config import StudyConfig, StudyError, load_study
 from training.study.runner import run_cells, summary
@@ -45,9 +45,10 @@ def main(argv: list[str] | None = None) -> int:
         study = load_study(args.study, args.output)
         cells = plan(study)
         if args.command == 'list' or (args.command in ('run', 'resume') and args.dry_run):
-            for cell in cells:
+            chosen = matching(cells, vars(args).get('only', ()))
+            for cell in chosen:
                 print(f'{cell.state():9} {cell.id}')
-            print(summary(cell.state() for cell in cells))
+            print(summary(cell.state() for cell in chosen))
             for line in notices(study, named_in_time(study, cells)):
                 print(f'{study.name}: {line}')
             return 0

@@ -42,6 +42,9 @@ def combination_rows(combinations: Sequence[Combination], main_trunk: str) -> li
                 }
                 for task in each.model.task_names
             },
+            'sources': {
+                name: asdict(estimate(values)) for name, values in each.by_source().items()
+            },
             'training': training_figures(each),
         }
         if not each.single:

@@ -9,7 +9,7 @@ Whatever was not named before the first run says that it is exploratory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -225,6 +225,8 @@ def _results(report: Report) -> Iterator[Markup]:
         yield card(title, table(header, lines, range(2, len(header))))
         for task, why in without.items():
             yield dim(f'Delta_MTL is undefined over all tasks and goes without {task}: {why}.')
+        if by_source := _by_source([*singles.values(), *rows]):
+            yield details(f'{tasks}, {trunk}, {pretraining}: by data set', by_source)
     for axis in report['deltas']:
         plot = shown(plots.deltas(axis['rows']), f'deltas {axis["name"]}')
         yield card(f'Delta_MTL: {axis["title"]}', plot)
@@ -237,6 +239,22 @@ def _results(report: Report) -> Iterator[Markup]:
         'Shares in percent; errors of depth in metres, of normals in degrees, lower is better. '
         'A row with fewer runs than n has a wider interval. report.json holds every seed.'
     )
+
+
+def _by_source(rows: Sequence[Mapping[str, Any]]) -> Markup | None:
+    """The figures of every data set that the means in the table above are of."""
+    names = list(dict.fromkeys(name for row in rows for name in row.get('sources', {})))
+    if not names:
+        return None
+    lines: list[list[Cell]] = [
+        [row['name'], *(
+            _estimate(name.split('/')[2], row['sources'][name]) if name in row['sources'] else '–'
+            for name in names
+        )]
+        for row in rows
+    ]  # fmt: skip
+    header = ['', *(name.replace('/', ' ').replace('_', ' ') for name in names)]
+    return table(header, lines, range(1, len(header)))
 
 
 def _figures(rows: Iterable[Mapping[str, Any]], task: str) -> list[str]:

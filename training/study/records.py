@@ -28,7 +28,10 @@ Key = tuple[str, str, str, str, str]
 
 @dataclass(frozen=True)
 class Record:
-    """One finished cell; figures: task -> figure -> value, a mean over data sets that have it."""
+    """One finished cell; figures: task -> figure -> value, a mean over data sets that have it.
+
+    sources: the values behind it, `source/task/figure` -> value; empty of an older report.
+    """
 
     key: Key
     seed: int
@@ -36,6 +39,7 @@ class Record:
     figures: dict[str, dict[str, float]]
     speed: dict[str, Any]
     affinity: list[dict[str, Any]]
+    sources: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,14 @@ class Combination:
             for record in self.records
             if figure in record.figures.get(task, {})
         }
+
+    def by_source(self) -> dict[str, list[float]]:
+        """`source/task/figure` -> values over the seeds."""
+        found: dict[str, list[float]] = {}
+        for record in self.records:
+            for name, value in record.sources.items():
+                found.setdefault(name, []).append(value)
+        return found
 
     def figures(self, task: str) -> list[str]:
         """Figures of a task, the primary one first."""
@@ -117,6 +129,10 @@ def reported_records(report: Mapping[str, Any]) -> list[Combination]:
                     row['training'],
                     [{'step': 0, 'tasks': row['task_names'], **affinity[str(seed)]}]
                     if str(seed) in affinity else [],
+                    {
+                        name: found['values'][i]
+                        for name, found in row.get('sources', {}).items()
+                    },
                 )
                 for i, seed in enumerate(row['seeds'])
             )  # fmt: skip
@@ -149,7 +165,18 @@ def read_record(cell: Cell) -> Record:
         task_figures(evaluation['results'], cell.model.task_names),
         read_json(cell.folder / RUN / 'speed.json'),
         lines,
+        source_figures(evaluation['results'], cell.model.task_names),
     )
+
+
+def source_figures(results: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, float]:
+    """The headline figures of some tasks: `source/task/figure` -> value."""
+    wanted = set(tasks)
+    return {
+        name: value
+        for name, value in headline(results).items()
+        if PART_OF.get(task := name.split('/')[1], task) in wanted
+    }
 
 
 def task_figures(results: Mapping[str, Any], tasks: Iterable[str]) -> dict[str, dict[str, float]]:

@@ -46,7 +46,7 @@ def run_cells(
     study: StudyConfig, cells: Iterable[Cell], jobs: int = 1, retry: bool = False,
     say: Say = print, only: Iterable[str] = (),
 ) -> bool:  # fmt: skip
-    """Execute what is not finished; True when every cell is. Raises StudyError.
+    """Execute what is not finished; True when all chosen cells are. Raises StudyError.
 
     What the primary comparisons need runs first, so that a study cut short can still answer them.
     jobs: cells at a time. They share the GPUs out among themselves, and the cores of a machine
@@ -92,10 +92,10 @@ def run_cells(
             each.process.terminate()
         for each in running:
             each.process.wait()
-    failed = [cell for cell in everything if states[cell.id] == 'failed']
+    failed = [cell for cell in chosen if states[cell.id] == 'failed']
     for cell in failed:
         say(f'failed: {cell.id}: {cell.status()["error"]} (see {cell.folder / LOG})')
-    return all(state == 'finished' for state in states.values())
+    return all(states[cell.id] == 'finished' for cell in chosen)
 
 
 def summary(states: Iterable[str]) -> str:
