@@ -80,8 +80,7 @@ def test_both_reliabilities_of_subscribers_are_served(peer: Peer) -> None:
             (f'{NODE}/drivable', Image, ReliabilityPolicy.BEST_EFFORT),
         )
     ]
-    peer.exchange(image(0))
-    peer.until(lambda: all(lists), 'both answers')
+    peer.repeat(image(0), lambda: all(lists))
 
 
 def test_a_subscriber_that_cannot_connect_is_named_while_it_is_there(
