@@ -95,7 +95,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     source.add_argument('--bag', type=Path, help='a rosbag2 folder or file of your own')
     source.add_argument('--images', type=Path, help='a folder of images, played in name order')
     source.add_argument('--video', type=Path, help='a video file')
-    parser.add_argument('--model', default='hydranet_lite0', help='bundle folder or name')
+    parser.add_argument('--model', default='hydranet_pvtv2_b0', help='bundle folder or name')
     parser.add_argument('--engine', default='auto', help='engine of the node')
     parser.add_argument('--device', default='auto', help='device of the engine')
     parser.add_argument('--precision', default='auto', help='precision of the engine')

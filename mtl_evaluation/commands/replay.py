@@ -76,7 +76,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         'bag', nargs='+', help='rosbag2 folders, .mcap or .db3 files, or quoted patterns of them'
     )
-    parser.add_argument('--model', default='hydranet_lite0', help='bundle folder or name')
+    parser.add_argument('--model', default='hydranet_pvtv2_b0', help='bundle folder or name')
     parser.add_argument('--engine', default='auto', help='what runs the network')
     parser.add_argument('--device', default='auto', help='device of the engine')
     parser.add_argument('--precision', default='auto', help='precision of the engine')

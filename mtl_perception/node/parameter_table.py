@@ -75,7 +75,7 @@ class Parameter:
 
 TABLE: tuple[Parameter, ...] = (
     Parameter(
-        'model', 'hydranet_lite0', 'configure',
+        'model', 'hydranet_pvtv2_b0', 'configure',
         'Bundle: the name of one under models/, or the path of its folder.',
     ),
     Parameter(
