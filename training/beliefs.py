@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 THRESHOLD = 0.6
 """Calibrated probability below which an image attribute is unknown."""
+THRESHOLD_ALONE = 0.9
+"""The same where real data taught one class only: no real image said what it is not."""
 TAUGHT_FROM = 20
 """Real images of a class from which it counts as taught."""
 IMAGES = 200
@@ -61,8 +63,9 @@ def believed_tasks(network: MultiTaskNetwork, config: RunConfig) -> tuple[Task, 
     for task in network.tasks:
         if kinds.of(task).is_label:
             taught = taught_classes(real, task)
+            least = THRESHOLD_ALONE if len(taught) == 1 else THRESHOLD
             tasks.append(
-                replace(task, taught=taught, temperature=found[task.name], threshold=THRESHOLD)
+                replace(task, taught=taught, temperature=found[task.name], threshold=least)
             )
         elif task == DRIVABLE and not any(_tells_lanes(layout) for layout in real):
             tasks.append(replace(task, taught=('direct', 'background')))
