@@ -42,6 +42,8 @@ def main() -> None:
     parser.add_argument('model', type=Path)
     parser.add_argument('--json', type=Path, required=True)
     args = parser.parse_args()
+    if not DATA.is_dir():
+        parser.error(f'no folder {DATA}: the frames of ../shared/data are needed')
     bundle = Bundle.open(args.model)
     weather = next(task for task in bundle.manifest.tasks if task.name == 'weather')
     foggy = weather.classes.index('foggy')
